@@ -3,6 +3,7 @@ package propolis
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 )
@@ -16,6 +17,33 @@ type InstanceSpec struct {
 	// Smbios replaces the values of the guest's SMBIOS type 1 table; nil
 	// keeps the server's own.
 	Smbios *SmbiosType1 `json:"smbios"`
+}
+
+// UnmarshalJSON reads a spec. Fields that it does not know are errors in the
+// board and in the SMBIOS values, and ignored beside them, as Propolis does.
+func (s *InstanceSpec) UnmarshalJSON(data []byte) error {
+	var w struct {
+		Board      json.RawMessage `json:"board"`
+		Components Components      `json:"components"`
+		Smbios     json.RawMessage `json:"smbios"`
+	}
+	if err := json.Unmarshal(data, &w); err != nil {
+		return err
+	}
+	if w.Board == nil || w.Components == nil {
+		return errors.New("spec: missing field `board` or `components`")
+	}
+	out := InstanceSpec{Components: w.Components}
+	if err := decodeStrict(w.Board, &out.Board); err != nil {
+		return fmt.Errorf("board: %w", err)
+	}
+	if w.Smbios != nil {
+		if err := decodeStrict(w.Smbios, &out.Smbios); err != nil {
+			return fmt.Errorf("smbios: %w", err)
+		}
+	}
+	*s = out
+	return nil
 }
 
 // Board is the mainboard of a virtual machine.
@@ -129,6 +157,19 @@ type NVMeDisk struct {
 // NVMeSerial is the serial number of an NVMe disk: 20 bytes, which the API
 // carries as an array of numbers.
 type NVMeSerial [20]byte
+
+// UnmarshalJSON reads an array of exactly 20 numbers.
+func (s *NVMeSerial) UnmarshalJSON(data []byte) error {
+	var b []byte
+	if err := json.Unmarshal(data, &b); err != nil {
+		return err
+	}
+	if len(b) != len(s) || data[0] != '[' {
+		return fmt.Errorf("serial_number: want an array of %d bytes", len(s))
+	}
+	copy(s[:], b)
+	return nil
+}
 
 // NewNVMeSerial returns s as a serial number, cut or padded with spaces to 20
 // bytes.
@@ -288,34 +329,76 @@ func (cs Components) MarshalJSON() ([]byte, error) {
 	return json.Marshal(tagged)
 }
 
-// UnmarshalJSON reads the components from Propolis' tagged form. Unknown kinds
-// and unknown fields are errors, as they are for Propolis.
+// UnmarshalJSON reads the components from Propolis' tagged form. Unknown kinds,
+// unknown fields and names given twice are errors, as they are for Propolis.
 func (cs *Components) UnmarshalJSON(data []byte) error {
-	var tagged map[string]taggedComponent
-	if err := decodeStrict(data, &tagged); err != nil {
-		return err
-	}
 	types := make(map[string]reflect.Type)
 	for _, p := range prototypes() {
 		types[p.Kind()] = reflect.TypeOf(p)
 	}
-	out := make(Components, len(tagged))
-	for name, t := range tagged {
-		typ, ok := types[t.Type]
-		if !ok {
-			return fmt.Errorf("component %q: unknown type %q", name, t.Type)
+	out := make(Components)
+	err := eachMember(data, func(name string, value json.RawMessage) error {
+		if _, ok := out[name]; ok {
+			return fmt.Errorf("component %q: the name is used twice", name)
 		}
-		v := reflect.New(typ)
-		if err := decodeStrict(t.Component, v.Interface()); err != nil {
-			return fmt.Errorf("component %q (%s): %w", name, t.Type, err)
+		c, err := decodeComponent(types, value)
+		if err != nil {
+			return fmt.Errorf("component %q: %w", name, err)
 		}
-		out[name] = v.Elem().Interface().(Component)
+		out[name] = c
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	*cs = out
 	return nil
 }
 
+// eachMember calls f for each member of a JSON object, in order and including
+// those of the same name, of which a map would keep one.
+func eachMember(data []byte, f func(name string, value json.RawMessage) error) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return errors.New("components: want a JSON object")
+	}
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
+			return err
+		}
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return err
+		}
+		if err := f(name.(string), value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func decodeComponent(types map[string]reflect.Type, data []byte) (Component, error) {
+	var t taggedComponent
+	if err := decodeStrict(data, &t); err != nil {
+		return nil, err
+	}
+	typ, ok := types[t.Type]
+	if !ok {
+		return nil, fmt.Errorf("unknown type %q", t.Type)
+	}
+	v := reflect.New(typ)
+	if err := decodeStrict(t.Component, v.Interface()); err != nil {
+		return nil, fmt.Errorf("%s: %w", t.Type, err)
+	}
+	return v.Elem().Interface().(Component), nil
+}
+
+// decodeStrict decodes a JSON object of which each field must be known.
 func decodeStrict(data []byte, v any) error {
+	if len(data) == 0 {
+		return errors.New("missing body")
+	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	return d.Decode(v)
