@@ -1,0 +1,129 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Identify returns the identity of a running process. A zombie counts as
+// running: it keeps its number.
+func Identify(pid int) (Identity, error) {
+	start, _, err := stat(pid)
+	if err != nil {
+		return Identity{}, err
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return Identity{}, err
+	}
+	return Identity{PID: pid, Start: start, Boot: strings.TrimSpace(string(boot))}, nil
+}
+
+// Started returns when the process was started.
+func (id Identity) Started() (time.Time, error) {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return time.Time{}, err
+	}
+	// Field 22 of /proc/PID/stat counts ticks of 1/100 s: USER_HZ is 100 on
+	// every architecture that Go supports.
+	up := time.Duration(now.Nano()) - time.Duration(id.Start)*10*time.Millisecond
+	return time.Now().Add(-up), nil
+}
+
+// stat reads the start time and the state of a process from /proc.
+func stat(pid int) (start uint64, state string, err error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return 0, "", os.ErrProcessDone
+	}
+	if err != nil {
+		return 0, "", err
+	}
+	// The second field is the name in parentheses, which may hold anything.
+	_, rest, ok := strings.Cut(string(data[strings.LastIndexByte(string(data), ')'):]), " ")
+	fields := strings.Fields(rest)
+	if !ok || len(fields) < 20 {
+		return 0, "", fmt.Errorf("process %d: cannot read its state from %q", pid, data)
+	}
+	start, err = strconv.ParseUint(fields[19], 10, 64)
+	return start, fields[0], err
+}
+
+// handle is a descriptor of the process: unlike its number it cannot come to
+// mean another one.
+type handle struct{ fd int }
+
+// open returns os.ErrProcessDone when the process has ended, zombies included.
+func (id Identity) open() (*handle, error) {
+	if id.PID <= 0 {
+		return nil, os.ErrProcessDone
+	}
+	fd, err := unix.PidfdOpen(id.PID, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil, os.ErrProcessDone
+	}
+	if err != nil {
+		return nil, fmt.Errorf("pidfd_open: %w", err)
+	}
+	h := &handle{fd}
+	now, err := Identify(id.PID)
+	if err == nil && now != id {
+		err = os.ErrProcessDone
+	}
+	if err == nil {
+		if _, state, serr := stat(id.PID); serr != nil || state == "Z" || state == "X" {
+			err = os.ErrProcessDone
+		}
+	}
+	if err != nil {
+		h.Close()
+		return nil, err
+	}
+	return h, nil
+}
+
+func (h *handle) Close() error { return unix.Close(h.fd) }
+
+func (h *handle) kill() error {
+	err := unix.PidfdSendSignal(h.fd, unix.SIGKILL, nil, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return os.ErrProcessDone
+	}
+	return err
+}
+
+// wait polls the descriptor, which becomes readable when the process ends,
+// together with a pipe that the end of ctx closes.
+func (h *handle) wait(ctx context.Context) error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	stop := context.AfterFunc(ctx, func() { w.Close() })
+	defer func() {
+		if stop() {
+			w.Close()
+		}
+	}()
+	for {
+		fds := []unix.PollFd{{Fd: int32(h.fd), Events: unix.POLLIN}, {Fd: int32(r.Fd()), Events: unix.POLLIN}}
+		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		if fds[0].Revents != 0 {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,218 @@
+// Package state keeps what falcon knows of a topology on disk: its folder with
+// a lock, its documents and its journal, and the list of all such folders.
+package state
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Folder is the state folder of one topology.
+type Folder struct{ path string }
+
+// Open returns the folder at path, which need not exist. Symbolic links on the
+// way are resolved as far as they exist, so that one folder has one identity.
+func Open(path string) (*Folder, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("state folder %s: %w", path, err)
+	}
+	if real, err := filepath.EvalSymlinks(abs); err == nil {
+		abs = real
+	} else if real, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
+		abs = filepath.Join(real, filepath.Base(abs))
+	}
+	return &Folder{abs}, nil
+}
+
+// Path returns the absolute path of the folder.
+func (f *Folder) Path() string { return f.path }
+
+// File returns the absolute path of a file in the folder.
+func (f *Folder) File(name string) string { return filepath.Join(f.path, name) }
+
+// ID returns eight hexadecimal digits that stand for the folder on this host.
+func (f *Folder) ID() string {
+	sum := sha256.Sum256([]byte(f.path))
+	return hex.EncodeToString(sum[:4])
+}
+
+// Create makes the folder, open to its owner alone.
+func (f *Folder) Create() error {
+	if err := os.MkdirAll(f.path, 0o700); err != nil {
+		return fmt.Errorf("state folder: %w", err)
+	}
+	return nil
+}
+
+// Remove removes the folder when nothing is left in it. Files that falcon does
+// not know stay, and the folder with them.
+func (f *Folder) Remove() error {
+	err := os.Remove(f.path)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	return err
+}
+
+const lockFile = "lock"
+
+// Lock takes the folder for this process alone until unlock is called. While
+// another holds it, Lock waits, and says so once through waiting.
+func (f *Folder) Lock(ctx context.Context, purpose string, waiting func(holder string)) (unlock func(), err error) {
+	for {
+		file, err := os.OpenFile(f.File(lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("locking the state folder: %w", err)
+		}
+		if err := lock(ctx, file, waiting); err != nil {
+			return nil, fmt.Errorf("waiting for the lock of %s, held by %s: %w", f.path, holder(file), err)
+		}
+		// Who held it may have destroyed the topology, and the lock with it.
+		if !sameFile(file, f.File(lockFile)) {
+			file.Close()
+			if err := f.Create(); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		note := fmt.Sprintf("%s (pid %d)", purpose, os.Getpid())
+		if err := file.Truncate(0); err == nil {
+			_, err = file.WriteAt([]byte(note), 0)
+		}
+		if err != nil {
+			file.Close()
+			return nil, fmt.Errorf("locking the state folder: %w", err)
+		}
+		return func() { file.Close() }, nil
+	}
+}
+
+// lock waits in a goroutine, because a waiting flock cannot be cancelled. When
+// ctx ends first the goroutine lets go of the lock as soon as it has it.
+func lock(ctx context.Context, file *os.File, waiting func(string)) error {
+	fd := int(file.Fd())
+	err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+	if !errors.Is(err, unix.EWOULDBLOCK) {
+		return err
+	}
+	if waiting != nil {
+		waiting(holder(file))
+	}
+	locked := make(chan error, 1)
+	go func() {
+		err := unix.Flock(fd, unix.LOCK_EX)
+		for errors.Is(err, unix.EINTR) {
+			err = unix.Flock(fd, unix.LOCK_EX)
+		}
+		if ctx.Err() != nil {
+			file.Close()
+		}
+		locked <- err
+	}()
+	select {
+	case err := <-locked:
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// holder returns what the present holder of a lock wrote into it.
+func holder(file *os.File) string {
+	note, _ := io.ReadAll(io.NewSectionReader(file, 0, 256))
+	if len(note) == 0 {
+		return "another falcon"
+	}
+	return strings.TrimSpace(string(note))
+}
+
+func sameFile(file *os.File, path string) bool {
+	a, err := file.Stat()
+	if err != nil {
+		return false
+	}
+	b, err := os.Stat(path)
+	return err == nil && os.SameFile(a, b)
+}
+
+// RemoveLock removes the lock file. Only the holder of the lock may do so.
+func (f *Folder) RemoveLock() error { return removeFile(f.File(lockFile)) }
+
+// RemoveFile removes a file of the folder; a file that is not there is no
+// error.
+func (f *Folder) RemoveFile(name string) error { return removeFile(f.File(name)) }
+
+func removeFile(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// ReadJSON reads a document of the folder. The error wraps os.ErrNotExist when
+// there is none.
+func (f *Folder) ReadJSON(name string, v any) error { return readJSON(f.File(name), v) }
+
+// WriteJSON replaces a document of the folder in one step.
+func (f *Folder) WriteJSON(name string, v any) error { return writeJSON(f.File(name), v) }
+
+// WriteFile replaces a file of the folder in one step.
+func (f *Folder) WriteFile(name string, data []byte) error { return writeFile(f.File(name), data) }
+
+func readJSON(path string, v any) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return fmt.Errorf("%s is damaged: %w", path, err)
+	}
+	return nil
+}
+
+func writeJSON(path string, v any) error {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(path, append(data, '\n'))
+}
+
+// writeFile writes beside the file and renames, so that a reader sees the old
+// content or the new, also after a loss of power.
+func writeFile(path string, data []byte) (err error) {
+	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(tmp.Name())
+		}
+	}()
+	_, err = tmp.Write(data)
+	if serr := tmp.Sync(); err == nil {
+		err = serr
+	}
+	if cerr := tmp.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), path)
+}

@@ -1,0 +1,190 @@
+package state
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/falcon-vm/falcon-go/falcon/internal/process"
+)
+
+// Kind is the kind of an object of the host.
+type Kind string
+
+// The kinds of objects that a topology is made of.
+const (
+	// Registration is the entry in the list of topologies.
+	Registration Kind = "registration"
+	// Links is all that the link fabric makes for the topology.
+	Links Kind = "links"
+	// External is a device on a host interface; Name is its full name.
+	External Kind = "external"
+	// Disk is the disk of a node.
+	Disk Kind = "disk"
+	// Server is the process that runs a node.
+	Server Kind = "server"
+	// Files are the files of a node in the state folder.
+	Files Kind = "files"
+)
+
+// Object is something on the host that belongs to the topology.
+type Object struct {
+	Kind Kind `json:"kind"`
+	// Name tells objects of one kind apart: a node, a device, a namespace.
+	Name string `json:"name"`
+	// Device is the host's own name for an External, where it differs.
+	Device string `json:"device,omitempty"`
+	// Process identifies a Server once it has been started.
+	Process *process.Identity `json:"process,omitempty"`
+}
+
+func (o Object) key() [2]string { return [2]string{string(o.Kind), o.Name} }
+
+// entry is a line of the journal.
+type entry struct {
+	Op     string `json:"op"`
+	Object Object `json:"object"`
+}
+
+const (
+	opMake = "make"
+	opGone = "gone"
+)
+
+// Journal records what is about to be made and what is gone, one line each, in
+// the order in which it happened. What it lists exists or may exist; what it
+// does not list was never made.
+type Journal struct {
+	mu       sync.Mutex
+	file     *os.File
+	path     string
+	standing []Object
+}
+
+const journalFile = "journal"
+
+// Journal opens the folder's journal. A last line that was cut off when power
+// was lost is dropped: what it announced had not been begun.
+func (f *Folder) Journal() (*Journal, error) {
+	path := f.File(journalFile)
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	j := &Journal{file: file, path: path}
+	if err := j.load(); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return j, nil
+}
+
+// Standing reads what the folder's journal lists, without opening it for
+// writing.
+func (f *Folder) Standing() ([]Object, error) {
+	data, err := os.ReadFile(f.File(journalFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	standing, _, err := replay(data)
+	if err != nil {
+		return nil, fmt.Errorf("journal %s: %w", f.File(journalFile), err)
+	}
+	return standing, nil
+}
+
+func (j *Journal) load() error {
+	data, err := os.ReadFile(j.path)
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	standing, whole, err := replay(data)
+	if err != nil {
+		return fmt.Errorf("journal %s: %w", j.path, err)
+	}
+	j.standing = standing
+	if err := j.file.Truncate(int64(whole)); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	_, err = j.file.Seek(int64(whole), 0)
+	return err
+}
+
+// replay returns the standing objects and the length of the whole lines.
+func replay(data []byte) (standing []Object, whole int, err error) {
+	lines := bufio.NewReader(bytes.NewReader(data))
+	for n := 1; ; n++ {
+		line, rerr := lines.ReadBytes('\n')
+		if rerr != nil {
+			return standing, whole, nil // the end, or a line that was cut off
+		}
+		var e entry
+		if err := json.Unmarshal(line, &e); err != nil {
+			return nil, 0, fmt.Errorf("line %d is damaged: %w", n, err)
+		}
+		standing = apply(standing, e)
+		whole += len(line)
+	}
+}
+
+// apply returns the standing objects after an entry.
+func apply(standing []Object, e entry) []Object {
+	i := slices.IndexFunc(standing, func(o Object) bool { return o.key() == e.Object.key() })
+	switch {
+	case e.Op == opGone && i >= 0:
+		return slices.Delete(standing, i, i+1)
+	case e.Op == opMake && i >= 0:
+		standing[i] = e.Object
+	case e.Op == opMake:
+		standing = append(standing, e.Object)
+	}
+	return standing
+}
+
+// Make records an object that is about to be made, or what has become known of
+// one. It must return before the object is made.
+func (j *Journal) Make(o Object) error { return j.write(entry{opMake, o}) }
+
+// Gone records that an object does not exist any more.
+func (j *Journal) Gone(o Object) error { return j.write(entry{opGone, o}) }
+
+func (j *Journal) write(e entry) error {
+	line, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if _, err := j.file.Write(append(line, '\n')); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	if err := j.file.Sync(); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	j.standing = apply(j.standing, e)
+	return nil
+}
+
+// Standing returns what is recorded as made and not gone, oldest first.
+func (j *Journal) Standing() []Object {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.standing)
+}
+
+// Close closes the journal. Its file stays.
+func (j *Journal) Close() error { return j.file.Close() }
+
+// Remove closes the journal and removes its file.
+func (j *Journal) Remove() error {
+	j.file.Close()
+	return removeFile(j.path)
+}
