@@ -1,0 +1,232 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"syscall"
+)
+
+// DiskOwner says whose disk it is. ID and Node make the disk's path; Topology
+// and Folder are for people.
+type DiskOwner struct {
+	ID       string `json:"id"`       // of the topology, unique on the host
+	Topology string `json:"topology"` // its name
+	Folder   string `json:"folder"`   // its state folder
+	Node     string `json:"node"`
+}
+
+func (o DiskOwner) String() string {
+	return fmt.Sprintf("node %q of topology %q (%s)", o.Node, o.Topology, o.Folder)
+}
+
+var ownerRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
+
+func (o DiskOwner) valid() error {
+	for _, part := range []string{o.ID, o.Node} {
+		if !ownerRE.MatchString(part) {
+			return fmt.Errorf("%q cannot be part of a disk's path", part)
+		}
+	}
+	return nil
+}
+
+// Disk is a node's disk.
+type Disk struct {
+	Owner DiskOwner `json:"owner"`
+	// Image is the name of the image that the disk stands on, ImageDir its folder.
+	Image    string `json:"image"`
+	ImageDir string `json:"image_dir"`
+	// Path is the disk, a qcow2 file.
+	Path string `json:"path"`
+	// Size is what the guest sees, in bytes; Used what the disk takes on the host.
+	Size int64 `json:"size"`
+	Used int64 `json:"used"`
+}
+
+// ErrDiskExists says that a node has a disk already.
+var ErrDiskExists = errors.New("disk exists already")
+
+// diskRecord is the file beside a disk.
+type diskRecord struct {
+	Version int       `json:"version"`
+	Owner   DiskOwner `json:"owner"`
+	Image   parentRef `json:"image"`
+}
+
+func (s *Store) diskPath(o DiskOwner) string {
+	return filepath.Join(s.home, "topo", o.ID, o.Node+".qcow2")
+}
+
+func (s *Store) diskRecordPath(o DiskOwner) string {
+	return filepath.Join(s.home, "topo", o.ID, o.Node+".json")
+}
+
+func (s *Store) lockDisk(ctx context.Context, o DiskOwner) (*lock, error) {
+	if err := o.valid(); err != nil {
+		return nil, err
+	}
+	if err := s.prepare(); err != nil {
+		return nil, err
+	}
+	return acquire(ctx, filepath.Join(s.home, "lock", "disk."+o.ID+"."+o.Node), true)
+}
+
+// CreateDisk makes a disk for a node: an empty overlay on an image, so nothing
+// is copied. A size of 0 bytes is the image's; it may be larger, not smaller.
+// The error is ErrDiskExists if the node has a disk, and matches syscall.ENOSPC
+// if the file system is full; then nothing half-made stays.
+func (s *Store) CreateDisk(ctx context.Context, owner DiskOwner, image string, size int64) (string, error) {
+	l, err := s.lockDisk(ctx, owner)
+	if err != nil {
+		return "", fmt.Errorf("making the disk of %s: %w", owner, err)
+	}
+	defer l.release()
+	path, err := s.createDisk(ctx, owner, image, size)
+	if err != nil {
+		_ = os.Remove(filepath.Dir(s.diskPath(owner))) // if empty
+		return "", fmt.Errorf("making the disk of %s: %w", owner, explainSpace(err, s.home))
+	}
+	return path, nil
+}
+
+func (s *Store) createDisk(ctx context.Context, owner DiskOwner, image string, size int64) (string, error) {
+	path := s.diskPath(owner)
+	if exists(path) {
+		return "", fmt.Errorf("%w: %s", ErrDiskExists, path)
+	}
+	img, unlock, err := s.hold(ctx, image)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if size, err = overlaySize(img, size); err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return "", err
+	}
+	// The record comes first: a disk without one would not protect its image.
+	r := diskRecord{Version: recordVersion, Owner: owner, Image: parentRef{img.Name, img.Dir}}
+	if err := writeJSON(s.diskRecordPath(owner), r, 0o600); err != nil {
+		return "", err
+	}
+	err = replaceFile(path, 0o600, func(f *os.File) error {
+		return writeOverlay(f, size, img.Disk, img.Format)
+	})
+	if err != nil {
+		return "", errors.Join(err, os.Remove(s.diskRecordPath(owner)))
+	}
+	return path, nil
+}
+
+// overlaySize is the size of a disk on an image, of which size bytes were asked.
+func overlaySize(img Image, size int64) (int64, error) {
+	base := (img.VirtualSize + sectorSize - 1) / sectorSize * sectorSize
+	switch {
+	case size == 0:
+		return base, nil
+	case size < base:
+		return 0, fmt.Errorf("a disk of %d bytes is smaller than image %q, which has %d", size, img.Name, base)
+	case size%sectorSize != 0:
+		return 0, fmt.Errorf("disk size %d is not a multiple of %d", size, sectorSize)
+	}
+	return size, nil
+}
+
+// hold returns an image and keeps it from being removed until unlock.
+func (s *Store) hold(ctx context.Context, name string) (img Image, unlock func(), err error) {
+	if img, err = s.Get(ctx, name); err != nil {
+		return img, nil, err
+	}
+	if img.ReadOnly { // no locks of ours in a store that we cannot write
+		return img, func() {}, nil
+	}
+	l, err := acquire(ctx, s.imageLock(name), false)
+	if err != nil {
+		return img, nil, err
+	}
+	if img, err = s.Get(ctx, name); err != nil { // it may have gone meanwhile
+		l.release()
+		return img, nil, err
+	}
+	return img, l.release, nil
+}
+
+func explainSpace(err error, home string) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("no space left under %s: free some, or set FALCON_HOME: %w", home, err)
+	}
+	return err
+}
+
+// RemoveDisk deletes a node's disk. That it is gone already is no error.
+func (s *Store) RemoveDisk(ctx context.Context, owner DiskOwner) error {
+	if err := owner.valid(); err != nil {
+		return err
+	}
+	if !exists(s.diskPath(owner)) && !exists(s.diskRecordPath(owner)) {
+		return nil
+	}
+	l, err := s.lockDisk(ctx, owner)
+	if err != nil {
+		return fmt.Errorf("removing the disk of %s: %w", owner, err)
+	}
+	defer l.release()
+	var r diskRecord
+	if err := readJSON(s.diskRecordPath(owner), &r); err != nil {
+		r = diskRecord{} // gone or damaged: all that it could tell is what to tidy
+	}
+	err = errors.Join(removeIfThere(s.diskPath(owner)), s.dropPending(r), removeIfThere(s.diskRecordPath(owner)))
+	if err != nil {
+		return fmt.Errorf("removing the disk of %s: %w", owner, err)
+	}
+	_ = os.Remove(filepath.Dir(s.diskPath(owner))) // if empty
+	return nil
+}
+
+// dropPending removes the unfinished snapshot that a removed disk stood on.
+func (s *Store) dropPending(r diskRecord) error {
+	dir := r.Image.Dir
+	if filepath.Dir(dir) != filepath.Join(s.home, "img") || exists(filepath.Join(dir, recordFile)) || !exists(filepath.Join(dir, pendingFile)) {
+		return nil
+	}
+	return os.RemoveAll(dir)
+}
+
+// Disks lists all disks of the store. A damaged record does not hide the others.
+func (s *Store) Disks(ctx context.Context) ([]Disk, error) {
+	paths, err := filepath.Glob(filepath.Join(globEscape(s.home), "topo", "*", "*.json"))
+	if err != nil {
+		return nil, err
+	}
+	var disks []Disk
+	var errs []error
+	for _, path := range paths {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		var r diskRecord
+		err := readJSON(path, &r)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed since
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		d := Disk{Owner: r.Owner, Image: r.Image.Name, ImageDir: r.Image.Dir, Path: s.diskPath(r.Owner)}
+		if info, err := os.Stat(d.Path); err == nil {
+			if st, ok := info.Sys().(*syscall.Stat_t); ok {
+				d.Used = st.Blocks * 512
+			}
+			d.Size, _ = diskSize(d.Path, "qcow2")
+		}
+		disks = append(disks, d)
+	}
+	return disks, errors.Join(errs...)
+}

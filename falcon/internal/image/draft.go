@@ -1,0 +1,235 @@
+package image
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Draft is an image in the making. Until Commit nobody sees it; it holds the
+// lock of its name, so a second builder of that name waits.
+type Draft struct {
+	// Dir is an empty folder of the draft's own, on the store's file system.
+	Dir string
+
+	store *Store
+	name  string
+	lock  *lock
+	work  *lock
+}
+
+// Spec describes a finished image. Its files are names of files in Draft.Dir,
+// which Commit moves into the image.
+type Spec struct {
+	Disk    string // required
+	Format  string // of the disk: "raw" or "qcow2"
+	Boot    Boot   // Kernel and Initrd are file names here
+	Console Console
+	OS      string
+}
+
+// Create starts an image of a name that is not taken in this store; else the
+// error is ErrExists. It waits for another builder of that name. The caller
+// must end with Discard, which is harmless after Commit.
+func (s *Store) Create(ctx context.Context, name string) (*Draft, error) {
+	if err := ValidName(name); err != nil {
+		return nil, err
+	}
+	if err := s.prepare(); err != nil {
+		return nil, err
+	}
+	l, err := acquire(ctx, s.imageLock(name), true)
+	if err != nil {
+		return nil, err
+	}
+	d := &Draft{store: s, name: name, lock: l}
+	if err := s.vacant(name); err != nil {
+		d.Discard()
+		return nil, err
+	}
+	if err := d.workFolder(); err != nil {
+		d.Discard()
+		return nil, fmt.Errorf("making a work folder: %w", err)
+	}
+	return d, nil
+}
+
+// vacant says whether an image of this name can be made. What is left of a
+// removal that was cut short is cleared away. The name is locked by the caller.
+func (s *Store) vacant(name string) error {
+	dir := s.imageDir(name)
+	switch {
+	case exists(filepath.Join(dir, recordFile)):
+		return fmt.Errorf("%w: %q in %s", ErrExists, name, s.home)
+	case exists(filepath.Join(dir, pendingFile)):
+		var r record
+		if err := readJSON(filepath.Join(dir, pendingFile), &r); err != nil {
+			return err
+		}
+		return fmt.Errorf("%w: %q is an unfinished snapshot of %s; it goes with that node's disk", ErrExists, name, r.Owner)
+	}
+	return os.RemoveAll(dir)
+}
+
+// workFolder makes the draft's folder after removing those of dead builders.
+func (d *Draft) workFolder() error {
+	tmp := filepath.Join(d.store.home, "tmp")
+	d.store.sweep(tmp)
+	dir, err := os.MkdirTemp(tmp, d.name+"-")
+	if err != nil {
+		return err
+	}
+	d.Dir = dir
+	if d.work, err = acquire(context.Background(), d.store.workLock(dir), true); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o755) // it may become the image's folder
+}
+
+func (s *Store) workLock(dir string) string {
+	return filepath.Join(s.home, "lock", "tmp."+filepath.Base(dir))
+}
+
+// sweep removes work folders that no living process holds. A folder that was
+// just made may not be locked yet, so young ones are left alone.
+func (s *Store) sweep(tmp string) {
+	entries, _ := os.ReadDir(tmp)
+	for _, e := range entries {
+		dir := filepath.Join(tmp, e.Name())
+		if info, err := e.Info(); err != nil || time.Since(info.ModTime()) < time.Minute {
+			continue
+		}
+		l, busy, err := tryLock(s.workLock(dir))
+		if err != nil || busy {
+			continue
+		}
+		_ = os.RemoveAll(dir)
+		l.release()
+	}
+}
+
+// Commit makes the draft an image. The files that the spec names are made
+// readable for everybody and durable; all others are removed.
+func (d *Draft) Commit(ctx context.Context, spec Spec) (Image, error) {
+	img, err := d.commit(ctx, spec)
+	if err != nil {
+		return Image{}, fmt.Errorf("storing image %q: %w", d.name, err)
+	}
+	return img, nil
+}
+
+func (d *Draft) commit(ctx context.Context, spec Spec) (Image, error) {
+	size, err := diskSize(filepath.Join(d.Dir, spec.Disk), spec.Format)
+	if err != nil {
+		return Image{}, err
+	}
+	files := []string{spec.Disk}
+	for _, f := range []string{spec.Boot.Kernel, spec.Boot.Initrd} {
+		if f != "" {
+			files = append(files, f)
+		}
+	}
+	if err := keepOnly(d.Dir, files); err != nil {
+		return Image{}, err
+	}
+	digest, err := digestFiles(ctx, d.Dir, files)
+	if err != nil {
+		return Image{}, err
+	}
+	r := record{
+		Version: recordVersion, Name: d.name, Created: time.Now().UTC().Truncate(time.Second),
+		Digest: digest, DigestOf: "files", Disk: spec.Disk, Format: spec.Format, VirtualSize: size,
+		Boot: spec.Boot, Console: spec.Console, OS: spec.OS,
+	}
+	if err := writeJSON(filepath.Join(d.Dir, recordFile), r, 0o644); err != nil {
+		return Image{}, err
+	}
+	dir := d.store.imageDir(d.name)
+	if err := os.Rename(d.Dir, dir); err != nil {
+		return Image{}, err
+	}
+	d.dropWork()
+	if err := syncDir(filepath.Dir(dir)); err != nil {
+		return Image{}, err
+	}
+	return loadImage(dir)
+}
+
+// Discard removes what Commit has not taken and lets go of the name.
+func (d *Draft) Discard() {
+	if d.Dir != "" {
+		_ = os.RemoveAll(d.Dir)
+	}
+	d.dropWork()
+	d.lock.release()
+}
+
+func (d *Draft) dropWork() {
+	d.Dir = ""
+	if d.work != nil {
+		d.work.release()
+		d.work = nil
+	}
+}
+
+func keepOnly(dir string, files []string) error {
+	keep := map[string]bool{}
+	for _, f := range files {
+		if filepath.Base(f) != f || f == recordFile {
+			return fmt.Errorf("%q is not a file name for an image", f)
+		}
+		keep[f] = true
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		if !keep[e.Name()] {
+			err = os.RemoveAll(path)
+		} else if err = os.Chmod(path, fs.FileMode(0o644)); err == nil {
+			err = syncDir(path)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// digestFiles is what sha256sum says of the files, one after the other.
+func digestFiles(ctx context.Context, dir string, files []string) (string, error) {
+	sum := sha256.New()
+	for _, name := range files {
+		f, err := os.Open(filepath.Join(dir, name))
+		if err != nil {
+			return "", err
+		}
+		_, err = io.Copy(sum, &contextReader{ctx: ctx, r: f})
+		if err := errors.Join(err, f.Close()); err != nil {
+			return "", err
+		}
+	}
+	return "sha256:" + hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// contextReader ends a long read when the context does.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c *contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}

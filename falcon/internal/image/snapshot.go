@@ -1,0 +1,173 @@
+package image
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Snapshot makes a node's disk the image name and gives the node a fresh, empty
+// overlay on it, in constant time. For a node that runs, switchOverlay is called
+// with the fresh overlay's path when that is in place, and must make the
+// hypervisor write there; if it fails, all is put back. It is nil for a node
+// that is stopped.
+//
+// An image made this way holds whatever the guest wrote, secrets too, so only
+// its owner can read it.
+//
+// If the process dies during the call, the disk stays whole: the image is then
+// there but unseen, goes with the disk, and is finished by a further Snapshot of
+// the stopped node under the same name.
+func (s *Store) Snapshot(ctx context.Context, owner DiskOwner, name string, switchOverlay func(newOverlay string) error) (Image, error) {
+	img, err := s.snapshot(ctx, owner, name, switchOverlay)
+	if err != nil {
+		return Image{}, fmt.Errorf("snapshot of %s to image %q: %w", owner, name, explainSpace(err, s.home))
+	}
+	return img, nil
+}
+
+func (s *Store) snapshot(ctx context.Context, owner DiskOwner, name string, switchOverlay func(string) error) (Image, error) {
+	if err := ValidName(name); err != nil {
+		return Image{}, err
+	}
+	diskLock, err := s.lockDisk(ctx, owner)
+	if err != nil {
+		return Image{}, err
+	}
+	defer diskLock.release()
+	var disk diskRecord
+	if err := readJSON(s.diskRecordPath(owner), &disk); err != nil {
+		return Image{}, fmt.Errorf("the node has no disk in this store: %w", err)
+	}
+	nameLock, err := acquire(ctx, s.imageLock(name), true)
+	if err != nil {
+		return Image{}, err
+	}
+	defer nameLock.release()
+	if switchOverlay == nil && s.interrupted(name, owner, disk) {
+		return s.publish(name)
+	}
+	if err := s.vacant(name); err != nil {
+		return Image{}, err
+	}
+	if exists(filepath.Join(disk.Image.Dir, pendingFile)) {
+		return Image{}, fmt.Errorf("an earlier snapshot was interrupted: stop the node and take the snapshot %q again", disk.Image.Name)
+	}
+	t := &transition{store: s, name: name, dir: s.imageDir(name), disk: disk}
+	if err := t.run(switchOverlay); err != nil {
+		return Image{}, errors.Join(err, t.undo())
+	}
+	return s.publish(name)
+}
+
+// interrupted tells whether name is this node's own unfinished snapshot, and
+// the node's disk stands on it already.
+func (s *Store) interrupted(name string, owner DiskOwner, disk diskRecord) bool {
+	var r record
+	dir := s.imageDir(name)
+	if exists(filepath.Join(dir, recordFile)) || readJSON(filepath.Join(dir, pendingFile), &r) != nil {
+		return false
+	}
+	if r.Owner == nil || *r.Owner != owner || disk.Image.Dir != dir {
+		return false
+	}
+	base, err := os.Stat(filepath.Join(dir, r.Disk))
+	if err != nil {
+		return false
+	}
+	top, err := os.Stat(s.diskPath(owner))
+	return err == nil && !os.SameFile(base, top)
+}
+
+func (s *Store) publish(name string) (Image, error) {
+	dir := s.imageDir(name)
+	if err := os.Rename(filepath.Join(dir, pendingFile), filepath.Join(dir, recordFile)); err != nil {
+		return Image{}, err
+	}
+	if err := syncDir(dir); err != nil {
+		return Image{}, err
+	}
+	return loadImage(dir)
+}
+
+// transition turns a node's disk into an image. Each step leaves a disk that
+// can be read and records that protect what it stands on.
+type transition struct {
+	store *Store
+	name  string
+	dir   string     // of the image to be
+	disk  diskRecord // as it was
+	moved bool       // the node's path may name the fresh overlay
+}
+
+func (t *transition) run(switchOverlay func(string) error) error {
+	path := t.store.diskPath(t.disk.Owner)
+	size, err := diskSize(path, "qcow2")
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(t.dir, 0o700); err != nil {
+		return err
+	}
+	if err := writeJSON(filepath.Join(t.dir, pendingFile), t.record(size), 0o600); err != nil {
+		return err
+	}
+	after := t.disk
+	after.Image = parentRef{t.name, t.dir}
+	if err := writeJSON(t.store.diskRecordPath(t.disk.Owner), after, 0o600); err != nil {
+		return err
+	}
+	base := filepath.Join(t.dir, snapshotDisk)
+	if err := os.Link(path, base); err != nil {
+		return err
+	}
+	if err := syncDir(t.dir); err != nil {
+		return err
+	}
+	t.moved = true
+	err = replaceFile(path, 0o600, func(f *os.File) error { return writeOverlay(f, size, base, "qcow2") })
+	if err != nil || switchOverlay == nil {
+		return err
+	}
+	return switchOverlay(path)
+}
+
+const snapshotDisk = "disk.qcow2"
+
+func (t *transition) record(size int64) record {
+	var parent record
+	_ = readJSON(filepath.Join(t.disk.Image.Dir, recordFile), &parent) // for what it says of the guest
+	seed := make([]byte, 16)
+	_, _ = rand.Read(seed) // never fails, by its documentation
+	id := sha256.Sum256(append([]byte(parent.Digest), seed...))
+	owner, from := t.disk.Owner, t.disk.Image
+	return record{
+		Version: recordVersion, Name: t.name, Created: time.Now().UTC().Truncate(time.Second),
+		Digest: "sha256:" + hex.EncodeToString(id[:]), DigestOf: "snapshot",
+		Disk: snapshotDisk, Format: "qcow2", VirtualSize: size,
+		Parent: &from, Console: parent.Console, OS: parent.OS, Owner: &owner,
+	}
+}
+
+// undo puts everything back as it was before run.
+func (t *transition) undo() error {
+	if !exists(filepath.Join(t.dir, pendingFile)) {
+		_ = os.Remove(t.dir)
+		return nil
+	}
+	if base := filepath.Join(t.dir, snapshotDisk); t.moved && exists(base) {
+		if err := os.Rename(base, t.store.diskPath(t.disk.Owner)); err != nil {
+			return fmt.Errorf("putting the disk back: %w", err)
+		}
+	}
+	if err := writeJSON(t.store.diskRecordPath(t.disk.Owner), t.disk, 0o600); err != nil {
+		return fmt.Errorf("putting the disk's record back: %w", err)
+	}
+	return os.RemoveAll(t.dir)
+}

@@ -1,0 +1,278 @@
+package image
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// SystemHome is where root's store is, and where everybody looks for images.
+const SystemHome = "/var/lib/falcon"
+
+// Options say where a store is. The zero value is the usual place.
+type Options struct {
+	// Home is the folder that is written to; DefaultHome() if empty.
+	Home string
+	// System are stores that are only read. Nil means SystemHome.
+	System []string
+}
+
+// Store is a set of images and of disks that stand on them. Its methods may be
+// called by several goroutines and processes at once.
+type Store struct {
+	home   string
+	system []string
+}
+
+var (
+	// ErrNotFound is what a *NotFoundError is.
+	ErrNotFound = errors.New("image not found")
+	// ErrExists says that the name of an image is taken.
+	ErrExists = errors.New("image exists already")
+	// ErrReadOnly says that an image belongs to the system's store.
+	ErrReadOnly = errors.New("image belongs to the system's store")
+)
+
+// NotFoundError names an image that is not there.
+type NotFoundError struct {
+	Name string
+	// Hint says how to get it.
+	Hint string
+}
+
+func (e *NotFoundError) Error() string {
+	msg := fmt.Sprintf("image %q not found", e.Name)
+	if e.Hint != "" {
+		msg += ": " + e.Hint
+	}
+	return msg
+}
+
+// Is makes the error match ErrNotFound.
+func (e *NotFoundError) Is(target error) bool { return target == ErrNotFound }
+
+// InUseError says why an image cannot be removed.
+type InUseError struct {
+	Image string
+	// By describes each image and each disk that stands on it.
+	By []string
+}
+
+func (e *InUseError) Error() string {
+	return fmt.Sprintf("image %q is in use by %s", e.Image, strings.Join(e.By, ", "))
+}
+
+// DefaultHome is FALCON_HOME if that is set, else SystemHome for root, else the
+// folder "falcon" in the user's XDG data folder.
+func DefaultHome() (string, error) {
+	if home := os.Getenv("FALCON_HOME"); home != "" {
+		return filepath.Abs(home)
+	}
+	if os.Geteuid() == 0 {
+		return SystemHome, nil
+	}
+	if data := os.Getenv("XDG_DATA_HOME"); filepath.IsAbs(data) {
+		return filepath.Join(data, "falcon"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("finding a place for images: %w; set FALCON_HOME", err)
+	}
+	return filepath.Join(home, ".local", "share", "falcon"), nil
+}
+
+// Open returns the store of the options. It makes no folder: that is done by
+// what first puts something there.
+func Open(o Options) (*Store, error) {
+	home := o.Home
+	if home == "" {
+		var err error
+		if home, err = DefaultHome(); err != nil {
+			return nil, err
+		}
+	}
+	home, err := filepath.Abs(home)
+	if err != nil {
+		return nil, err
+	}
+	system := o.System
+	if system == nil {
+		system = []string{SystemHome}
+	}
+	system = slices.DeleteFunc(slices.Clone(system), func(s string) bool { return s == home })
+	return &Store{home: home, system: system}, nil
+}
+
+// Home is the folder that the store writes to.
+func (s *Store) Home() string { return s.home }
+
+// List returns all images, sorted by name. One of the user's own hides one of
+// the system with the same name. A damaged image does not hide the others: the
+// error then names it and the list is still good.
+func (s *Store) List(ctx context.Context) ([]Image, error) {
+	seen := map[string]bool{}
+	var all []Image
+	var errs []error
+	for i, home := range append([]string{s.home}, s.system...) {
+		names, err := visible(home)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		for _, name := range names {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			if seen[name] {
+				continue
+			}
+			seen[name] = true
+			img, err := loadImage(filepath.Join(home, "img", name))
+			if err != nil {
+				errs = append(errs, fmt.Errorf("image %q: %w", name, err))
+				continue
+			}
+			img.ReadOnly = i > 0
+			all = append(all, img)
+		}
+	}
+	slices.SortFunc(all, func(a, b Image) int { return cmp.Compare(a.Name, b.Name) })
+	return all, errors.Join(errs...)
+}
+
+// visible lists the names of a home's images, half-made ones left out.
+func visible(home string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(home, "img"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing images: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if ValidName(e.Name()) == nil && exists(filepath.Join(home, "img", e.Name(), recordFile)) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// Get returns one image, the user's own before the system's. If there is none,
+// the error is a *NotFoundError.
+func (s *Store) Get(ctx context.Context, name string) (Image, error) {
+	if err := ValidName(name); err != nil {
+		return Image{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return Image{}, err
+	}
+	for i, home := range append([]string{s.home}, s.system...) {
+		img, err := loadImage(filepath.Join(home, "img", name))
+		if errors.Is(err, fs.ErrNotExist) && !exists(filepath.Join(home, "img", name, recordFile)) {
+			continue
+		}
+		if err != nil {
+			return Image{}, fmt.Errorf("image %q: %w", name, err)
+		}
+		img.ReadOnly = i > 0
+		return img, nil
+	}
+	return Image{}, &NotFoundError{Name: name}
+}
+
+// Remove deletes an image on which nothing stands. If something does, the error
+// is an *InUseError.
+func (s *Store) Remove(ctx context.Context, name string) error {
+	img, err := s.Get(ctx, name)
+	if err != nil {
+		return err
+	}
+	if img.ReadOnly {
+		return fmt.Errorf("removing image %q: %w (%s)", name, ErrReadOnly, img.Dir)
+	}
+	l, err := acquire(ctx, s.imageLock(name), true)
+	if err != nil {
+		return err
+	}
+	defer l.release()
+	by, err := s.standingOn(ctx, img.Dir)
+	if err != nil {
+		return fmt.Errorf("removing image %q: %w", name, err)
+	}
+	if len(by) > 0 {
+		return &InUseError{Image: name, By: by}
+	}
+	// Without its record the image is gone, whatever happens next.
+	if err := os.Remove(filepath.Join(img.Dir, recordFile)); err != nil {
+		return fmt.Errorf("removing image %q: %w", name, err)
+	}
+	return os.RemoveAll(img.Dir)
+}
+
+// standingOn describes what stands on the image in a folder: other images,
+// unfinished snapshots among them, and disks.
+func (s *Store) standingOn(ctx context.Context, dir string) ([]string, error) {
+	var by []string
+	records, err := filepath.Glob(filepath.Join(globEscape(s.home), "img", "*", "image.json*"))
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range records {
+		var r record
+		if err := readJSON(path, &r); err != nil {
+			return nil, err
+		}
+		if r.Parent != nil && r.Parent.Dir == dir {
+			by = append(by, fmt.Sprintf("image %q", filepath.Base(filepath.Dir(path))))
+		}
+	}
+	disks, err := s.Disks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range disks {
+		if d.ImageDir == dir {
+			by = append(by, d.Owner.String())
+		}
+	}
+	return by, nil
+}
+
+// globEscape quotes what filepath.Glob would take for a pattern.
+func globEscape(path string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
+}
+
+func (s *Store) imageDir(name string) string  { return filepath.Join(s.home, "img", name) }
+func (s *Store) imageLock(name string) string { return filepath.Join(s.home, "lock", "img."+name) }
+
+// prepare makes the store's folders. Images are for everybody to read; disks,
+// locks and work folders are the owner's own.
+func (s *Store) prepare() error {
+	homeMode := fs.FileMode(0o700)
+	if os.Geteuid() == 0 {
+		homeMode = 0o755
+	}
+	for _, d := range []struct {
+		path string
+		mode fs.FileMode
+	}{{s.home, homeMode}, {filepath.Join(s.home, "img"), 0o755},
+		{filepath.Join(s.home, "topo"), 0o700}, {filepath.Join(s.home, "lock"), 0o700}, {filepath.Join(s.home, "tmp"), 0o700}} {
+		if exists(d.path) {
+			continue
+		}
+		if err := os.MkdirAll(d.path, d.mode); err != nil {
+			return fmt.Errorf("making the image store: %w", err)
+		}
+		if err := os.Chmod(d.path, d.mode); err != nil { // whatever the umask
+			return fmt.Errorf("making the image store: %w", err)
+		}
+	}
+	return nil
+}
