@@ -1,0 +1,387 @@
+package qemu
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/falcon-vm/falcon-go/propolis"
+	"github.com/google/uuid"
+)
+
+// firstFD is the number of a child's first descriptor after the standard ones.
+const firstFD = 3
+
+// tbSizeMiB bounds TCG's cache of translated code. QEMU's default of 1 GiB
+// costs an idle guest some 60 MB more; 32 MiB makes a systemd boot 1 to 3 s
+// slower (measured).
+const tbSizeMiB = 256
+
+// FDKind says what a descriptor that QEMU inherits is for.
+type FDKind int
+
+// The kinds of inherited descriptors.
+const (
+	FDConsole FDKind = iota // one end of a socket pair: COM1
+	FDQMP                   // one end of a socket pair: QMP
+	FDLink                  // a queue of a tap or macvtap
+)
+
+// FD is a descriptor that QEMU inherits.
+type FD struct {
+	Kind FDKind
+	Link Link // for FDLink
+}
+
+// Command is a QEMU command line.
+type Command struct {
+	// Path is the binary and Args its arguments, without the binary's name.
+	Path string
+	Args []string
+	// FDs are the descriptors to hand over: FDs[0] as number 3, and so on.
+	FDs []FD
+	// VNCSocket is the path of the socket that QEMU makes for VNC, if any.
+	VNCSocket string
+
+	byHand []string // Path and Args as a person would give them
+	wrap   []string // goes before byHand
+	redir  []string // goes after it, unquoted
+}
+
+// String returns a shell command line that a person can run: the same
+// machine, with COM1 and QEMU's monitor on the terminal (Ctrl-a h lists the
+// keys), and network devices opened by QEMU or by the shell.
+func (c Command) String() string {
+	words := slices.Concat(c.wrap, c.byHand)
+	for i, w := range words {
+		words[i] = shellQuote(w)
+	}
+	return strings.Join(slices.Concat(words, c.redir), " ")
+}
+
+// CommandLine turns an instance into a QEMU command line. It looks at nothing
+// but its arguments. An error joins a [*Refusal] for each thing in the spec
+// that cannot be served.
+func CommandLine(cfg Config, host Host) (Command, error) {
+	b := &builder{cfg: cfg, host: host, spec: cfg.Spec}
+	b.plan()
+	b.machine()
+	b.identity()
+	b.firmware()
+	b.control()
+	b.serialPorts()
+	b.devices()
+	b.screen()
+	b.checkArguments()
+	if len(b.refused) > 0 {
+		return Command{}, errors.Join(b.refused...)
+	}
+	b.cmd.Path = host.QEMU
+	b.cmd.byHand = append([]string{host.QEMU}, b.cmd.byHand...)
+	return b.cmd, nil
+}
+
+// builder collects a command line and what stands in its way.
+type builder struct {
+	cfg  Config
+	host Host
+	spec propolis.InstanceSpec
+
+	pci  pciPlan
+	boot map[string]int // boot order by disk component
+
+	cmd     Command
+	refused []error
+}
+
+// add appends arguments that are the same for us and by hand.
+func (b *builder) add(args ...string) {
+	b.cmd.Args = append(b.cmd.Args, args...)
+	b.cmd.byHand = append(b.cmd.byHand, args...)
+}
+
+// served appends arguments that only a QEMU under our control gets.
+func (b *builder) served(args ...string) { b.cmd.Args = append(b.cmd.Args, args...) }
+
+// hand appends arguments that only a person's QEMU gets.
+func (b *builder) hand(args ...string) { b.cmd.byHand = append(b.cmd.byHand, args...) }
+
+// inherit adds a descriptor and returns its number.
+func (b *builder) inherit(fd FD) int {
+	b.cmd.FDs = append(b.cmd.FDs, fd)
+	return firstFD + len(b.cmd.FDs) - 1
+}
+
+// refuse notes that component name cannot be served.
+func (b *builder) refuse(name, format string, args ...any) {
+	r := &Refusal{Component: name, Reason: fmt.Sprintf(format, args...)}
+	if c := b.spec.Components[name]; c != nil {
+		r.Kind = c.Kind()
+	}
+	b.refused = append(b.refused, r)
+}
+
+// names returns the names of the components, in byte order.
+func (b *builder) names() []string { return slices.Sorted(maps.Keys(b.spec.Components)) }
+
+// plan checks the spec as a whole and decides what spans components.
+func (b *builder) plan() {
+	for _, name := range b.names() {
+		if reason := unserved(b.spec.Components[name]); reason != "" {
+			b.refuse(name, "%s", reason)
+		}
+	}
+	b.checkBackends()
+	b.planPCI()
+	b.planBoot()
+}
+
+// unserved is why this server cannot serve a kind of component, or empty.
+func unserved(c propolis.Component) string {
+	const noSoftNPU = "this server has no SoftNPU"
+	switch c.(type) {
+	case propolis.SerialPort, propolis.VirtioDisk, propolis.NVMeDisk, propolis.FileStorageBackend,
+		propolis.VirtioNIC, propolis.VirtioNetworkBackend, propolis.P9FS, propolis.BootSettings,
+		propolis.PCIBridge, propolis.PVPanic, propolis.VirtioSocket:
+		return ""
+	case propolis.SoftNPUP9, propolis.SoftNPUPCIPort, propolis.SoftNPUPort:
+		return noSoftNPU
+	case propolis.DLPINetworkBackend:
+		return noSoftNPU + ", and nothing else uses a DLPI backend"
+	case propolis.CrucibleStorageBackend:
+		return "this server has no Crucible; use a file_storage_backend"
+	case propolis.BlobStorageBackend:
+		return "this server keeps no disks in memory; put the bytes in a file and use a file_storage_backend"
+	case propolis.MigrationFailureInjector:
+		return "this server does not migrate instances"
+	case nil:
+		return "the component is null"
+	default:
+		return "this server does not know the kind"
+	}
+}
+
+// checkBackends refuses backends that not exactly one device uses.
+func (b *builder) checkBackends() {
+	users := make(map[string][]string)
+	for _, name := range b.names() {
+		if id := backendOf(b.spec.Components[name]); id != "" {
+			users[id] = append(users[id], name)
+		}
+	}
+	for _, name := range b.names() {
+		switch b.spec.Components[name].(type) {
+		case propolis.FileStorageBackend, propolis.VirtioNetworkBackend:
+			switch n := len(users[name]); {
+			case n == 0:
+				b.refuse(name, "no device uses this backend")
+			case n > 1:
+				b.refuse(name, "used by %s; a backend serves one device", strings.Join(users[name], " and "))
+			}
+		}
+	}
+}
+
+// backendOf returns the name of the backend that a device is on, or empty.
+func backendOf(c propolis.Component) string {
+	switch c := c.(type) {
+	case propolis.VirtioDisk:
+		return c.BackendID
+	case propolis.NVMeDisk:
+		return c.BackendID
+	case propolis.VirtioNIC:
+		return c.BackendID
+	}
+	return ""
+}
+
+// planBoot reads the boot order. The places of disks on other buses are fine
+// with QEMU, though not with Propolis.
+func (b *builder) planBoot() {
+	b.boot = make(map[string]int)
+	for _, name := range b.names() {
+		settings, ok := b.spec.Components[name].(propolis.BootSettings)
+		if !ok {
+			continue
+		}
+		for _, entry := range settings.Order {
+			switch b.spec.Components[entry.ID].(type) {
+			case propolis.VirtioDisk, propolis.NVMeDisk:
+			default:
+				b.refuse(name, "boots from %q, which is not a disk of this instance", entry.ID)
+				continue
+			}
+			if _, twice := b.boot[entry.ID]; twice {
+				b.refuse(name, "names %q twice", entry.ID)
+				continue
+			}
+			b.boot[entry.ID] = len(b.boot)
+		}
+	}
+}
+
+// machine adds the board: what is there before any component.
+func (b *builder) machine() {
+	board := b.spec.Board
+	if board.CPUs == 0 {
+		b.refuse("board", "needs at least one CPU")
+	}
+	if board.MemoryMiB == 0 {
+		b.refuse("board", "needs memory")
+	}
+	if board.Chipset.Type != "" && board.Chipset.Type != "i440_fx" {
+		b.refuse("board", "chipset %q is unknown; use i440_fx", board.Chipset.Type)
+	}
+	if board.Chipset.Value.EnablePCIe {
+		b.refuse("board", "QEMU's i440FX has no PCIe; set enable_pcie to false")
+	}
+	if board.CPUID != nil {
+		b.refuse("board", "QEMU cannot show chosen CPUID leaves; leave cpuid out")
+	}
+	b.add("-nodefaults", "-no-user-config", "-display", "none")
+	b.served("-no-shutdown", "-S")
+	b.add("-M", b.machineType())
+	b.accelerator()
+	b.add("-smp", strconv.Itoa(int(board.CPUs)))
+	b.add("-m", strconv.FormatUint(board.MemoryMiB, 10))
+	// Propolis has no ACPI hot-plug; with it Linux would name NICs ensN
+	// instead of enp0sN.
+	b.add("-global", "PIIX4_PM.acpi-root-pci-hotplug=off")
+	if b.pci.bridges {
+		b.add("-global", "PIIX4_PM.acpi-pci-hotplug-with-bridge-support=off")
+	}
+	b.add("-rtc", "base=utc")
+	// A guest decides itself what follows its panic.
+	b.add("-action", "panic=none")
+}
+
+// machineType is the i440FX of Propolis, whose PCI slots are QEMU's too.
+func (b *builder) machineType() string {
+	options := []string{}
+	if b.host.Firmware.Code != "" {
+		options = append(options, "pflash0", "fw-code")
+	}
+	if b.host.Firmware.Vars != "" {
+		options = append(options, "pflash1", "fw-vars")
+	}
+	if b.cfg.VNC == "" && b.cfg.Firmware != FirmwareKernel && b.host.Firmware.Code == "" {
+		// Without a screen SeaBIOS talks on COM1, as OVMF always does.
+		options = append(options, "graphics", "off")
+	}
+	return option("pc", options...)
+}
+
+// accelerator adds what runs the guest's code. Under TCG a modest CPU model
+// saves seconds of a boot; Nehalem costs no more than qemu64 (measured) and
+// is the least that is x86-64-v2.
+func (b *builder) accelerator() {
+	if b.host.Accel == AccelKVM {
+		b.add("-accel", "kvm", "-cpu", "host")
+		return
+	}
+	b.add("-accel", option("tcg", "thread", "multi", "tb-size", strconv.Itoa(tbSizeMiB)), "-cpu", "Nehalem")
+}
+
+// identity adds who the machine is: name, UUID and SMBIOS table.
+func (b *builder) identity() {
+	if _, err := uuid.Parse(b.cfg.ID); err != nil {
+		b.refuse("instance", "id %q is not a UUID", b.cfg.ID)
+	}
+	name := cmp.Or(b.cfg.Name, b.cfg.ID)
+	b.add("-name", "guest="+escape(name)+",debug-threads=on", "-uuid", b.cfg.ID)
+	// The defaults are Propolis'.
+	table := []string{"manufacturer", "Oxide", "product", "OxVM", "serial", b.cfg.ID}
+	if s := b.spec.Smbios; s != nil {
+		table = []string{"manufacturer", s.Manufacturer, "product", s.ProductName,
+			"serial", s.SerialNumber, "version", strconv.FormatUint(s.Version, 10)}
+	}
+	b.add("-smbios", option("type=1", table...))
+}
+
+// firmware adds what the guest runs first.
+func (b *builder) firmware() {
+	if b.cfg.Firmware == FirmwareKernel {
+		b.kernel()
+		return
+	}
+	if b.cfg.Kernel != "" || b.cfg.Initrd != "" || b.cfg.Append != "" {
+		b.refuse("instance", "a kernel is given, but the firmware is %q; use %q", b.cfg.Firmware, FirmwareKernel)
+	}
+	fw := b.host.Firmware
+	if fw.BIOS != "" {
+		b.add("-bios", fw.BIOS)
+	}
+	if fw.Code != "" {
+		b.add("-blockdev", option("driver=raw", "node-name", "fw-code", "read-only", "on",
+			"file.driver", "file", "file.filename", fw.Code))
+	}
+	if fw.Vars != "" {
+		b.add("-blockdev", option("driver=raw", "node-name", "fw-vars",
+			"file.driver", "file", "file.filename", fw.Vars))
+	}
+}
+
+func (b *builder) kernel() {
+	if b.cfg.Kernel == "" {
+		b.refuse("instance", "the firmware is %q, but no kernel is given", FirmwareKernel)
+		return
+	}
+	// A kernel is itself first in the boot order; QEMU allows each place once.
+	clear(b.boot)
+	b.add("-kernel", b.cfg.Kernel)
+	if b.cfg.Initrd != "" {
+		b.add("-initrd", b.cfg.Initrd)
+	}
+	if b.cfg.Append != "" {
+		b.add("-append", b.cfg.Append)
+	}
+}
+
+// control adds the socket for QMP.
+func (b *builder) control() {
+	fd := b.inherit(FD{Kind: FDQMP})
+	b.served("-chardev", option("socket", "id", "qmp", "fd", strconv.Itoa(fd)),
+		"-mon", "chardev=qmp,mode=control")
+}
+
+// screen adds VNC. QEMU names TCP ports by their distance from 5900.
+func (b *builder) screen() {
+	const base = 5900
+	addr := b.cfg.VNC
+	if addr == "" {
+		return
+	}
+	b.add("-device", option("VGA", "id", "vga", "bus", "pci.0", "addr", fmt.Sprintf("%#x", b.pci.free())))
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		if err := checkSocketPath(path); err != nil {
+			b.refuse("instance", "VNC address %q: %v", addr, err)
+		}
+		b.cmd.VNCSocket = path
+		b.add("-vnc", "unix:"+escape(path))
+		return
+	}
+	ap, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		b.refuse("instance", "VNC address %q: want IP:PORT or unix:PATH", addr)
+		return
+	}
+	if ap.Port() < base {
+		b.refuse("instance", "VNC address %q: QEMU serves VNC on port %d and above", addr, base)
+		return
+	}
+	b.add("-vnc", netip.AddrPortFrom(ap.Addr(), ap.Port()-base).String())
+}
+
+// checkArguments refuses what no process can be given.
+func (b *builder) checkArguments() {
+	for _, arg := range b.cmd.Args {
+		if strings.ContainsRune(arg, 0) {
+			b.refuse("instance", "%q holds a NUL byte", arg)
+		}
+	}
+}

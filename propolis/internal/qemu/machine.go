@@ -1,0 +1,314 @@
+package qemu
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/falcon-vm/falcon-go/propolis"
+	"github.com/falcon-vm/falcon-go/propolis/internal/qmp"
+)
+
+const (
+	// startLimit bounds the start of QEMU where the caller sets no bound. It
+	// takes some 50 ms; a machine that is short of memory may take seconds.
+	startLimit = time.Minute
+	// commandLimit bounds a QMP command where the caller sets no bound. Most
+	// take a millisecond; those on disks wait for writes under way.
+	commandLimit = 30 * time.Second
+	// lastWords is how long the end of QEMU is waited for once its QMP
+	// socket has closed: those two come together.
+	lastWords = 2 * time.Second
+	// eventBacklog is how many events wait for a reader before QEMU's wait
+	// in the QMP client.
+	eventBacklog = 16
+)
+
+// EventKind says what happened to a machine.
+type EventKind int
+
+// The kinds of events.
+const (
+	// Reset: the machine started over. SeaBIOS resets the machine once or
+	// twice more before it goes on, which is reported as done by the guest.
+	Reset EventKind = iota + 1
+	// Shutdown: the machine turned itself off. QEMU still runs.
+	Shutdown
+	// Exited: QEMU is gone.
+	Exited
+	// Panicked: the guest's kernel reported a panic and goes on as it likes.
+	Panicked
+)
+
+// String returns the kind's name.
+func (k EventKind) String() string {
+	switch k {
+	case Reset:
+		return "reset"
+	case Shutdown:
+		return "shutdown"
+	case Exited:
+		return "exited"
+	case Panicked:
+		return "panicked"
+	}
+	return fmt.Sprintf("event %d", int(k))
+}
+
+// Event is a change of a machine that nobody asked this package for, or that
+// follows from what was asked.
+type Event struct {
+	Kind EventKind
+	// ByGuest tells what the guest did from what was done to it.
+	ByGuest bool
+	// Err belongs to Exited: an [*ExitError] with QEMU's status and last
+	// words. It is nil after a [Machine.Close] that needed no force.
+	Err error
+}
+
+// Machine is a QEMU process. Its methods may be called concurrently.
+type Machine struct {
+	cfg     Config
+	proc    *process
+	qmp     *qmp.Client
+	console net.Conn
+	events  chan Event
+	undo    func()
+	done    chan struct{} // closed once the process is gone and cleaned up after
+
+	mu      sync.Mutex
+	closing bool
+
+	overlayMu sync.Mutex        // held through SwitchOverlay
+	disks     map[string]string // current block node by storage backend
+	overlay   int               // number of the last overlay
+}
+
+// Start starts QEMU with its vCPUs stopped and QMP negotiated. ctx bounds the
+// start only. A spec that cannot be served gives an error that joins
+// [*Refusal]s, before anything was made.
+func Start(ctx context.Context, cfg Config) (*Machine, error) {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	host, err := survey(cfg)
+	if err != nil {
+		return nil, err
+	}
+	undo, err := placeVars(cfg, &host.Firmware)
+	if err != nil {
+		return nil, err
+	}
+	m, err := start(ctx, cfg, host, undo)
+	if err != nil {
+		undo()
+		return nil, err
+	}
+	return m, nil
+}
+
+func start(ctx context.Context, cfg Config, host Host, undo func()) (*Machine, error) {
+	command, err := CommandLine(cfg, host)
+	if err != nil {
+		return nil, err
+	}
+	cfg.log().Info("starting QEMU", "by_hand", command.String(), "args", command.Args)
+	f, err := openFiles(command)
+	if err != nil {
+		return nil, err
+	}
+	proc, err := startProcess(command, f.child, cfg.Stderr)
+	f.closeChild()
+	if err != nil {
+		f.closeAll()
+		return nil, err
+	}
+	client, err := connect(ctx, cfg, command, proc, f.qmp)
+	if err != nil {
+		proc.kill()
+		removePID(cfg)
+		f.closeAll()
+		return nil, err
+	}
+	m := &Machine{
+		cfg: cfg, proc: proc, qmp: client, console: f.console, undo: undo,
+		events: make(chan Event, eventBacklog), done: make(chan struct{}), disks: blockNodes(cfg.Spec),
+	}
+	go m.watch()
+	go m.reap()
+	return m, nil
+}
+
+// connect takes a fresh QEMU under control.
+func connect(ctx context.Context, cfg Config, c Command, proc *process, conn net.Conn) (*qmp.Client, error) {
+	if err := writePID(cfg.PIDFile, proc.os.Pid); err != nil {
+		return nil, err
+	}
+	client, err := qmp.New(ctx, conn)
+	if err != nil {
+		return nil, fmt.Errorf("starting QEMU: %w", proc.explain(err))
+	}
+	if c.VNCSocket != "" {
+		if err := os.Chmod(c.VNCSocket, 0o600); err != nil {
+			client.Close()
+			return nil, fmt.Errorf("protecting the VNC socket: %w", err)
+		}
+	}
+	return client, nil
+}
+
+// explain replaces the error of a QMP connection that has closed by the end
+// of QEMU itself, which is why.
+func (p *process) explain(err error) error {
+	if !errors.Is(err, qmp.ErrClosed) {
+		return err
+	}
+	select {
+	case <-p.gone:
+		return p.err
+	case <-time.After(lastWords):
+		return err
+	}
+}
+
+func removePID(cfg Config) {
+	if cfg.PIDFile != "" {
+		os.Remove(cfg.PIDFile)
+	}
+}
+
+func blockNodes(spec propolis.InstanceSpec) map[string]string {
+	nodes := make(map[string]string)
+	for name, c := range spec.Components {
+		if _, ok := c.(propolis.FileStorageBackend); ok {
+			nodes[name] = blockNode(name)
+		}
+	}
+	return nodes
+}
+
+// reap cleans up after QEMU, however it ended.
+func (m *Machine) reap() {
+	<-m.proc.gone
+	removePID(m.cfg)
+	m.undo()
+	close(m.done)
+}
+
+// watch turns QEMU's events into ours until QEMU is gone.
+func (m *Machine) watch() {
+	defer close(m.events)
+	for e := range m.qmp.Events() {
+		if event, ok := translate(e); ok {
+			m.events <- event
+		}
+	}
+	select {
+	case <-m.done:
+	case <-time.After(lastWords):
+		m.cfg.log().Error("QEMU runs on without its QMP socket; ending it", "why", m.qmp.Err())
+		m.proc.kill()
+		<-m.done
+	}
+	m.events <- Event{Kind: Exited, Err: m.exitError()}
+}
+
+// exitError is how QEMU ended, or nil if that was wished for.
+func (m *Machine) exitError() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var exit *ExitError
+	if m.closing && errors.As(m.proc.err, &exit) && exit.Clean {
+		return nil
+	}
+	return m.proc.err
+}
+
+// translate returns the event that a QMP event stands for, if any.
+func translate(e qmp.Event) (Event, bool) {
+	var data struct {
+		Guest  bool   `json:"guest"`
+		Reason string `json:"reason"`
+	}
+	// Events without data leave it empty, which is right.
+	_ = json.Unmarshal(e.Data, &data)
+	switch e.Name {
+	case "RESET":
+		return Event{Kind: Reset, ByGuest: data.Guest}, true
+	case "GUEST_PANICKED":
+		return Event{Kind: Panicked, ByGuest: true}, true
+	case "SHUTDOWN":
+		// These two end QEMU, which Exited tells.
+		ends := data.Reason == "host-qmp-quit" || data.Reason == "host-signal"
+		return Event{Kind: Shutdown, ByGuest: data.Guest}, !ends
+	}
+	return Event{}, false
+}
+
+// Console returns COM1. Reading must keep up, for QEMU holds the guest up
+// when it does not; it ends with io.EOF when QEMU is gone. The caller closes
+// it, after the last byte.
+func (m *Machine) Console() io.ReadWriteCloser { return console{m.console} }
+
+type console struct{ net.Conn }
+
+// Read hides how a socket tells that its peer went without reading all.
+func (c console) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// Run starts the vCPUs.
+func (m *Machine) Run(ctx context.Context) error { return m.execute(ctx, "cont", nil) }
+
+// Reset starts the machine over at once, whatever the guest is doing.
+func (m *Machine) Reset(ctx context.Context) error { return m.execute(ctx, "system_reset", nil) }
+
+// PowerDown presses the ACPI power button and returns. The guest may obey,
+// which ends in a Shutdown event, or not.
+func (m *Machine) PowerDown(ctx context.Context) error {
+	return m.execute(ctx, "system_powerdown", nil)
+}
+
+// NMI sends a non-maskable interrupt to the guest.
+func (m *Machine) NMI(ctx context.Context) error { return m.execute(ctx, "inject-nmi", nil) }
+
+// Events returns what happens to the machine. It must be read until it is
+// closed, which follows the one Exited event.
+func (m *Machine) Events() <-chan Event { return m.events }
+
+// PID returns the process id of QEMU.
+func (m *Machine) PID() int { return m.proc.os.Pid }
+
+// Close ends QEMU, by force when ctx ends, and returns when it is reaped. It
+// may be called again, and after QEMU has ended by itself.
+func (m *Machine) Close(ctx context.Context) error {
+	m.mu.Lock()
+	m.closing = true
+	m.mu.Unlock()
+	// The answer tells nothing that the end of the process does not.
+	_ = m.execute(ctx, "quit", nil)
+	select {
+	case <-m.done:
+	case <-ctx.Done():
+		m.proc.kill()
+		<-m.done
+	}
+	return nil
+}
+
+// execute runs a QMP command that has no result of interest.
+func (m *Machine) execute(ctx context.Context, cmd string, args any) error {
+	ctx, cancel := context.WithTimeout(ctx, commandLimit)
+	defer cancel()
+	return m.proc.explain(m.qmp.Execute(ctx, cmd, args, nil))
+}

@@ -1,0 +1,183 @@
+package qemu
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/falcon-vm/falcon-go/propolis"
+)
+
+// Range of the MTU that a virtio NIC can announce (virtio 1.1, 5.1.4.1; the
+// field has 16 bits).
+const (
+	minMTU = 68
+	maxMTU = 65535
+)
+
+// Kinds of virtio_network_backend, by the prefix of vnic_name.
+const (
+	vnicDevice = ""
+	vnicHost   = "host"
+	vnicDgram  = "dgram"
+	vnicUser   = "user"
+)
+
+// vnic is a vnic_name, taken apart. The forms are
+//
+//	NAME[?mtu=N]                           a tap or macvtap in Config.NetNS
+//	host:NAME[?mtu=N]                      the same, in our own namespace
+//	dgram:LOCAL?peer=PEER&mac=MAC[&mtu=N]  a cable of two Unix sockets
+//	user:?mac=MAC[&mtu=N]                  QEMU's own NAT
+//
+// What follows the question mark is encoded as in a URL. A device takes a mac
+// too, which replaces the device's own address.
+type vnic struct {
+	kind string
+	name string // of the device, or the local socket's path
+	peer string
+	mac  string
+	mtu  int // 0: the guest's own choice
+}
+
+// link is the device's key in Host.Links, empty if there is no device.
+func (v vnic) link() string {
+	switch v.kind {
+	case vnicDevice:
+		return v.name
+	case vnicHost:
+		return vnicHost + ":" + v.name
+	}
+	return ""
+}
+
+func parseVNIC(s string) (vnic, error) {
+	rest, query, _ := strings.Cut(s, "?")
+	kind, name, prefixed := strings.Cut(rest, ":")
+	if !prefixed {
+		kind, name = vnicDevice, rest
+	}
+	v := vnic{kind: kind, name: name}
+	options, err := url.ParseQuery(query)
+	if err != nil {
+		return v, fmt.Errorf("vnic name %q: %w", s, err)
+	}
+	for key, values := range options {
+		if err := v.set(key, values[len(values)-1]); err != nil {
+			return v, fmt.Errorf("vnic name %q: %w", s, err)
+		}
+	}
+	if err := v.check(); err != nil {
+		return v, fmt.Errorf("vnic name %q: %w", s, err)
+	}
+	return v, nil
+}
+
+func (v *vnic) set(key, value string) error {
+	switch key {
+	case "mtu":
+		mtu, err := strconv.Atoi(value)
+		if err != nil || mtu < minMTU || mtu > maxMTU {
+			return fmt.Errorf("MTU %q is not a number from %d to %d", value, minMTU, maxMTU)
+		}
+		v.mtu = mtu
+	case "mac":
+		mac, err := net.ParseMAC(value)
+		if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
+			return fmt.Errorf("%q is not a unicast MAC address", value)
+		}
+		v.mac = mac.String()
+	case "peer":
+		v.peer = value
+	default:
+		return fmt.Errorf("option %q is unknown", key)
+	}
+	return nil
+}
+
+func (v *vnic) check() error {
+	if v.peer != "" && v.kind != vnicDgram {
+		return errors.New("only dgram: has a peer")
+	}
+	switch v.kind {
+	case vnicDevice, vnicHost:
+		if v.name == "" {
+			return errors.New("the device's name is empty")
+		}
+		return nil
+	case vnicDgram:
+		if err := errors.Join(checkSocketPath(v.name), checkSocketPath(v.peer)); err != nil {
+			return err
+		}
+	case vnicUser:
+		if v.name != "" {
+			return errors.New("the kind user: names no device")
+		}
+	default:
+		return fmt.Errorf("the kind %q is unknown; there are host:, dgram: and user:", v.kind)
+	}
+	if v.mac == "" {
+		return fmt.Errorf("the kind %s: needs a mac option", v.kind)
+	}
+	return nil
+}
+
+// nic adds a virtio NIC and what it is plugged into.
+func (b *builder) nic(name string, c propolis.VirtioNIC, at []string) {
+	backend, ok := b.spec.Components[c.BackendID].(propolis.VirtioNetworkBackend)
+	if !ok {
+		b.refuseBackend(name, c.BackendID, "virtio_network_backend")
+		return
+	}
+	v, err := parseVNIC(backend.VNICName)
+	if err != nil {
+		b.refuse(c.BackendID, "%v", err)
+		return
+	}
+	id := objectID("net", name)
+	switch v.kind {
+	case vnicDgram:
+		b.add("-netdev", option("dgram", "id", id, "local.type", "unix", "local.path", v.name,
+			"remote.type", "unix", "remote.path", v.peer))
+	case vnicUser:
+		b.add("-netdev", option("user", "id", id))
+	default:
+		link, known := b.host.Links[v.link()]
+		if !known {
+			link.Err = fmt.Errorf("network device %q was not looked for", v.link())
+		}
+		if link.Err != nil {
+			b.refuse(c.BackendID, "%v", link.Err)
+			return
+		}
+		b.tap(id, link)
+		if v.mac == "" {
+			v.mac = link.MAC
+		}
+	}
+	pairs := []string{"netdev", id, "mac", v.mac, "romfile", ""}
+	if v.mtu != 0 {
+		pairs = append(pairs, "host_mtu", strconv.Itoa(v.mtu))
+	}
+	b.device("virtio-net-pci", objectID("dev", name), at, pairs...)
+}
+
+// tap adds a network device of the host, which we open for QEMU: only we may
+// have the right to, and QEMU stays outside the device's namespace. By hand
+// the shell opens a macvtap, and QEMU a tap from within the namespace.
+func (b *builder) tap(id string, link Link) {
+	fd := strconv.Itoa(b.inherit(FD{Kind: FDLink, Link: link}))
+	b.served("-netdev", option("tap", "id", id, "fd", fd))
+	if link.MacVTap {
+		b.hand("-netdev", option("tap", "id", id, "fd", fd))
+		b.cmd.redir = append(b.cmd.redir, fmt.Sprintf("%s<>/dev/tap%d", fd, link.Index))
+		return
+	}
+	b.hand("-netdev", option("tap", "id", id, "ifname", link.Name, "script", "no", "downscript", "no"))
+	if link.NetNS != "" {
+		b.cmd.wrap = []string{"nsenter", "--net=" + link.NetNS}
+	}
+}

@@ -1,0 +1,82 @@
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// resumeLimit bounds the return to the old state after a failure, when the
+// caller's own time may be up.
+const resumeLimit = 10 * time.Second
+
+// SwitchOverlay moves a disk onto the existing qcow2 overlay at path: what
+// the guest writes from then on goes there, and what it had written is a file
+// at rest, which it reads only. disk is the name of the storage backend. The
+// guest stands still meanwhile if it was running. On error it goes on with
+// the old file.
+func (m *Machine) SwitchOverlay(ctx context.Context, disk, path string) error {
+	m.overlayMu.Lock()
+	defer m.overlayMu.Unlock()
+	node, ok := m.disks[disk]
+	if !ok {
+		return fmt.Errorf("switching disk %q to %s: the instance has no such storage backend", disk, path)
+	}
+	m.overlay++
+	overlay := fmt.Sprintf("%s.%d", blockNode(disk), m.overlay)
+	err := m.whilePaused(ctx, func() error {
+		if err := m.snapshot(ctx, node, overlay, path); err != nil {
+			return err
+		}
+		m.disks[disk] = overlay
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("switching disk %q to %s: %w", disk, path, err)
+	}
+	return nil
+}
+
+// whilePaused calls f with the guest stopped, which also flushes its disks.
+func (m *Machine) whilePaused(ctx context.Context, f func() error) error {
+	var status struct {
+		Running bool `json:"running"`
+	}
+	if err := m.qmp.Execute(ctx, "query-status", nil, &status); err != nil {
+		return m.proc.explain(err)
+	}
+	if err := m.execute(ctx, "stop", nil); err != nil {
+		return errors.Join(err, m.resume(ctx, status.Running))
+	}
+	return errors.Join(f(), m.resume(ctx, status.Running))
+}
+
+// resume lets a guest that was running go on, even when ctx is over.
+func (m *Machine) resume(ctx context.Context, running bool) error {
+	if !running {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resumeLimit)
+	defer cancel()
+	return m.Run(ctx)
+}
+
+// snapshot opens the overlay and puts it over node.
+func (m *Machine) snapshot(ctx context.Context, node, overlay, path string) error {
+	open := map[string]any{
+		"driver": "qcow2", "node-name": overlay, "discard": "unmap",
+		"backing": nil, // what it stands on is the node, opened already
+		"file":    map[string]any{"driver": "file", "filename": path, "discard": "unmap"},
+	}
+	if err := m.execute(ctx, "blockdev-add", open); err != nil {
+		return err
+	}
+	err := m.execute(ctx, "blockdev-snapshot", map[string]any{"node": node, "overlay": overlay})
+	if err == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resumeLimit)
+	defer cancel()
+	return errors.Join(err, m.execute(ctx, "blockdev-del", map[string]any{"node-name": overlay}))
+}
