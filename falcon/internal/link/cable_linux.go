@@ -17,10 +17,9 @@ type cableMaker struct {
 	*rtnl
 	// standing are the devices that stood before, by kernel name.
 	standing map[string]device
-	// made is told the index of each device that was made.
-	made func(index int)
-	// redirect says how to join two devices.
-	redirect func() (Redirect, error)
+	// made is told the name of each device that was made.
+	made   func(device string)
+	choose chooser
 }
 
 // ensure makes the cable, or what is missing of it.
@@ -43,7 +42,7 @@ func (m *cableMaker) ensure(c Cable) error {
 	if err != nil {
 		return err
 	}
-	if err := m.join(a, b, m.redirect); err != nil {
+	if err := m.join(a, b, m.choose); err != nil {
 		return opError("join", c.A.Device+" and "+c.B.Device, err, "")
 	}
 	return nil
@@ -82,9 +81,10 @@ func (m *cableMaker) ensureTap(e End, mtu int) (int, error) {
 		if err := m.addTap(e.Device); err != nil {
 			return 0, opError("create tap", e.Device, err, "")
 		}
+		m.made(e.Device)
 		var err error
-		if d, err = m.created(e.Device); err != nil {
-			return 0, err
+		if d, err = m.byName(e.Device); err != nil {
+			return 0, opError("find the new tap", e.Device, err, "")
 		}
 	}
 	err := m.settle(d, settings{mac: e.MAC, mtu: mtu, altName: e.Name, noARP: true})
@@ -140,19 +140,10 @@ func (m *cableMaker) ensureVeth(name, peer string) (a, b device, err error) {
 	if err := m.addVeth(name, peer); err != nil {
 		return a, b, opError("create veth pair", name+" and "+peer, err, "")
 	}
-	if a, err = m.created(name); err != nil {
-		return a, b, err
+	m.made(name) // removing one removes both
+	a, err = m.byName(name)
+	if err == nil {
+		b, err = m.byName(peer)
 	}
-	b, err = m.created(peer)
-	return a, b, err
-}
-
-// created looks a new device up and reports it as made.
-func (m *cableMaker) created(name string) (device, error) {
-	d, err := m.byName(name)
-	if err != nil {
-		return d, opError("find the new device", name, err, "")
-	}
-	m.made(d.Index)
-	return d, nil
+	return a, b, opError("find the new veth pair", name+" and "+peer, err, "")
 }

@@ -98,9 +98,10 @@ func available(x External, host Interface) error {
 	return nil
 }
 
-// destroyExternals removes macvtaps. A device of that name which is not on
+// DestroyExternals removes external links; their MACs may be missing. What is
+// gone already is no error. A device of that name which is not a macvtap on
 // the named interface is somebody else's and stays.
-func destroyExternals(externals []External) error {
+func DestroyExternals(externals []External) error {
 	if len(externals) == 0 {
 		return nil
 	}

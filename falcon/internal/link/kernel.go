@@ -10,20 +10,19 @@ import (
 type Redirect int
 
 const (
-	// Auto takes the fastest that the kernel offers, found by trying.
+	// Auto takes BPF where the kernel has it, else Mirred, found by trying.
 	Auto Redirect = iota
-	// TCX is an eBPF program on the device (Linux 6.6).
-	TCX
-	// Mirred is an ingress qdisc with a u32 filter and the mirred action
-	// (any Linux).
+	// BPF is an eBPF program on the device's ingress (Linux 4.5).
+	BPF
+	// Mirred is a u32 filter with the mirred action there (any Linux).
 	Mirred
 )
 
-// String returns "auto", "tcx" or "mirred".
+// String returns "auto", "bpf" or "mirred".
 func (r Redirect) String() string {
 	switch r {
-	case TCX:
-		return "tcx"
+	case BPF:
+		return "bpf"
 	case Mirred:
 		return "mirred"
 	}
@@ -40,8 +39,8 @@ type Kernel struct {
 	// Redirect is how taps are joined.
 	Redirect Redirect
 
-	mu     sync.Mutex
-	probed Redirect // what Auto was found to be, or Auto
+	mu    sync.Mutex
+	found Redirect // what Auto amounts to, or Auto while that is unknown
 }
 
 // Counters count the frames that one direction of a device has carried.
@@ -88,7 +87,7 @@ type Interface struct {
 type Capabilities struct {
 	Namespace error // make network namespaces
 	Tap       error // make taps
-	TCX       error // join taps by an eBPF program
+	BPF       error // join taps by an eBPF program
 	Mirred    error // join taps by u32 and mirred
 	Veth      error // make veth pairs
 	Macvtap   error // make macvtaps

@@ -5,15 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"sync"
 
 	"github.com/hashicorp/go-multierror"
-	"golang.org/x/sync/errgroup"
 )
-
-// workers is how many cables are made at a time. The kernel does one change
-// of devices at a time; a second worker prepares the next one meanwhile.
-const workers = 2
 
 // Path returns the path of the namespace.
 func (k *Kernel) Path() string { return namespacePath(k.Namespace) }
@@ -30,89 +24,67 @@ func (k *Kernel) Create(ctx context.Context, cables []Cable, externals []Externa
 		return err
 	}
 	var undo undoList
-	if err = k.createCables(ctx, cables, &undo); err == nil {
+	if len(cables) > 0 {
+		err = within(k.Path(), func() error { return k.createCables(ctx, cables, &undo) })
+	}
+	if err == nil {
 		err = createExternals(ctx, externals, &undo)
 	}
 	if err == nil {
 		return nil
 	}
-	result := multierror.Append(err, undo.removeExternals())
+	err = errors.Join(err, DestroyExternals(undo.externals))
 	if made {
-		return multierror.Append(result, unmountNamespace(k.Path())).ErrorOrNil()
+		return errors.Join(err, unmountNamespace(k.Path()))
 	}
-	return multierror.Append(result, within(k.Path(), undo.removeCables)).ErrorOrNil()
+	return errors.Join(err, within(k.Path(), undo.removeDevices))
 }
 
 // undoList holds what one call of Create made.
 type undoList struct {
-	mu        sync.Mutex
-	cables    []int // indexes of devices
+	devices   []string
 	externals []External
 }
 
-func (u *undoList) madeDevice(index int) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.cables = append(u.cables, index)
-}
-
-func (u *undoList) removeCables() error {
+func (u *undoList) removeDevices() error {
 	r, err := openRTNL()
 	if err != nil {
 		return err
 	}
 	defer r.close()
-	var result *multierror.Error
-	for _, index := range u.cables {
-		if err := r.remove(index); err != nil {
-			result = multierror.Append(result, fmt.Errorf("undo device %d: %w", index, err))
+	var errs []error
+	for _, name := range u.devices {
+		d, err := r.byName(name)
+		if err == nil {
+			err = r.remove(d.Index)
+		}
+		if err != nil && !errors.Is(err, ErrNoInterface) {
+			errs = append(errs, opError("undo device", name, err, ""))
 		}
 	}
-	return result.ErrorOrNil()
+	return errors.Join(errs...)
 }
 
-func (u *undoList) removeExternals() error {
-	return destroyExternals(u.externals)
-}
-
+// createCables makes cables on a thread inside the namespace. One thread: the
+// kernel makes one change of devices at a time on the whole host, and with
+// two threads it took twice as long.
 func (k *Kernel) createCables(ctx context.Context, cables []Cable, undo *undoList) error {
-	var standing map[string]device
-	err := within(k.Path(), func() (err error) {
-		if err := silence(); err != nil {
-			return err
-		}
-		standing, err = listDevices()
+	if err := silence(); err != nil {
 		return err
-	})
-	if err != nil {
-		return fmt.Errorf("namespace %s: %w", k.Namespace, err)
 	}
-	group, ctx := errgroup.WithContext(ctx)
-	todo := make(chan Cable, len(cables))
-	for _, c := range cables {
-		todo <- c
-	}
-	close(todo)
-	for range min(workers, len(cables)) {
-		group.Go(func() error {
-			return within(k.Path(), func() error {
-				return k.work(ctx, todo, standing, undo)
-			})
-		})
-	}
-	return group.Wait()
-}
-
-// work makes cables on a thread inside the namespace.
-func (k *Kernel) work(ctx context.Context, todo <-chan Cable, standing map[string]device, undo *undoList) error {
 	r, err := openRTNL()
 	if err != nil {
 		return err
 	}
 	defer r.close()
-	maker := cableMaker{rtnl: r, standing: standing, made: undo.madeDevice,
-		redirect: func() (Redirect, error) { return k.redirect(ctx) }}
-	for c := range todo {
+	standing, err := r.devices()
+	if err != nil {
+		return err
+	}
+	maker := cableMaker{rtnl: r, standing: standing,
+		made:   func(device string) { undo.devices = append(undo.devices, device) },
+		choose: func() (Redirect, error) { return k.redirect(ctx) }}
+	for _, c := range cables {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("link %s: not made: %w", c, context.Cause(ctx))
 		}
@@ -130,14 +102,14 @@ func (k *Kernel) redirect(ctx context.Context) (Redirect, error) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.probed == Auto {
+	if k.found == Auto {
 		found, err := probeRedirect(ctx)
 		if err != nil {
 			return Auto, err
 		}
-		k.probed = found
+		k.found = found
 	}
-	return k.probed, nil
+	return k.found, nil
 }
 
 // Destroy deletes the namespace with all that is in it, and the external
@@ -148,7 +120,7 @@ func (k *Kernel) Destroy(ctx context.Context, externals []External) error {
 		return err
 	}
 	var result *multierror.Error
-	if err := destroyExternals(externals); err != nil {
+	if err := DestroyExternals(externals); err != nil {
 		result = multierror.Append(result, err)
 	}
 	if err := unmountNamespace(k.Path()); err != nil {

@@ -179,7 +179,7 @@ func frames() map[string][]byte {
 }
 
 func TestCablePassesEveryFrameUnchanged(t *testing.T) {
-	for _, mode := range []Redirect{TCX, Mirred, Auto} {
+	for _, mode := range []Redirect{BPF, Mirred, Auto} {
 		t.Run(mode.String(), func(t *testing.T) {
 			k := newKernel(t, mode)
 			c := testCable(0)

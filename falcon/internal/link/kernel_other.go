@@ -16,7 +16,10 @@ func unsupported(what string) error {
 func (k *Kernel) Path() string { return "" }
 
 // Create fails with ErrNotSupported.
-func (k *Kernel) Create(context.Context, []Cable, []External) error {
+func (k *Kernel) Create(_ context.Context, cables []Cable, externals []External) error {
+	if err := validate(cables, externals); err != nil {
+		return err
+	}
 	return unsupported("create links")
 }
 
@@ -30,13 +33,16 @@ func (k *Kernel) Inspect(context.Context, []External) (map[string]Device, error)
 	return nil, unsupported("inspect links")
 }
 
+// DestroyExternals fails with ErrNotSupported.
+func DestroyExternals([]External) error { return unsupported("destroy external links") }
+
 // Namespaces returns none.
 func Namespaces(context.Context) ([]string, error) { return nil, nil }
 
 // Probe returns that nothing can be done.
 func Probe(context.Context) (Capabilities, error) {
 	err := unsupported("links of kernel devices")
-	return Capabilities{Namespace: err, Tap: err, TCX: err, Mirred: err, Veth: err, Macvtap: err}, nil
+	return Capabilities{Namespace: err, Tap: err, BPF: err, Mirred: err, Veth: err, Macvtap: err}, nil
 }
 
 // HostInterface fails with ErrNotSupported.

@@ -223,9 +223,11 @@ func silence() error {
 // disableIPv6 switches IPv6 off for a device, or a scope that stands for
 // devices.
 func disableIPv6(device string) error {
-	err := os.WriteFile(filepath.Join("/proc/sys/net/ipv6/conf", device, "disable_ipv6"), []byte("1"), 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // a kernel without IPv6
+	path := filepath.Join("/proc/sys/net/ipv6/conf", device, "disable_ipv6")
+	value, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) || string(value) == "1\n" {
+		return nil // a kernel without IPv6, or off already
 	}
+	err = os.WriteFile(path, []byte("1"), 0)
 	return opError("switch IPv6 off for", device, err, "/proc/sys must be writable")
 }

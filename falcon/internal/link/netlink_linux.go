@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -188,21 +190,49 @@ func ref(index int) netlink.Link {
 	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}
 }
 
+// ingressHandle is that of the ingress qdisc, of which a device has one.
+const ingressHandle = 0xffff0000
+
+// bpfFilterPrefix starts the name of a filter with our program; the index of
+// the device that it redirects to follows.
+const bpfFilterPrefix = "falcon_redirect_"
+
 func ingress(index int) *netlink.Ingress {
 	return &netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: index,
-		Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_INGRESS}}
+		Handle: ingressHandle, Parent: netlink.HANDLE_INGRESS}}
 }
 
-// addMirred sends everything that enters device index out of target, with an
-// ingress qdisc, a u32 filter that matches every frame, and mirred.
-func (r *rtnl) addMirred(index, target int) error {
-	q := ingress(index)
-	if err := r.h.QdiscAdd(q); err != nil {
+// everyFrame are the attributes of a filter that sees all that enters.
+func everyFrame(index int) netlink.FilterAttrs {
+	return netlink.FilterAttrs{LinkIndex: index, Parent: ingressHandle, Priority: 1, Protocol: unix.ETH_P_ALL}
+}
+
+// resetIngress gives a device an ingress qdisc without filters.
+func (r *rtnl) resetIngress(index int) error {
+	// The kernel says EINVAL or ENOENT when there is none.
+	err := r.h.QdiscDel(ingress(index))
+	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("remove the ingress qdisc: %w", err)
+	}
+	if err := r.h.QdiscAdd(ingress(index)); err != nil {
 		return fmt.Errorf("add an ingress qdisc: %w", tcError(err))
 	}
-	err := r.h.FilterAdd(&netlink.U32{
-		FilterAttrs: netlink.FilterAttrs{LinkIndex: index, Parent: q.Handle, Priority: 1, Protocol: unix.ETH_P_ALL},
-		// No keys at all: a key that matches any value still needs four bytes
+	return nil
+}
+
+func (r *rtnl) addBPFFilter(index, target, prog int) error {
+	err := r.h.FilterAdd(&netlink.BpfFilter{FilterAttrs: everyFrame(index), Fd: prog, DirectAction: true,
+		Name: bpfFilterPrefix + strconv.Itoa(target)})
+	if err != nil {
+		return fmt.Errorf("add a bpf filter: %w", tcError(err))
+	}
+	return nil
+}
+
+// addMirred sends every frame that enters device index out of target.
+func (r *rtnl) addMirred(index, target int) error {
+	err := r.h.FilterAdd(&netlink.U32{FilterAttrs: everyFrame(index),
+		// No key at all: a key that matches any value still needs four bytes
 		// after the Ethernet header to be there.
 		Sel:     &netlink.TcU32Sel{Flags: netlink.TC_U32_TERMINAL},
 		Actions: []netlink.Action{netlink.NewMirredAction(target)},
@@ -222,35 +252,36 @@ func tcError(err error) error {
 	return err
 }
 
-// delIngress removes the ingress qdisc of a device and its filters, if any.
-func (r *rtnl) delIngress(index int) error {
-	err := r.h.QdiscDel(ingress(index))
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) {
-		return nil
-	}
-	return err
-}
-
-// mirredTarget returns the device to which all that enters device index is
-// redirected by a single mirred filter, or 0.
-func (r *rtnl) mirredTarget(index int) (int, error) {
-	filters, err := dump(func() ([]netlink.Filter, error) {
-		return r.h.FilterList(ref(index), netlink.MakeHandle(0xffff, 0))
-	})
+// redirectTarget returns the device out of which everything that enters
+// device index leaves, by whichever means, or 0.
+func (r *rtnl) redirectTarget(index int) (int, error) {
+	filters, err := dump(func() ([]netlink.Filter, error) { return r.h.FilterList(ref(index), ingressHandle) })
 	if err != nil {
 		return 0, fmt.Errorf("list filters: %w", err)
 	}
-	target := 0
+	var targets []int
 	for _, f := range filters {
-		u32, ok := f.(*netlink.U32)
-		if !ok {
+		switch f := f.(type) {
+		case *netlink.BpfFilter:
+			target, _ := strconv.Atoi(strings.TrimPrefix(f.Name, bpfFilterPrefix))
+			targets = append(targets, target)
+		case *netlink.U32:
+			if len(f.Actions) > 0 { // else a hash table of u32's own
+				targets = append(targets, mirredTarget(f.Actions))
+			}
+		default:
 			return 0, nil
 		}
-		for _, a := range u32.Actions {
-			if m, ok := a.(*netlink.MirredAction); ok && m.MirredAction == netlink.TCA_EGRESS_REDIR {
-				target = m.Ifindex
-			}
-		}
 	}
-	return target, nil
+	if len(targets) != 1 {
+		return 0, nil
+	}
+	return targets[0], nil
+}
+
+func mirredTarget(actions []netlink.Action) int {
+	if m, ok := actions[0].(*netlink.MirredAction); ok && m.MirredAction == netlink.TCA_EGRESS_REDIR {
+		return m.Ifindex
+	}
+	return 0
 }

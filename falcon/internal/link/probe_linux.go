@@ -23,12 +23,12 @@ func Probe(ctx context.Context) (Capabilities, error) {
 		c.Tap = tryTap()
 		c.Veth = opError("create veth pair", "", r.addVeth("v0", "v1"), "load the kernel module veth")
 		c.Macvtap = opError("create macvtap", "", r.tryMacvtap(), "load the kernel module macvtap")
-		c.TCX = tryRedirect(ctx, TCX)
+		c.BPF = tryRedirect(ctx, BPF)
 		c.Mirred = tryRedirect(ctx, Mirred)
 		return nil
 	})
 	if errors.Is(err, ErrNotPermitted) {
-		return Capabilities{Namespace: err, Tap: err, TCX: err, Mirred: err, Veth: err, Macvtap: err}, ctx.Err()
+		return Capabilities{Namespace: err, Tap: err, BPF: err, Mirred: err, Veth: err, Macvtap: err}, ctx.Err()
 	}
 	if err == nil {
 		err = inconclusive(ctx, c)
@@ -45,7 +45,7 @@ func inconclusive(ctx context.Context, c Capabilities) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	for _, err := range []error{c.Tap, c.TCX, c.Mirred, c.Veth, c.Macvtap} {
+	for _, err := range []error{c.Tap, c.BPF, c.Mirred, c.Veth, c.Macvtap} {
 		for _, passing := range []error{unix.ENOMEM, unix.ENOBUFS, unix.EMFILE, unix.ENFILE, unix.EINTR, unix.EAGAIN} {
 			if errors.Is(err, passing) {
 				return err
@@ -57,25 +57,25 @@ func inconclusive(ctx context.Context, c Capabilities) error {
 
 // probeRedirect finds the fastest means of joining taps.
 func probeRedirect(ctx context.Context) (Redirect, error) {
-	var tcx, mirred error
+	var bpf, mirred error
 	err := inPrivateNamespace(func(*rtnl) error {
-		if tcx = tryRedirect(ctx, TCX); tcx != nil {
+		if bpf = tryRedirect(ctx, BPF); bpf != nil {
 			mirred = tryRedirect(ctx, Mirred)
 		}
 		return nil
 	})
 	if err == nil {
-		err = inconclusive(ctx, Capabilities{TCX: tcx, Mirred: mirred})
+		err = inconclusive(ctx, Capabilities{BPF: bpf, Mirred: mirred})
 	}
 	switch {
 	case err != nil:
 		return Auto, fmt.Errorf("find out how to join taps: %w", err)
-	case tcx == nil:
-		return TCX, nil
+	case bpf == nil:
+		return BPF, nil
 	case mirred == nil:
 		return Mirred, nil
 	}
-	return Auto, fmt.Errorf("this host cannot join taps: %w", errors.Join(tcx, mirred))
+	return Auto, fmt.Errorf("this host cannot join taps: %w", errors.Join(bpf, mirred))
 }
 
 // inPrivateNamespace runs fn on a thread in a new namespace without a name,
