@@ -1,0 +1,28 @@
+// Package server is a propolis-server for Linux: it serves Propolis' HTTP API,
+// versions 1.0.0 to 6.0.0, and runs each instance as a QEMU process.
+//
+// A server has one instance at a time. It outlives it: after a guest has
+// powered off, a new instance may be made. An instance is driven by one
+// goroutine (instance.go), which takes the guest's events and the clients'
+// requests one by one and publishes the states that follow (states.go). The
+// guest's serial port is shared by any number of clients (console.go).
+//
+// # Differences from Propolis
+//
+// A request to stop presses the ACPI power button first and stops the machine
+// hard only when the guest has not powered off in time. The record of a state
+// Failed, and the error of a failed creation, say why. The serial history
+// stays readable after an instance has ended, until the next is made. Any
+// number of 9p shares is served. Component keys are returned as they were
+// given. What this host cannot serve (SoftNPU, Crucible, migration, and so on)
+// is refused by name.
+//
+// Network backends may name more than a host device; package qemu has the
+// forms. One path is ours:
+//
+//	PUT /falcon/disk/{id}/overlay  {"path": "new.qcow2"}
+//
+// makes the running disk of the backend component id write to the existing,
+// empty qcow2 file at path, whose backing file is the disk's present one, while
+// the guest is paused for a moment. It answers 204.
+package server

@@ -1,0 +1,182 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/falcon-vm/falcon-go/propolis"
+	"github.com/falcon-vm/falcon-go/propolis/internal/qemu"
+)
+
+// version is the program's version, as -V prints it.
+const version = "0.1.0"
+
+// shutdownWait is how long answers in progress may take when the server ends.
+const shutdownWait = 2 * time.Second
+
+// config is what a server is told on its command line.
+type config struct {
+	addr  string
+	grace time.Duration
+	level string
+	qemu  qemu.Config // what all instances have in common
+}
+
+// Main runs propolis-server with the arguments after the program's name until
+// ctx ends, and returns the exit status. The instance ends with it.
+func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	cmd := newCommand()
+	cmd.SetArgs(args)
+	cmd.SetOut(stdout)
+	cmd.SetErr(stderr)
+	if err := cmd.ExecuteContext(ctx); err != nil {
+		fmt.Fprintf(stderr, "%s: %v\n", serverName, err)
+		return 1
+	}
+	return 0
+}
+
+func newCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           serverName,
+		Short:         "Serve the Propolis API, with QEMU as the machine",
+		Version:       fmt.Sprintf("%s (API versions 1.0.0 to %s)", version, newest()),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.Flags().BoolP("version", "V", false, "print the version")
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.AddCommand(newRunCommand())
+	return root
+}
+
+func newRunCommand() *cobra.Command {
+	var cfg config
+	cmd := &cobra.Command{
+		Use:   "run [flags] BOOTROM ADDR [VNC]",
+		Short: "Run the server until it is told to end",
+		Long: `Run the server until it is told to end.
+
+BOOTROM is the path of a firmware image, or "bios" (QEMU's SeaBIOS), "uefi"
+(the host's OVMF) or "kernel" (none: see --kernel).
+ADDR is where the API is served: IP:PORT, unix:PATH (mode 0600) or fd:N (an
+inherited listening socket).
+VNC is where the guest's screen is served: IP:PORT or unix:PATH.`,
+		Args: cobra.RangeArgs(2, 3),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg.qemu.Firmware, cfg.addr = args[0], args[1]
+			if len(args) > 2 {
+				cfg.qemu.VNC = args[2]
+			}
+			return run(cmd.Context(), cfg, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&cfg.qemu.Kernel, "kernel", "", "kernel to boot: a bzImage or a PVH vmlinux")
+	f.StringVar(&cfg.qemu.Initrd, "initrd", "", "the kernel's initial file system")
+	f.StringVar(&cfg.qemu.Append, "append", "", "the kernel's command line")
+	f.StringVar(&cfg.qemu.Accel, "accel", cmp.Or(os.Getenv("FALCON_ACCEL"), "auto"), "auto, kvm or tcg")
+	f.StringVar(&cfg.qemu.NetNS, "netns", "", "path of the network namespace of plain vnic names")
+	f.StringVar(&cfg.qemu.QEMU, "qemu", "", "QEMU binary (default: found in PATH)")
+	f.StringVar(&cfg.qemu.PIDFile, "pidfile", "", "file for QEMU's process id")
+	f.DurationVar(&cfg.grace, "stop-grace", 10*time.Second, "time for a guest to power off when stopped")
+	f.StringVar(&cfg.level, "log-level", "info", "trace, debug, info, warn, error or critical")
+	// Upstream's flags, which have no meaning here.
+	f.String("bootrom-version", "", "accepted for compatibility")
+	f.String("metric-addr", "disable", "accepted for compatibility")
+	_ = f.MarkHidden("bootrom-version")
+	_ = f.MarkHidden("metric-addr")
+	return cmd
+}
+
+// run serves until ctx ends.
+func run(ctx context.Context, cfg config, stdout, stderr io.Writer) error {
+	level, err := parseLevel(cfg.level)
+	if err != nil {
+		return err
+	}
+	log := newLogger(stdout, level)
+	l, err := listen(ctx, cfg.addr)
+	if err != nil {
+		return err
+	}
+	cfg.qemu.Log, cfg.qemu.Stderr = log, stderr
+	s := &server{log: log, stderr: stderr, start: starter(cfg.qemu), grace: cfg.grace, vnc: cfg.qemu.VNC}
+	return s.serve(ctx, l)
+}
+
+// starter returns the function that makes QEMU machines of a configuration.
+func starter(common qemu.Config) startFunc {
+	return func(ctx context.Context, props propolis.InstanceProperties, spec propolis.InstanceSpec) (machine, error) {
+		cfg := common
+		cfg.ID, cfg.Name, cfg.Spec = props.ID, props.Name, spec
+		m, err := qemu.Start(ctx, cfg)
+		if err != nil {
+			return nil, err // and not m, which would be a machine that is not nil
+		}
+		return m, nil
+	}
+}
+
+// serve answers requests on l until ctx ends. It ends the instance before it
+// returns.
+func (s *server) serve(ctx context.Context, l net.Listener) error {
+	conns, drop := context.WithCancel(context.Background())
+	defer drop()
+	var end context.CancelFunc
+	s.ctx, end = context.WithCancel(ctx)
+	defer end()
+	s.conns = conns
+	hs := &http.Server{Handler: s.handler(), ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn)}
+	served := make(chan error, 1)
+	go func() { served <- hs.Serve(l) }()
+	s.log.Info("listening", "local_addr", localAddr(l))
+
+	var err error
+	select {
+	case <-ctx.Done():
+		s.log.Info("ending")
+	case err = <-served:
+		s.log.Error("cannot serve", "error", err.Error())
+		end()
+	}
+	s.close()
+	wait, cancel := context.WithTimeout(context.Background(), shutdownWait)
+	defer cancel()
+	if herr := hs.Shutdown(wait); herr != nil {
+		_ = hs.Close()
+	}
+	s.closeStreams(drop)
+	if errors.Is(err, http.ErrServerClosed) {
+		err = nil
+	}
+	return err
+}
+
+// closeStreams gives websockets a moment to end by themselves, as they do when
+// the instance has ended, and then ends them.
+func (s *server) closeStreams(drop context.CancelFunc) {
+	force := time.AfterFunc(shutdownWait, drop)
+	defer force.Stop()
+	s.streams.Wait()
+}
+
+// localAddr is the listener's address as clients give it.
+func localAddr(l net.Listener) string {
+	addr := l.Addr()
+	if strings.HasPrefix(addr.Network(), "unix") {
+		return "unix:" + addr.String()
+	}
+	return addr.String()
+}
