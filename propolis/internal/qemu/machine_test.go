@@ -105,7 +105,9 @@ func startGuest(t *testing.T, cfg Config) *guest {
 func (g *guest) end() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
+	drained := make(chan struct{})
 	go func() {
+		defer close(drained)
 		for range g.output {
 		}
 	}()
@@ -114,6 +116,7 @@ func (g *guest) end() {
 	}
 	for range g.Events() {
 	}
+	<-drained // the console has ended, too
 	g.console.Close()
 	if err := syscall.Kill(g.PID(), 0); !errors.Is(err, syscall.ESRCH) {
 		g.t.Errorf("process %d after Close: %v", g.PID(), err)

@@ -100,7 +100,7 @@ func (v *vnic) set(key, value string) error {
 
 func (v *vnic) check() error {
 	if v.peer != "" && v.kind != vnicDgram {
-		return errors.New("only dgram: has a peer")
+		return errors.New("only a vnic of the kind dgram has a peer")
 	}
 	switch v.kind {
 	case vnicDevice, vnicHost:
@@ -114,13 +114,13 @@ func (v *vnic) check() error {
 		}
 	case vnicUser:
 		if v.name != "" {
-			return errors.New("the kind user: names no device")
+			return errors.New("a vnic of the kind user has no name")
 		}
 	default:
-		return fmt.Errorf("the kind %q is unknown; there are host:, dgram: and user:", v.kind)
+		return fmt.Errorf("the kind %q is unknown; there are host, dgram and user", v.kind)
 	}
 	if v.mac == "" {
-		return fmt.Errorf("the kind %s: needs a mac option", v.kind)
+		return fmt.Errorf("a vnic of the kind %s needs a mac option", v.kind)
 	}
 	return nil
 }
