@@ -1,0 +1,172 @@
+package console
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+)
+
+// textCode is an encoding in lines of one width.
+type textCode struct {
+	width  int
+	valid  [256]bool
+	decode func(text []byte) ([]byte, error)
+}
+
+// base64Text is what every base64 program prints. hexText is od -An -v -tx1
+// without its blanks, 16 bytes a line.
+var (
+	base64Text = newTextCode(76, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=", func(t []byte) ([]byte, error) {
+		return base64.StdEncoding.AppendDecode(nil, t)
+	})
+	hexText = newTextCode(32, "0123456789abcdef", func(t []byte) ([]byte, error) {
+		return hex.AppendDecode(nil, bytes.ReplaceAll(t, []byte("\n"), nil))
+	})
+)
+
+func newTextCode(width int, alphabet string, decode func([]byte) ([]byte, error)) *textCode {
+	c := &textCode{width: width, decode: decode}
+	for i := range len(alphabet) {
+		c.valid[alphabet[i]] = true
+	}
+	return c
+}
+
+// restore finds the text of the given length and checksum in region, into which
+// other console output may have been inserted anywhere, and decodes it. clean
+// reports that nothing had to be removed.
+//
+// The length fixes where each line ends, so a line of the wrong length betrays
+// an insertion, and where the text goes on after it follows from the distance
+// to the next line end.
+func (c *textCode) restore(region []byte, length int, sum uint32) (out []byte, clean bool, err error) {
+	if length <= 0 || length > len(region) {
+		return nil, false, errNotRestored
+	}
+	r := &restorer{code: c, total: length, sum: sum, budget: 2000, steps: 1 << 22}
+	if text := region[:length]; cksum(text) == sum {
+		out, err = c.decode(text)
+		return out, true, err
+	}
+	for _, in := range [][]byte{c.withoutForeign(region), region} {
+		r.in, r.out = in, make([]byte, length+1)
+		if r.solve(0, 0) {
+			out, err = c.decode(r.out[:length])
+			return out, false, err
+		}
+	}
+	return nil, false, errNotRestored
+}
+
+// withoutForeign removes everything from a byte outside the alphabet to the end
+// of its line. That alone deals with each message that starts with one, as
+// those of the kernel do ("[    1.234567] ...").
+func (c *textCode) withoutForeign(region []byte) []byte {
+	out := make([]byte, 0, len(region))
+	skip := false
+	for _, b := range region {
+		switch {
+		case skip:
+			skip = b != '\n'
+		case b != '\n' && !c.valid[b]:
+			skip = true
+		default:
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+// restorer searches for the places of the insertions.
+type restorer struct {
+	code   *textCode
+	in     []byte
+	out    []byte // total bytes of text and its line end
+	total  int
+	sum    uint32
+	budget int // checksums it may still compute
+	steps  int // bytes it may still compare
+}
+
+// lineEnd is the place of the line end of the line that holds place t.
+func (r *restorer) lineEnd(t int) int {
+	w := r.code.width + 1
+	return min(t/w*w+w-1, r.total)
+}
+
+func (r *restorer) fits(b byte, t int) bool {
+	if t == r.lineEnd(t) {
+		return b == '\n'
+	}
+	return r.code.valid[b]
+}
+
+// solve matches in[p:] to the text from place t on, and where it stops matching
+// tries the places where the text could go on.
+func (r *restorer) solve(p, t int) bool {
+	p0, t0 := p, t
+	for t <= r.total && p < len(r.in) && r.fits(r.in[p], t) {
+		r.out[t] = r.in[p]
+		p, t = p+1, t+1
+	}
+	r.steps -= p - p0
+	if t > r.total {
+		r.budget--
+		return cksum(r.out[:r.total]) == r.sum
+	}
+	return r.after(p0, t0, p, t)
+}
+
+// after tries each place q where the text may go on, given that in[p] does not
+// fit place t and that all was well at in[p0] and place t0: first after line
+// ends, as messages end with one, then anywhere near.
+func (r *restorer) after(p0, t0, p, t int) bool {
+	resume := func(q int) bool {
+		r.steps--
+		d := bytes.IndexByte(r.in[q:], '\n')
+		back := r.lineEnd(t) - d
+		if d < 0 || back > t || back < t0 || p0+back-t0 >= q {
+			return false
+		}
+		return r.solve(q, back)
+	}
+	more := func() bool { return r.budget > 0 && r.steps > 0 }
+	for q := p; q < len(r.in) && more(); q++ {
+		if r.in[q] == '\n' && resume(q+1) {
+			return true
+		}
+	}
+	for q := max(p0, p-r.code.width) + 1; q < min(len(r.in), p+2*r.code.width) && more(); q++ {
+		if resume(q) {
+			return true
+		}
+	}
+	return false
+}
+
+// cksum is the checksum of POSIX cksum: a CRC over the bytes and their number.
+func cksum(p []byte) uint32 {
+	var crc uint32
+	for _, b := range p {
+		crc = crc<<8 ^ cksumTable[byte(crc>>24)^b]
+	}
+	for n := len(p); n > 0; n >>= 8 {
+		crc = crc<<8 ^ cksumTable[byte(crc>>24)^byte(n)]
+	}
+	return ^crc
+}
+
+var cksumTable = func() (t [256]uint32) {
+	for i := range t {
+		c := uint32(i) << 24
+		for range 8 {
+			if c&(1<<31) != 0 {
+				c = c<<1 ^ 0x04c11db7
+			} else {
+				c <<= 1
+			}
+		}
+		t[i] = c
+	}
+	return t
+}()
