@@ -60,10 +60,11 @@ func (r *rtnl) ensureExternal(ctx context.Context, x External, undo *undoList) e
 	return opError("provide the character device of", x.Device, ensureTapNode(ctx, d.Name, d.Index), "")
 }
 
-// isExternal tells whether d is the macvtap of x, made by an earlier Create.
+// isExternal tells whether d is the macvtap of x, made by an earlier Create,
+// which may have been killed before it could give the full name.
 func isExternal(d device, x External, host int) bool {
 	return d.kind == kindMacvtap && d.parent == host && d.passthru == x.Exclusive &&
-		(slices.Contains(d.altNames, x.Name) || d.MAC.String() == x.MAC.String())
+		(len(d.altNames) == 0 || slices.Contains(d.altNames, x.Name))
 }
 
 func (r *rtnl) addExternal(x External, host Interface, undo *undoList) (device, error) {

@@ -1,210 +1,379 @@
 package link
 
 import (
-	"bytes"
+	"context"
 	"errors"
-	"fmt"
-	"net"
 	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
 )
 
-// needRoot skips a test that makes devices.
-func needRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("makes network devices: needs root")
-	}
-}
-
-// newKernel returns a Kernel with a namespace of its own, which must be gone
-// with everything in it when the test is over.
-func newKernel(t *testing.T, mode Redirect) *Kernel {
-	t.Helper()
-	needRoot(t)
-	k := &Kernel{Namespace: fmt.Sprintf("%stest-%d-%s", NamespacePrefix, os.Getpid(), safe(t.Name())), Redirect: mode}
-	t.Cleanup(func() {
-		if err := k.Destroy(t.Context(), nil); err != nil {
-			t.Errorf("clean up: %v", err)
+func TestDevicesAreAsPlanned(t *testing.T) {
+	k, c := newKernel(t, Auto), testCable(7)
+	c.MTU = 1500
+	create(t, k, c)
+	all := inspect(t, k)
+	for _, e := range []End{c.A, c.B} {
+		d, ok := all[e.Name]
+		if !ok {
+			t.Fatalf("no device is named %s: %v", e.Name, all)
 		}
-	})
-	return k
-}
-
-func safe(name string) string {
-	return string(bytes.Map(func(r rune) rune {
-		if r == '/' || r == ' ' {
-			return '.'
+		if d.Name != e.Device || d.MAC.String() != e.MAC.String() || d.MTU != 1500+tagRoom || !d.Up || d.Carrier {
+			t.Errorf("device of %+v: %+v", e, d)
 		}
-		return r
-	}, []byte(name)))
-}
-
-func testMAC(n int) net.HardwareAddr {
-	return net.HardwareAddr{0x02, 0xfa, 0x1c, 0, byte(n >> 8), byte(n)}
-}
-
-// testCable returns the nth cable between two VMs.
-func testCable(n int) Cable {
-	return Cable{
-		A: End{Name: fmt.Sprintf("topo_left_vn_vnic%d", n), Device: fmt.Sprintf("l%d", n), MAC: testMAC(2 * n)},
-		B: End{Name: fmt.Sprintf("topo_right_vn_vnic%d", n), Device: fmt.Sprintf("r%d", n), MAC: testMAC(2*n + 1)},
 	}
-}
-
-// tap is the guest's side of a tap, opened as the propolis server does.
-type tap struct {
-	t *testing.T
-	f *os.File
-}
-
-func plug(t *testing.T, k *Kernel, device string) tap {
-	t.Helper()
-	ns, err := netns.GetFromPath(k.Path())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = ns.Close() }()
-	updates, done := make(chan netlink.LinkUpdate), make(chan struct{})
-	defer close(done)
-	err = netlink.LinkSubscribeWithOptions(updates, done, netlink.LinkSubscribeOptions{Namespace: &ns, ListExisting: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var f *os.File
-	err = within(k.Path(), func() (err error) {
-		f, err = openTap(device, tapFlags)
+	inside(t, k, func(r *rtnl) error {
+		lo, err := r.byName("lo")
+		if lo.Up {
+			t.Error("the loopback device is up")
+		}
 		return err
 	})
-	if err != nil {
-		t.Fatalf("open tap %s: %v", device, err)
-	}
-	t.Cleanup(func() { _ = f.Close() })
-	awaitOperational(t, updates, device)
-	return tap{t, f}
 }
 
-// awaitOperational waits until the kernel has noticed that a tap was opened:
-// it drops frames until then.
-func awaitOperational(t *testing.T, updates <-chan netlink.LinkUpdate, device string) {
-	t.Helper()
-	timeout := time.After(5 * time.Second)
-	for {
-		select {
-		case u := <-updates:
-			a := u.Attrs()
-			if a.Name == device && a.OperState == netlink.OperUp {
-				return
-			}
-		case <-timeout:
-			t.Fatalf("tap %s: not operational 5 s after it was opened", device)
-		}
+func TestInspectCountsFrames(t *testing.T) {
+	k, c := newKernel(t, Auto), testCable(0)
+	create(t, k, c)
+	a, b := plug(t, k, c.A.Device), plug(t, k, c.B.Device)
+	passes(t, a, b, frames()["1514"])
+	all := inspect(t, k)
+	if d := all[c.A.Name]; !d.Carrier || d.Rx.Packets != 1 || d.Rx.Bytes != 1514 || d.Tx.Packets != 0 {
+		t.Errorf("sender: %+v", d)
+	}
+	if d := all[c.B.Name]; !d.Carrier || d.Tx.Packets != 1 || d.Tx.Bytes != 1514 || d.Rx.Packets != 0 {
+		t.Errorf("receiver: %+v", d)
 	}
 }
 
-const vnetHeader = 10
-
-func (p tap) send(frame []byte) {
-	p.t.Helper()
-	if _, err := p.f.Write(append(make([]byte, vnetHeader), frame...)); err != nil {
-		p.t.Fatalf("send: %v", err)
+func TestInspectFindsNothingWithoutNamespace(t *testing.T) {
+	if all := inspect(t, newKernel(t, Auto)); len(all) != 0 {
+		t.Errorf("found %v", all)
 	}
 }
 
-// receive returns the next frame, or nil when none comes within wait.
-func (p tap) receive(wait time.Duration) []byte {
-	p.t.Helper()
-	deadline := time.Now().Add(wait)
-	for {
-		fds := []unix.PollFd{{Fd: int32(p.f.Fd()), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, max(0, int(time.Until(deadline).Milliseconds())))
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			p.t.Fatalf("poll: %v", err)
-		}
-		if n == 0 {
-			return nil
-		}
-		buf := make([]byte, 1<<16)
-		n, err = p.f.Read(buf)
-		if err != nil {
-			p.t.Fatalf("receive: %v", err)
-		}
-		return buf[vnetHeader:n]
-	}
-}
-
-// frames are those that the experiments sent: what bridges keep to
-// themselves, tags and sizes.
-func frames() map[string][]byte {
-	frame := func(dst string, size int, after ...byte) []byte {
-		mac, err := net.ParseMAC(dst)
-		if err != nil {
-			panic(err)
-		}
-		f := append(append(mac, 0x02, 0xfa, 0x1c, 0xff, 0, 1), after...)
-		for i := len(f); i < size; i++ {
-			f = append(f, byte(i*7))
-		}
-		return f
-	}
-	const guest = "02:fa:1c:ff:00:02"
-	return map[string][]byte{
-		"STP":               frame("01:80:c2:00:00:00", 60, 0, 38, 0x42, 0x42, 3),
-		"PAUSE":             frame("01:80:c2:00:00:01", 60, 0x88, 0x08, 0, 1, 0xff, 0xff),
-		"LACP":              frame("01:80:c2:00:00:02", 124, 0x88, 0x09, 1, 1),
-		"802.1X":            frame("01:80:c2:00:00:03", 60, 0x88, 0x8e, 2, 1),
-		"LLDP":              frame("01:80:c2:00:00:0e", 80, 0x88, 0xcc, 2, 7),
-		"ARP broadcast":     frame("ff:ff:ff:ff:ff:ff", 60, 0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1),
-		"IPv6 multicast":    frame("33:33:00:00:00:01", 90, 0x86, 0xdd, 0x60, 0, 0, 0),
-		"802.1Q":            frame(guest, 64, 0x81, 0x00, 0x00, 0x64, 0x08, 0x00),
-		"802.1Q priority":   frame(guest, 64, 0x81, 0x00, 0xe0, 0x00, 0x08, 0x00),
-		"QinQ":              frame(guest, 68, 0x88, 0xa8, 0x00, 0x0a, 0x81, 0x00, 0x00, 0x14, 0x08, 0x00),
-		"MPLS":              frame(guest, 64, 0x88, 0x47, 0, 1, 0x01, 0x40),
-		"unknown ethertype": frame(guest, 60, 0x88, 0xb5, 1, 2, 3),
-		"shortest":          frame(guest, 14, 0x88, 0xb5),
-		"1514":              frame(guest, 1514, 0x08, 0x00),
-		"tagged 1518":       frame(guest, 1518, 0x81, 0x00, 0x00, 0x64, 0x08, 0x00),
-		"9014":              frame(guest, 9014, 0x08, 0x00),
-		"9230":              frame(guest, 9230, 0x08, 0x00),
-		"QinQ 9238":         frame(guest, 9238, 0x88, 0xa8, 0x00, 0x0a, 0x81, 0x00, 0x00, 0x14, 0x08, 0x00),
-	}
-}
-
-func TestCablePassesEveryFrameUnchanged(t *testing.T) {
-	for _, mode := range []Redirect{BPF, Mirred, Auto} {
+func TestCreateLeavesAloneWhatStands(t *testing.T) {
+	for _, mode := range []Redirect{BPF, Mirred} {
 		t.Run(mode.String(), func(t *testing.T) {
 			k := newKernel(t, mode)
-			c := testCable(0)
-			if err := k.Create(t.Context(), []Cable{c}, nil); err != nil {
-				t.Fatal(err)
+			cables := []Cable{testCable(0), testCable(1), testCable(2)}
+			cables[1].B.Kind = Host
+			cables[2].A.Kind, cables[2].B.Kind = Host, Host
+			create(t, k, cables...)
+			before := inspect(t, k)
+			// An open tap would be lost if it were made again, and nothing
+			// needs to be joined again.
+			a, b := plug(t, k, cables[0].A.Device), plug(t, k, cables[0].B.Device)
+			joined := filterTypes(t, k, cables[0].A.Device)
+			again := &Kernel{Namespace: k.Namespace, Redirect: BPF + Mirred - mode}
+			watch := watchChanges(t, k)
+			create(t, again, cables...)
+			if n := watch(); n != 0 {
+				t.Errorf("%d changes to what was right", n)
 			}
-			a, b := plug(t, k, c.A.Device), plug(t, k, c.B.Device)
-			for name, frame := range frames() {
-				t.Run(name, func(t *testing.T) {
-					passes(t, a, b, frame)
-					passes(t, b, a, frame)
-				})
+			if now := filterTypes(t, k, cables[0].A.Device); !slices.Equal(now, joined) {
+				t.Errorf("joined by %v, then by %v", joined, now)
+			}
+			passes(t, a, b, frames()["LLDP"])
+			for name, d := range inspect(t, k) {
+				if d.Index != before[name].Index {
+					t.Errorf("%s was made again", name)
+				}
 			}
 		})
 	}
 }
 
-func passes(t *testing.T, from, to tap, frame []byte) {
+func filterTypes(t *testing.T, k *Kernel, device string) (types []string) {
 	t.Helper()
-	from.send(frame)
-	got := to.receive(time.Second)
-	if got == nil {
-		t.Fatalf("frame of %d bytes did not arrive", len(frame))
+	inside(t, k, func(r *rtnl) error {
+		d, err := r.byName(device)
+		if err != nil {
+			return err
+		}
+		filters, err := r.h.FilterList(ref(d.Index), ingressHandle)
+		for _, f := range filters {
+			types = append(types, f.Type())
+		}
+		return err
+	})
+	return types
+}
+
+// watchChanges counts what changes about the devices of k until the returned
+// function is called.
+func watchChanges(t *testing.T, k *Kernel) (count func() int) {
+	t.Helper()
+	updates, done := make(chan netlink.LinkUpdate, 100), make(chan struct{})
+	inside(t, k, func(*rtnl) error { return netlink.LinkSubscribe(updates, done) })
+	return func() int {
+		// A change of our own marks the end of the changes.
+		inside(t, k, func(r *rtnl) error { return r.addVeth("mark0", "mark1") })
+		n := 0
+		for u := range updates {
+			if u.Attrs().Name == "mark0" || u.Attrs().Name == "mark1" {
+				break
+			}
+			n++
+		}
+		close(done)
+		inside(t, k, func(r *rtnl) error {
+			d, err := r.byName("mark0")
+			return errors.Join(err, r.remove(d.Index))
+		})
+		return n
 	}
-	if !bytes.Equal(got, frame) {
-		t.Fatalf("frame changed on the way:\nsent %d bytes %x\ngot  %d bytes %x", len(frame), frame[:14], len(got), got[:14])
+}
+
+// TestCreateRepairs breaks a standing cable in many ways.
+func TestCreateRepairs(t *testing.T) {
+	type breakage struct {
+		name string
+		do   func(r *rtnl, d device) error
+	}
+	breakages := []breakage{
+		{"device removed", func(r *rtnl, d device) error { return r.remove(d.Index) }},
+		{"redirect removed", func(r *rtnl, d device) error { return r.h.QdiscDel(ingress(d.Index)) }},
+		{"filter removed", func(r *rtnl, d device) error { return r.resetIngress(d.Index) }},
+		{"redirected to itself", func(r *rtnl, d device) error {
+			return errors.Join(r.resetIngress(d.Index), r.addMirred(d.Index, d.Index))
+		}},
+		{"redirected to itself by bpf", func(r *rtnl, d device) error {
+			return errors.Join(r.resetIngress(d.Index), r.addBPF(d.Index, d.Index))
+		}},
+		{"set down", func(r *rtnl, d device) error { return r.h.LinkSetDown(ref(d.Index)) }},
+		{"MTU changed", func(r *rtnl, d device) error { return r.h.LinkSetMTU(ref(d.Index), 1400) }},
+		{"MAC changed", func(r *rtnl, d device) error { return r.h.LinkSetHardwareAddr(ref(d.Index), testMAC(999)) }},
+		{"name removed", func(r *rtnl, d device) error { return r.h.LinkDelAltName(ref(d.Index), d.altNames[0]) }},
+		{"ARP on", func(r *rtnl, d device) error { return r.h.LinkSetARPOn(ref(d.Index)) }},
+		{"tap without virtio-net header", func(r *rtnl, d device) error {
+			plain := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: d.Name}, Mode: netlink.TUNTAP_MODE_TAP, Flags: netlink.TUNTAP_NO_PI}
+			return errors.Join(r.remove(d.Index), r.h.LinkAdd(plain))
+		}},
+		{"other kind of device", func(r *rtnl, d device) error {
+			return errors.Join(r.remove(d.Index), r.addVeth(d.Name, "other"))
+		}},
+	}
+	for _, mode := range []Redirect{BPF, Mirred} {
+		for _, b := range breakages {
+			t.Run(mode.String()+" "+b.name, func(t *testing.T) {
+				k, c := newKernel(t, mode), testCable(0)
+				create(t, k, c)
+				inside(t, k, func(r *rtnl) error {
+					d, err := r.byName(c.A.Device)
+					return errors.Join(err, b.do(r, d))
+				})
+				create(t, k, c)
+				d := inspect(t, k)[c.A.Name]
+				if d.Name != c.A.Device || d.MAC.String() != c.A.MAC.String() || d.MTU != c.deviceMTU() || !d.Up {
+					t.Errorf("repaired device: %+v", d)
+				}
+				left, right := plug(t, k, c.A.Device), plug(t, k, c.B.Device)
+				passes(t, left, right, frames()["LLDP"])
+				passes(t, right, left, frames()["9230"])
+			})
+		}
+	}
+}
+
+func TestCreateRepairsHostEnds(t *testing.T) {
+	for _, broken := range []func(Cable) string{
+		func(c Cable) string { return c.A.Device },
+		func(c Cable) string { return c.B.Device },
+		func(c Cable) string { return innerDevice(c.B) },
+	} {
+		k, c := newKernel(t, Auto), testCable(0)
+		c.B.Kind = Host
+		t.Run(broken(c)+" removed", func(t *testing.T) {
+			create(t, k, c)
+			inside(t, k, func(r *rtnl) error {
+				d, err := r.byName(broken(c))
+				return errors.Join(err, r.remove(d.Index))
+			})
+			create(t, k, c)
+			a, b := plug(t, k, c.A.Device), listen(t, k.Path(), c.B.Device)
+			passes(t, a, b, frames()["LLDP"])
+			passes(t, b, a, frames()["LLDP"])
+		})
+	}
+}
+
+func TestDestroyIsIdempotent(t *testing.T) {
+	k, c := newKernel(t, Auto), testCable(0)
+	create(t, k, c)
+	for range 2 {
+		if err := k.Destroy(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := os.Lstat(k.Path()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s is left: %v", k.Path(), err)
+	}
+}
+
+func TestDestroyAfterPartsWereRemoved(t *testing.T) {
+	k, c := newKernel(t, Auto), testCable(0)
+	create(t, k, c)
+	inside(t, k, func(r *rtnl) error {
+		d, err := r.byName(c.A.Device)
+		return errors.Join(err, r.remove(d.Index))
+	})
+	if err := k.Destroy(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A process killed between the two steps of making a namespace leaves a file
+// with no namespace on it.
+func TestHalfMadeNamespace(t *testing.T) {
+	leave := func(t *testing.T, k *Kernel) {
+		t.Helper()
+		unlock, err := lockNamespaceDir(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		unlock()
+		if err := os.WriteFile(k.Path(), nil, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Run("is listed and destroyed", func(t *testing.T) {
+		k := newKernel(t, Auto)
+		leave(t, k)
+		if all, err := Namespaces(t.Context()); err != nil || !slices.Contains(all, k.Namespace) {
+			t.Errorf("namespaces: %v, %v", all, err)
+		}
+		if err := k.Destroy(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Run("is completed by Create", func(t *testing.T) {
+		k, c := newKernel(t, Auto), testCable(0)
+		leave(t, k)
+		create(t, k, c)
+		if len(inspect(t, k)) != 2 {
+			t.Error("the cable was not made")
+		}
+	})
+}
+
+func TestCreateWaitsForTheLockNoLongerThanItsContext(t *testing.T) {
+	k := newKernel(t, Auto)
+	unlock, err := lockNamespaceDir(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := k.Create(ctx, nil, nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("create: %v", err)
+	}
+}
+
+// cancelAfter is a context that is cancelled when it has been asked n times.
+type cancelAfter struct {
+	context.Context
+	n atomic.Int64
+}
+
+func (c *cancelAfter) Err() error {
+	if c.n.Add(-1) < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+func TestCancelledCreateUndoesWhatItMade(t *testing.T) {
+	t.Run("namespace and all", func(t *testing.T) {
+		k := newKernel(t, BPF)
+		ctx := &cancelAfter{Context: t.Context()}
+		ctx.n.Store(1)
+		err := k.Create(ctx, []Cable{testCable(0), testCable(1)}, nil)
+		if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), testCable(1).A.Name) {
+			t.Errorf("create: %v", err)
+		}
+		if _, err := os.Lstat(k.Path()); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the namespace is left: %v", err)
+		}
+	})
+	t.Run("but not what stood before", func(t *testing.T) {
+		k, stood := newKernel(t, BPF), testCable(0)
+		create(t, k, stood)
+		ctx := &cancelAfter{Context: t.Context()}
+		ctx.n.Store(2)
+		made := testCable(1)
+		made.B.Kind = Host
+		err := k.Create(ctx, []Cable{stood, made, testCable(2)}, nil)
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("create: %v", err)
+		}
+		inside(t, k, func(r *rtnl) error {
+			all, err := r.devices()
+			if len(all) != 3 { // two taps and lo
+				t.Errorf("devices left: %v", all)
+			}
+			return err
+		})
+	})
+}
+
+func TestFailedCreateNamesTheLinkAndUndoes(t *testing.T) {
+	k, stood, failing := newKernel(t, Auto), testCable(0), testCable(1)
+	create(t, k, stood)
+	failing.B.Name = stood.A.Name // taken, in the kernel only
+	err := k.Create(t.Context(), []Cable{failing}, nil)
+	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), failing.A.Name) {
+		t.Errorf("create: %v", err)
+	}
+	inside(t, k, func(r *rtnl) error {
+		all, err := r.devices()
+		if len(all) != 3 {
+			t.Errorf("devices left: %v", all)
+		}
+		return err
+	})
+}
+
+func TestCreateRefusesNamespacesOfOthers(t *testing.T) {
+	for _, name := range []string{"", "blue", "falcon-../x", "falcon-a b"} {
+		k := &Kernel{Namespace: name}
+		if err := k.Create(t.Context(), nil, nil); err == nil {
+			t.Errorf("create in %q", name)
+		}
+		if err := k.Destroy(t.Context(), nil); err == nil {
+			t.Errorf("destroy %q", name)
+		}
+	}
+}
+
+// Two rounds, because what the kernel does after Destroy has returned would
+// hold up the second.
+func TestTwoHundredLinksTakeUnderTwoSeconds(t *testing.T) {
+	var cables []Cable
+	for i := range 200 {
+		cables = append(cables, testCable(i))
+	}
+	for _, mode := range []Redirect{Auto, Mirred} {
+		t.Run(mode.String(), func(t *testing.T) {
+			for round := range 2 {
+				k := newKernel(t, mode)
+				start := time.Now()
+				create(t, k, cables...)
+				created := time.Since(start)
+				if err := k.Destroy(t.Context(), nil); err != nil {
+					t.Fatal(err)
+				}
+				total := time.Since(start)
+				t.Logf("round %d: created in %v, with removal %v", round, created, total)
+				if total > 2*time.Second {
+					t.Errorf("200 links took %v", total)
+				}
+			}
+		})
 	}
 }

@@ -49,17 +49,22 @@ func ensureTapNode(ctx context.Context, device string, index int) error {
 		return err
 	}
 	if managed {
-		return node.await(ctx)
+		return node.await(ctx, tapNodeDeadline)
 	}
-	if node.stands() {
+	return node.make()
+}
+
+// make provides the node. What else stands under its name is left over from
+// an earlier macvtap.
+func (n tapNode) make() error {
+	if n.stands() {
 		return nil
 	}
-	// What stands under that name is left over from an earlier macvtap.
-	if err := os.Remove(node.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(n.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := unix.Mknod(node.path, unix.S_IFCHR|0o600, int(node.dev)); err != nil {
-		return fmt.Errorf("mknod %s: %w", node.path, err)
+	if err := unix.Mknod(n.path, unix.S_IFCHR|0o600, int(n.dev)); err != nil {
+		return fmt.Errorf("mknod %s: %w", n.path, err)
 	}
 	return nil
 }
@@ -82,7 +87,7 @@ func (n tapNode) remove() error {
 }
 
 // await waits for the node by inotify.
-func (n tapNode) await(ctx context.Context) error {
+func (n tapNode) await(ctx context.Context, patience time.Duration) error {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return fmt.Errorf("inotify: %w", err)
@@ -92,15 +97,15 @@ func (n tapNode) await(ctx context.Context) error {
 	if _, err := unix.InotifyAddWatch(fd, filepath.Dir(n.path), unix.IN_CREATE|unix.IN_MOVED_TO); err != nil {
 		return fmt.Errorf("watch %s: %w", filepath.Dir(n.path), err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = events.SetReadDeadline(time.Now()) })
-	defer stop()
-	if err := events.SetReadDeadline(time.Now().Add(tapNodeDeadline)); err != nil {
+	if err := events.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return fmt.Errorf("inotify: %w", err)
 	}
+	stop := context.AfterFunc(ctx, func() { _ = events.SetReadDeadline(time.Now()) })
+	defer stop()
 	buf := make([]byte, 64*(unix.SizeofInotifyEvent+unix.NAME_MAX+1))
 	for !n.stands() {
 		if _, err := events.Read(buf); err != nil {
-			return errors.Join(fmt.Errorf("waited %v for %s to appear: %w", tapNodeDeadline, n.path, err), ctx.Err())
+			return errors.Join(fmt.Errorf("waited %v for %s to appear: %w", patience, n.path, err), ctx.Err())
 		}
 	}
 	return nil
