@@ -1,7 +1,9 @@
 package falcon
 
 import (
+	"bytes"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -132,7 +134,7 @@ type facts struct {
 	// noSoftNPU says why the host cannot run a SoftNPU ASIC, noSidecar why
 	// not a sidecar multiplexer; empty when it can.
 	noSoftNPU, noSidecar string
-	// noKernelLinks says why the host cannot attach to its interfaces.
+	// noExternal says why the host cannot attach to its interfaces.
 	noExternal string
 }
 
@@ -186,7 +188,7 @@ func plan(t *Topology, f facts) (*Plan, error) {
 func planNode(n *Node, f facts, macs map[*End]string) (*NodePlan, error) {
 	img, ok := f.images[n.image]
 	if !ok {
-		return nil, fmt.Errorf("image %q is not known", n.image)
+		return nil, notFound(n.image)
 	}
 	np := &NodePlan{
 		Name: n.name, Image: n.image, Cores: n.cores, Memory: n.memory,
@@ -201,6 +203,8 @@ func planNode(n *Node, f facts, macs map[*End]string) (*NodePlan, error) {
 	case n.diskSize < Bytes(img.VirtualSize):
 		return nil, fmt.Errorf("%w: disk of %s is smaller than its image %s, which has %s",
 			ErrInvalid, n.diskSize, n.image, Bytes(img.VirtualSize))
+	case n.diskSize%512 != 0:
+		return nil, fmt.Errorf("%w: disk of %d bytes is not whole sectors of 512 bytes", ErrInvalid, uint64(n.diskSize))
 	}
 	if n.bootISO != "" && np.Boot.Method == image.BootKernel {
 		// A kernel given from outside would win over the CD.
@@ -227,6 +231,14 @@ func planNode(n *Node, f facts, macs map[*End]string) (*NodePlan, error) {
 		}
 	}
 	return np, nil
+}
+
+// sameMachine reports whether a node that was launched by this plan is what
+// the other one asks for.
+func (np *NodePlan) sameMachine(other *NodePlan) bool {
+	a, aerr := json.Marshal(np)
+	b, berr := json.Marshal(other)
+	return aerr == nil && berr == nil && bytes.Equal(a, b)
 }
 
 // refuse records why the host cannot launch the node.

@@ -230,3 +230,6 @@ func (s *Store) Disks(ctx context.Context) ([]Disk, error) {
 	}
 	return disks, errors.Join(errs...)
 }
+
+// DiskPath is where the disk of a node is, whether it exists or not.
+func (s *Store) DiskPath(o DiskOwner) string { return s.diskPath(o) }

@@ -27,12 +27,17 @@ func Open(path string) (*Folder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("state folder %s: %w", path, err)
 	}
-	if real, err := filepath.EvalSymlinks(abs); err == nil {
-		abs = real
-	} else if real, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
-		abs = filepath.Join(real, filepath.Base(abs))
+	rest := ""
+	for head := abs; ; head = filepath.Dir(head) {
+		real, err := filepath.EvalSymlinks(head)
+		if err == nil {
+			return &Folder{filepath.Join(real, rest)}, nil
+		}
+		if head == filepath.Dir(head) {
+			return &Folder{abs}, nil
+		}
+		rest = filepath.Join(filepath.Base(head), rest)
 	}
-	return &Folder{abs}, nil
 }
 
 // Path returns the absolute path of the folder.
@@ -70,16 +75,22 @@ const lockFile = "lock"
 // Lock takes the folder for this process alone until unlock is called. While
 // another holds it, Lock waits, and says so once through waiting.
 func (f *Folder) Lock(ctx context.Context, purpose string, waiting func(holder string)) (unlock func(), err error) {
+	return f.LockFile(ctx, lockFile, purpose, waiting)
+}
+
+// LockFile is Lock for a part of the folder that has a lock file of its own.
+func (f *Folder) LockFile(ctx context.Context, name, purpose string, waiting func(holder string)) (unlock func(), err error) {
+	path := f.File(name)
 	for {
-		file, err := os.OpenFile(f.File(lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
 			return nil, fmt.Errorf("locking the state folder: %w", err)
 		}
 		if err := lock(ctx, file, waiting); err != nil {
-			return nil, fmt.Errorf("waiting for the lock of %s, held by %s: %w", f.path, holder(file), err)
+			return nil, fmt.Errorf("waiting for the lock %s, held by %s: %w", path, holder(file), err)
 		}
 		// Who held it may have destroyed the topology, and the lock with it.
-		if !sameFile(file, f.File(lockFile)) {
+		if !sameFile(file, path) {
 			file.Close()
 			if err := f.Create(); err != nil {
 				return nil, err
@@ -99,7 +110,8 @@ func (f *Folder) Lock(ctx context.Context, purpose string, waiting func(holder s
 }
 
 // lock waits in a goroutine, because a waiting flock cannot be cancelled. When
-// ctx ends first the goroutine lets go of the lock as soon as it has it.
+// ctx ends first the goroutine lets go of the lock as soon as it has it: either
+// it hands the lock over, or it closes the file, never neither.
 func lock(ctx context.Context, file *os.File, waiting func(string)) error {
 	fd := int(file.Fd())
 	err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
@@ -109,22 +121,20 @@ func lock(ctx context.Context, file *os.File, waiting func(string)) error {
 	if waiting != nil {
 		waiting(holder(file))
 	}
-	locked := make(chan error, 1)
+	locked := make(chan error)
 	go func() {
 		err := unix.Flock(fd, unix.LOCK_EX)
 		for errors.Is(err, unix.EINTR) {
 			err = unix.Flock(fd, unix.LOCK_EX)
 		}
-		if ctx.Err() != nil {
+		select {
+		case locked <- err:
+		case <-ctx.Done():
 			file.Close()
 		}
-		locked <- err
 	}()
 	select {
 	case err := <-locked:
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
@@ -156,9 +166,12 @@ func (f *Folder) RemoveLock() error { return removeFile(f.File(lockFile)) }
 // error.
 func (f *Folder) RemoveFile(name string) error { return removeFile(f.File(name)) }
 
+// removeFile also removes what an interrupted writeFile has left.
 func removeFile(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+	for _, p := range []string{successor(path), path} {
+		if err := os.Remove(p); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
 	}
 	return nil
 }
@@ -192,10 +205,17 @@ func writeJSON(path string, v any) error {
 	return writeFile(path, append(data, '\n'))
 }
 
+// successor is where writeFile writes the new content of a file. It is one
+// name, so that a crash leaves one file, which the next write or the removal of
+// path takes away; the folder's lock keeps a second writer off.
+func successor(path string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
+}
+
 // writeFile writes beside the file and renames, so that a reader sees the old
 // content or the new, also after a loss of power.
 func writeFile(path string, data []byte) (err error) {
-	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	tmp, err := os.OpenFile(successor(path), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}

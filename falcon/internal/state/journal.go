@@ -28,8 +28,6 @@ const (
 	Disk Kind = "disk"
 	// Server is the process that runs a node.
 	Server Kind = "server"
-	// Files are the files of a node in the state folder.
-	Files Kind = "files"
 )
 
 // Object is something on the host that belongs to the topology.
@@ -37,8 +35,10 @@ type Object struct {
 	Kind Kind `json:"kind"`
 	// Name tells objects of one kind apart: a node, a device, a namespace.
 	Name string `json:"name"`
-	// Device is the host's own name for an External, where it differs.
+	// Device is the host's own name for an External, Host the interface
+	// that it stands on.
 	Device string `json:"device,omitempty"`
+	Host   string `json:"host,omitempty"`
 	// Process identifies a Server once it has been started.
 	Process *process.Identity `json:"process,omitempty"`
 }
@@ -63,15 +63,17 @@ type Journal struct {
 	mu       sync.Mutex
 	file     *os.File
 	path     string
+	size     int64 // of the whole lines
 	standing []Object
 }
 
-const journalFile = "journal"
+// JournalFile is the name of the journal in a state folder.
+const JournalFile = "journal"
 
 // Journal opens the folder's journal. A last line that was cut off when power
 // was lost is dropped: what it announced had not been begun.
 func (f *Folder) Journal() (*Journal, error) {
-	path := f.File(journalFile)
+	path := f.File(JournalFile)
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
@@ -87,7 +89,7 @@ func (f *Folder) Journal() (*Journal, error) {
 // Standing reads what the folder's journal lists, without opening it for
 // writing.
 func (f *Folder) Standing() ([]Object, error) {
-	data, err := os.ReadFile(f.File(journalFile))
+	data, err := os.ReadFile(f.File(JournalFile))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
@@ -96,7 +98,7 @@ func (f *Folder) Standing() ([]Object, error) {
 	}
 	standing, _, err := replay(data)
 	if err != nil {
-		return nil, fmt.Errorf("journal %s: %w", f.File(journalFile), err)
+		return nil, fmt.Errorf("journal %s: %w", f.File(JournalFile), err)
 	}
 	return standing, nil
 }
@@ -110,12 +112,11 @@ func (j *Journal) load() error {
 	if err != nil {
 		return fmt.Errorf("journal %s: %w", j.path, err)
 	}
-	j.standing = standing
-	if err := j.file.Truncate(int64(whole)); err != nil {
+	j.standing, j.size = standing, int64(whole)
+	if err := j.file.Truncate(j.size); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
-	_, err = j.file.Seek(int64(whole), 0)
-	return err
+	return nil
 }
 
 // replay returns the standing objects and the length of the whole lines.
@@ -129,6 +130,9 @@ func replay(data []byte) (standing []Object, whole int, err error) {
 		var e entry
 		if err := json.Unmarshal(line, &e); err != nil {
 			return nil, 0, fmt.Errorf("line %d is damaged: %w", n, err)
+		}
+		if e.Op != opMake && e.Op != opGone {
+			return nil, 0, fmt.Errorf("line %d is damaged, or of a newer falcon: unknown operation %q", n, e.Op)
 		}
 		standing = apply(standing, e)
 		whole += len(line)
@@ -163,12 +167,17 @@ func (j *Journal) write(e entry) error {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if _, err := j.file.Write(append(line, '\n')); err != nil {
-		return fmt.Errorf("journal: %w", err)
+	line = append(line, '\n')
+	_, err = j.file.WriteAt(line, j.size)
+	if err == nil {
+		err = j.file.Sync()
 	}
-	if err := j.file.Sync(); err != nil {
-		return fmt.Errorf("journal: %w", err)
+	if err != nil {
+		// What of the line went in before the disk was full must not stand
+		// in front of the next one.
+		return fmt.Errorf("journal: %w", errors.Join(err, j.file.Truncate(j.size)))
 	}
+	j.size += int64(len(line))
 	j.standing = apply(j.standing, e)
 	return nil
 }

@@ -40,7 +40,7 @@ func (r Registry) Add(f *Folder, topology string) error {
 func (r Registry) Remove(id string) error { return removeFile(r.file(id)) }
 
 // List returns the listed topologies in the order of their IDs. Files that
-// cannot be read are left out.
+// are no entry are left out.
 func (r Registry) List() ([]Entry, error) {
 	files, err := os.ReadDir(r.Dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -52,7 +52,8 @@ func (r Registry) List() ([]Entry, error) {
 		if !strings.HasSuffix(file.Name(), ".json") || strings.HasPrefix(file.Name(), ".") {
 			continue
 		}
-		if readJSON(filepath.Join(r.Dir, file.Name()), &e) == nil {
+		err := readJSON(filepath.Join(r.Dir, file.Name()), &e)
+		if err == nil && e.ID+".json" == file.Name() && filepath.IsAbs(e.Folder) {
 			entries = append(entries, e)
 		}
 	}

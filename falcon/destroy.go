@@ -1,0 +1,204 @@
+package falcon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/hashicorp/go-multierror"
+
+	"github.com/falcon-vm/falcon-go/falcon/internal/state"
+)
+
+// Destroy removes everything that the topology has on the host: processes,
+// devices, disks and its files in the state folder. It goes by the journal,
+// not by the declaration, goes on past what it cannot remove, and can be
+// called again to finish, or when there is nothing to destroy. Images and
+// snapshots stay.
+func (t *Topology) Destroy(ctx context.Context) error {
+	l, err := t.open()
+	if err != nil {
+		return err
+	}
+	if _, err := l.loadOrNew(); err != nil {
+		return fmt.Errorf("destroying %s: %w", t.name, err)
+	}
+	if err := l.destroy(ctx, ""); err != nil {
+		return fmt.Errorf("destroying %s: %w", t.name, err)
+	}
+	return nil
+}
+
+// DestroyFolder destroys the topology of a state folder, whatever it is,
+// without its program. A folder without one is an error that wraps
+// [ErrNotLaunched].
+func DestroyFolder(ctx context.Context, dir string, progress func(Progress)) error {
+	if err := destroyFolder(ctx, dir, "", progress); err != nil {
+		return fmt.Errorf("destroying what is in %s: %w", dir, err)
+	}
+	return nil
+}
+
+// destroyFolder leaves a topology alone that does not have the given lease; an
+// empty one stands for any.
+func destroyFolder(ctx context.Context, dir, lease string, progress func(Progress)) error {
+	folder, err := state.Open(dir)
+	if err != nil {
+		return err
+	}
+	name := ""
+	r, err := loadRecord(folder)
+	switch {
+	case err == nil:
+		name = r.Topology
+	case errors.Is(err, ErrNotLaunched) && !fileExists(folder.File(state.JournalFile)):
+		if lease != "" {
+			return nil
+		}
+		return err
+	}
+	// A damaged record does not keep the journal from being followed.
+	l, err := openLab(dir, name, nil)
+	if err != nil {
+		return err
+	}
+	l.to = progress
+	return l.destroy(ctx, lease)
+}
+
+func (l *lab) destroy(ctx context.Context, lease string) error {
+	if !fileExists(l.folder.Path()) {
+		return nil
+	}
+	unlock, err := l.lock(ctx, "destroy")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if lease != "" {
+		if r, err := loadRecord(l.folder); err != nil || r.Lease != lease {
+			return nil // another program's by now
+		}
+	}
+	j, err := l.folder.Journal()
+	if err != nil {
+		return err
+	}
+	standing := j.Standing()
+	err = l.remove(ctx, j, standing)
+	if cerr := j.Close(); err != nil {
+		return errors.Join(err, cerr)
+	}
+	return l.dissolve(standing)
+}
+
+// remove removes objects and records that they are gone: first the processes,
+// which use the others, then the rest. It goes on past errors.
+func (l *lab) remove(ctx context.Context, j *state.Journal, objects []state.Object) error {
+	var errs *multierror.Error
+	for _, kinds := range [][]state.Kind{
+		{state.Server},
+		{state.Disk, state.External, state.Links},
+		{state.Registration},
+	} {
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		for _, o := range objects {
+			if !slices.Contains(kinds, o.Kind) {
+				continue
+			}
+			wg.Go(func() {
+				err := l.removeObject(ctx, o)
+				if err == nil {
+					err = j.Gone(o)
+				}
+				if err != nil {
+					mu.Lock()
+					defer mu.Unlock()
+					errs = multierror.Append(errs, fmt.Errorf("removing %s %s: %w", o.Kind, o.Name, err))
+				}
+			})
+		}
+		wg.Wait()
+		// A list that has lost a topology with leftovers would hide them.
+		if errs != nil && slices.Contains(kinds, state.Disk) {
+			break
+		}
+	}
+	return joined(errs)
+}
+
+func (l *lab) removeObject(ctx context.Context, o state.Object) error {
+	switch o.Kind {
+	case state.Server:
+		if err := l.endServer(ctx, o); err != nil {
+			return err
+		}
+		l.stage(o.Name, StageGone, "")
+		return nil
+	case state.Disk:
+		return l.host.store().RemoveDisk(ctx, l.owner(o.Name))
+	case state.Links:
+		return l.host.destroyLinks(ctx, o.Name)
+	case state.External:
+		return l.host.destroyExternal(ctx, o)
+	case state.Registration:
+		return l.host.registry().Remove(o.Name)
+	}
+	return fmt.Errorf("this program does not know objects of that kind: use the newer program that made it")
+}
+
+// endServer ends the process of a node, and with it the guest.
+func (l *lab) endServer(ctx context.Context, o state.Object) error {
+	if o.Process != nil {
+		if err := o.Process.Kill(ctx); err != nil {
+			return err
+		}
+	}
+	return l.host.clean(ctx, l.folder, o.Name)
+}
+
+// dissolve removes falcon's files from the state folder, and the folder when
+// nothing else is in it. The caller holds the lock and has removed all objects.
+func (l *lab) dissolve(removed []state.Object) error {
+	var errs *multierror.Error
+	keep := func(err error) {
+		if err != nil {
+			errs = multierror.Append(errs, err)
+		}
+	}
+	nodes := make(map[string]bool)
+	for _, o := range removed { // the record may be damaged
+		if o.Kind == state.Server || o.Kind == state.Disk {
+			nodes[o.Name] = true
+		}
+	}
+	if r, err := loadRecord(l.folder); err == nil {
+		for _, n := range r.Plan.Nodes {
+			nodes[n.Name] = true
+		}
+	}
+	for node := range nodes {
+		for _, f := range nodeFiles(node) {
+			keep(l.folder.RemoveFile(f))
+		}
+	}
+	// The record goes last but for the lock: until then this can be repeated.
+	for _, f := range []string{state.JournalFile, recordFile} {
+		keep(l.folder.RemoveFile(f))
+	}
+	keep(l.folder.RemoveLock())
+	keep(l.folder.Remove())
+	return joined(errs)
+}
+
+// nodeFiles returns the files of a node in the state folder.
+func nodeFiles(node string) []string {
+	var files []string
+	for _, ext := range []string{uuidExt, pidExt, vmmPIDExt, socketExt, portExt, outExt, errExt, consoleExt} {
+		files = append(files, node+ext)
+	}
+	return files
+}

@@ -1,0 +1,246 @@
+package falcon
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/falcon-vm/falcon-go/falcon/internal/link"
+	"github.com/falcon-vm/falcon-go/falcon/internal/state"
+)
+
+// newFabric returns how this process makes links: as kernel devices in the
+// topology's own network namespace when it is root, else as sockets in the
+// state folder.
+func newFabric(topology string, folder *state.Folder) fabric {
+	if os.Geteuid() != 0 {
+		return &socketFabric{link.Sockets{Dir: folder.Path()}}
+	}
+	return &kernelFabric{id: folder.ID(), kernel: &link.Kernel{
+		Namespace: link.NamespacePrefix + topology + "-" + folder.ID()}}
+}
+
+// kernelFabric makes kernel devices.
+type kernelFabric struct {
+	id     string
+	kernel *link.Kernel
+}
+
+func (f *kernelFabric) name() string          { return "kernel" }
+func (f *kernelFabric) namespace() string     { return f.kernel.Namespace }
+func (f *kernelFabric) namespacePath() string { return f.kernel.Path() }
+
+// maxDevice leaves room for the name of the device that joins a port of the
+// host to a guest's.
+const maxDevice = link.MaxDevice - 1
+
+// device names a device after its node where that fits, and after a digest of
+// its full name elsewhere. Devices of external links are among those of the
+// host and have the folder's digest in their names.
+func (f *kernelFabric) device(full, node string, index int, external bool) string {
+	if external {
+		return "fx" + digest(f.id + full)[:10]
+	}
+	if name := fmt.Sprintf("%s-%d", node, index); len(name) <= maxDevice {
+		return name
+	}
+	suffix := fmt.Sprintf("-%s-%d", digest(full)[:4], index)
+	return node[:maxDevice-len(suffix)] + suffix
+}
+
+func digest(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:])
+}
+
+func (f *kernelFabric) vnic(self, _ *InterfacePlan) string {
+	switch {
+	case self.External == "user":
+		return link.UserVNIC(self.MAC, self.MTU)
+	case self.External != "":
+		return link.HostVNIC(self.Device, self.MTU)
+	}
+	return link.KernelVNIC(self.Device, self.MTU)
+}
+
+func (f *kernelFabric) createLinks(ctx context.Context, p *Plan) error {
+	cables, err := cables(p)
+	if err != nil {
+		return err
+	}
+	return f.kernel.Create(ctx, cables, nil)
+}
+
+// cables translates the links of a plan.
+func cables(p *Plan) ([]link.Cable, error) {
+	var cables []link.Cable
+	for _, l := range p.Links {
+		a, err := cableEnd(p, l.A)
+		if err != nil {
+			return nil, err
+		}
+		b, err := cableEnd(p, l.B)
+		if err != nil {
+			return nil, err
+		}
+		cables = append(cables, link.Cable{A: a, B: b, MTU: l.MTU})
+	}
+	return cables, nil
+}
+
+func cableEnd(p *Plan, e Endpoint) (link.End, error) {
+	i := &p.Node(e.Node).Interfaces[e.Index]
+	mac, err := net.ParseMAC(i.MAC)
+	if err != nil {
+		return link.End{}, fmt.Errorf("interface %d of node %s: %w", e.Index, e.Node, err)
+	}
+	end := link.End{Name: i.Name, Device: i.Device, MAC: mac, Kind: link.VM}
+	if i.Kind == EndSoftNPU {
+		end.Kind = link.Host
+	}
+	return end, nil
+}
+
+func (f *kernelFabric) destroyLinks(ctx context.Context, namespace string) error {
+	return (&link.Kernel{Namespace: namespace}).Destroy(ctx, nil)
+}
+
+func (f *kernelFabric) createExternal(ctx context.Context, i *InterfacePlan) error {
+	mac, err := net.ParseMAC(i.MAC)
+	if err != nil {
+		return err
+	}
+	return f.kernel.Create(ctx, nil, []link.External{{
+		Name: i.Name, Device: i.Device, MAC: mac, Host: i.External, Exclusive: i.Exclusive}})
+}
+
+func (f *kernelFabric) destroyExternal(ctx context.Context, o state.Object) error {
+	return link.DestroyExternals([]link.External{{Name: o.Name, Device: o.Device, Host: o.Host}})
+}
+
+func (f *kernelFabric) inspect(ctx context.Context, p *Plan) (map[string]deviceStatus, error) {
+	var externals []link.External
+	for _, n := range p.Nodes {
+		for _, i := range n.Interfaces {
+			if i.Peer == "" && i.Device != "" {
+				externals = append(externals, link.External{Name: i.Name, Device: i.Device, Host: i.External})
+			}
+		}
+	}
+	devices, err := f.kernel.Inspect(ctx, externals)
+	status := make(map[string]deviceStatus, len(devices))
+	for name, d := range devices {
+		status[name] = deviceStatus{
+			Up: d.Up, RxBytes: d.Rx.Bytes, TxBytes: d.Tx.Bytes, RxFrames: d.Rx.Packets, TxFrames: d.Tx.Packets}
+	}
+	return status, err
+}
+
+// socketFabric joins the hypervisors' own sockets in the state folder; there
+// is nothing to make.
+type socketFabric struct{ sockets link.Sockets }
+
+func (f *socketFabric) name() string          { return "sockets" }
+func (f *socketFabric) namespace() string     { return "" }
+func (f *socketFabric) namespacePath() string { return "" }
+
+func (f *socketFabric) device(_, node string, index int, external bool) string {
+	if external {
+		return ""
+	}
+	return f.sockets.File(node, index)
+}
+
+func (f *socketFabric) vnic(self, peer *InterfacePlan) string {
+	if self.External != "" || peer == nil {
+		return link.UserVNIC(self.MAC, self.MTU)
+	}
+	return link.SocketVNIC(self.Device, peer.Device, self.MAC, self.MTU)
+}
+
+func (f *socketFabric) createLinks(context.Context, *Plan) error { return nil }
+
+func (f *socketFabric) createExternal(context.Context, *InterfacePlan) error {
+	return errors.New("a link on a host interface needs root")
+}
+
+func (f *socketFabric) destroyLinks(context.Context, string) error { return f.sockets.Remove() }
+
+func (f *socketFabric) destroyExternal(context.Context, state.Object) error { return nil }
+
+func (f *socketFabric) inspect(context.Context, *Plan) (map[string]deviceStatus, error) {
+	return nil, nil
+}
+
+func defaultInterface(ctx context.Context) (string, error) {
+	name, err := link.DefaultRouteInterface(ctx)
+	if errors.Is(err, link.ErrNoInterface) {
+		return "", nil
+	}
+	return name, err
+}
+
+// interfaceChecks judges the host interfaces that a topology names.
+func (h *linuxHost) interfaceChecks(ctx context.Context, t *Topology) []Check {
+	var checks []Check
+	for _, l := range t.links {
+		x := l.external
+		if x == nil || x.user || x.host == "" {
+			continue
+		}
+		c := Check{Name: "interface " + x.host, Detail: "for node " + l.A.node.name}
+		i, err := link.HostInterface(ctx, x.host)
+		switch {
+		case errors.Is(err, link.ErrNoInterface):
+			c.Err = fmt.Errorf("the host has no interface %s: see `ip link`", x.host)
+		case err != nil:
+			c.Err = err
+		case x.exclusive && i.DefaultRoute:
+			c.Err = fmt.Errorf("interface %s carries the host's default route: used exclusively, the host would be off the network", x.host)
+		}
+		if c.Err != nil {
+			c.Err = &NodeError{Node: l.A.node.name, Err: c.Err}
+		}
+		checks = append(checks, c)
+	}
+	return checks
+}
+
+func (f *kernelFabric) abandonedLinks(ctx context.Context, listed map[string]bool) ([]Leftover, error) {
+	namespaces, err := link.Namespaces(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var left []Leftover
+	for _, name := range namespaces {
+		k := &link.Kernel{Namespace: name}
+		id := name[strings.LastIndexByte(name, '-')+1:]
+		devices, err := k.Inspect(ctx, nil)
+		if listed[id] || err == nil && anyCarrier(devices) {
+			continue
+		}
+		left = append(left, Leftover{Kind: "namespace", Name: name,
+			Reason: "no listed topology owns it, and no guest is attached",
+			remove: func(ctx context.Context) error { return k.Destroy(ctx, nil) }})
+	}
+	return left, nil
+}
+
+// anyCarrier reports whether a guest holds one of the devices.
+func anyCarrier(devices map[string]link.Device) bool {
+	for _, d := range devices {
+		if d.Carrier {
+			return true
+		}
+	}
+	return false
+}
+
+func (f *socketFabric) abandonedLinks(context.Context, map[string]bool) ([]Leftover, error) {
+	return nil, nil
+}

@@ -1,0 +1,77 @@
+package falcon
+
+import (
+	"context"
+
+	"github.com/falcon-vm/falcon-go/falcon/internal/image"
+	"github.com/falcon-vm/falcon-go/falcon/internal/process"
+	"github.com/falcon-vm/falcon-go/falcon/internal/state"
+	"github.com/falcon-vm/falcon-go/propolis"
+)
+
+// host is what falcon asks of the machine that it runs on. There is one
+// implementation for each platform.
+type host interface {
+	fabric
+	hypervisor
+	// look reports what the host can do and what a topology would meet
+	// there. It changes nothing.
+	look(ctx context.Context, t *Topology) (hostFacts, error)
+	// survey reports what the host can do.
+	survey(ctx context.Context) []Check
+	// store keeps images and the disks of nodes.
+	store() *image.Store
+	// registry lists the topologies on the host.
+	registry() state.Registry
+}
+
+// hostFacts are the parts of facts that only the host knows.
+type hostFacts struct {
+	defaultInterface                 string
+	noSoftNPU, noSidecar, noExternal string
+	// freeMemory is what guests may use, in bytes.
+	freeMemory Bytes
+	// checks are the host's findings for a preflight.
+	checks []Check
+}
+
+// fabric makes links.
+type fabric interface {
+	fabricNames
+	// namespacePath is where a node's server finds the devices; empty for
+	// its own network namespace.
+	namespacePath() string
+	// createLinks makes all devices of a plan but those that stand, without
+	// those of external links.
+	createLinks(ctx context.Context, p *Plan) error
+	// createExternal makes the device of an external link.
+	createExternal(ctx context.Context, i *InterfacePlan) error
+	// destroyLinks removes all that createLinks has made under a name, the
+	// plan's namespace.
+	destroyLinks(ctx context.Context, namespace string) error
+	// destroyExternal removes the device of an external link.
+	destroyExternal(ctx context.Context, o state.Object) error
+	// abandonedLinks finds devices of topologies whose folders' IDs are not
+	// listed, and that no guest uses.
+	abandonedLinks(ctx context.Context, listed map[string]bool) ([]Leftover, error)
+	// inspect returns the devices that stand by their full names.
+	inspect(ctx context.Context, p *Plan) (map[string]deviceStatus, error)
+}
+
+// deviceStatus is the state of a host device.
+type deviceStatus struct {
+	Up                 bool
+	RxBytes, TxBytes   uint64
+	RxFrames, TxFrames uint64
+}
+
+// hypervisor runs the server of a node.
+type hypervisor interface {
+	// serve starts the Propolis server of a node; record is called with its
+	// identity before it does anything.
+	serve(ctx context.Context, l *lab, np *NodePlan, record func(process.Identity) error) (*process.Process, error)
+	// client returns a client for the node's server.
+	client(f *state.Folder, node string) (*propolis.Client, error)
+	// clean removes what a server that was killed leaves behind.
+	clean(ctx context.Context, f *state.Folder, node string) error
+}

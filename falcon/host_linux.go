@@ -1,0 +1,186 @@
+package falcon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/falcon-vm/falcon-go/falcon/internal/image"
+	"github.com/falcon-vm/falcon-go/falcon/internal/process"
+	"github.com/falcon-vm/falcon-go/falcon/internal/state"
+	"github.com/falcon-vm/falcon-go/propolis"
+)
+
+// selfPath is this program, also after its file has been replaced.
+const selfPath = "/proc/self/exe"
+
+// stopGrace is how long a guest may take to power off when it is stopped. A
+// Debian guest under TCG has been seen to need eight seconds.
+const stopGrace = 20 * time.Second
+
+// linuxHost runs nodes with the propolis-server inside this program, which
+// uses QEMU.
+type linuxHost struct {
+	fabric
+	images *image.Store
+	log    *slog.Logger
+}
+
+func newHost(topology string, folder *state.Folder, log *slog.Logger) (host, error) {
+	images, err := image.Open(image.Options{})
+	if err != nil {
+		return nil, err
+	}
+	return &linuxHost{fabric: newFabric(topology, folder), images: images, log: log}, nil
+}
+
+func (h *linuxHost) store() *image.Store { return h.images }
+
+func (h *linuxHost) registry() state.Registry {
+	return state.Registry{Dir: registryDir(h.images.Home())}
+}
+
+// notYet says that a declaration is planned for and cannot be run.
+const notYet = "the Linux host cannot run it yet"
+
+func (h *linuxHost) look(ctx context.Context, t *Topology) (hostFacts, error) {
+	f := hostFacts{noSoftNPU: "a SoftNPU ASIC: " + notYet, noSidecar: "a sidecar multiplexer: " + notYet}
+	if os.Geteuid() != 0 {
+		f.noExternal = "that needs root; UserExtLink does not"
+	}
+	name, err := defaultInterface(ctx)
+	if err != nil {
+		return f, err
+	}
+	f.defaultInterface = name
+	if f.freeMemory, err = freeMemory(); err != nil {
+		return f, err
+	}
+	f.checks = append(f.checks, qemuCheck())
+	f.checks = append(f.checks, h.interfaceChecks(ctx, t)...)
+	return f, nil
+}
+
+// freeMemory returns what the kernel estimates that new programs may use.
+func freeMemory() (Bytes, error) {
+	data, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(data)) {
+		var kib uint64
+		if n, _ := fmt.Sscanf(line, "MemAvailable: %d kB", &kib); n == 1 {
+			return Bytes(kib << 10), nil
+		}
+	}
+	return 0, errors.New("/proc/meminfo has no MemAvailable")
+}
+
+func qemuCheck() Check {
+	c := Check{Name: "qemu"}
+	path, err := exec.LookPath("qemu-system-x86_64")
+	if err != nil {
+		c.Err = fmt.Errorf("qemu-system-x86_64 is not installed: apt-get install --no-install-recommends qemu-system-x86")
+		return c
+	}
+	c.Detail = path
+	return c
+}
+
+// serve starts the server of a node inside this program's binary. Its API is
+// a socket that is bound here: connections wait there until it serves them.
+func (h *linuxHost) serve(ctx context.Context, l *lab, np *NodePlan, record func(process.Identity) error) (*process.Process, error) {
+	socket, err := listenSocket(l.folder, np.Name+socketExt)
+	if err != nil {
+		return nil, fmt.Errorf("its server's socket: %w", err)
+	}
+	defer socket.Close()
+	stdout, err := os.OpenFile(l.folder.File(np.Name+outExt), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer stdout.Close()
+	// Only the words of this run are worth reading in an error.
+	stderr, err := os.OpenFile(l.folder.File(np.Name+errExt), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer stderr.Close()
+	cfg := process.Config{
+		Path: selfPath, Name: serverName, Args: serverArgs(np, h.namespacePath()),
+		Dir: l.folder.Path(), Stdout: stdout, Stderr: stderr, Files: []*os.File{socket},
+	}
+	if l.propolis != "" {
+		cfg.Name = starterName
+		cfg.Args = append([]string{l.propolis}, cfg.Args...)
+	}
+	return process.Start(cfg, record)
+}
+
+// serverArgs returns the arguments of a node's server. It works in the state
+// folder, whose files are named without a path.
+func serverArgs(np *NodePlan, namespace string) []string {
+	args := []string{"run", "--pidfile", np.Name + vmmPIDExt, "--stop-grace", stopGrace.String()}
+	if namespace != "" {
+		args = append(args, "--netns", namespace)
+	}
+	if np.Boot.Method == image.BootKernel {
+		args = append(args, "--kernel", np.Boot.Kernel, "--initrd", np.Boot.Initrd, "--append", np.Boot.Append)
+	}
+	args = append(args, np.Boot.Method, fmt.Sprintf("fd:%d", process.GateFD+1))
+	if np.VNC != "" {
+		args = append(args, np.VNC)
+	}
+	return args
+}
+
+// listenSocket binds a socket in the folder and returns its descriptor. The
+// path may be longer than a socket address holds, so it goes by way of a
+// descriptor of the folder.
+func listenSocket(f *state.Folder, name string) (*os.File, error) {
+	if err := f.RemoveFile(name); err != nil {
+		return nil, err
+	}
+	dir, err := os.Open(f.Path())
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), name)})
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	l.SetUnlinkOnClose(false)
+	if err := os.Chmod(f.File(name), 0o600); err != nil {
+		return nil, err
+	}
+	return l.File()
+}
+
+func (h *linuxHost) client(f *state.Folder, node string) (*propolis.Client, error) {
+	return propolis.NewClient("unix:" + f.File(node+socketExt))
+}
+
+// clean removes the socket of a server that has gone. QEMU goes with its
+// server, and what it held goes with it.
+func (h *linuxHost) clean(ctx context.Context, f *state.Folder, node string) error {
+	return errors.Join(f.RemoveFile(node+socketExt), f.RemoveFile(node+pidExt), f.RemoveFile(node+vmmPIDExt))
+}
+
+// diskSpace returns what is free where a path is, or will be.
+func diskSpace(path string) (Bytes, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(path, &s); err != nil {
+		return 0, err
+	}
+	return Bytes(s.Bavail * uint64(s.Bsize)), nil
+}

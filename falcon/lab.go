@@ -1,0 +1,188 @@
+package falcon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/falcon-vm/falcon-go/falcon/internal/image"
+	"github.com/falcon-vm/falcon-go/falcon/internal/state"
+)
+
+// lab is a topology at work: its folder, the host, and who is told what
+// happens. It is opened for each call.
+type lab struct {
+	name   string
+	folder *state.Folder
+	host   host
+	log    *slog.Logger
+	reporter
+	propolis string
+}
+
+// open prepares a call that acts on the topology's folder.
+func (t *Topology) open() (*lab, error) {
+	dir := t.Dir
+	if dir == "" {
+		dir = DefaultDir
+	}
+	l, err := openLab(dir, t.name, t.Log)
+	if err != nil {
+		return nil, err
+	}
+	l.to, l.propolis = t.Progress, t.Propolis
+	return l, nil
+}
+
+func openLab(dir, name string, log *slog.Logger) (*lab, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	folder, err := state.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	h, err := newHost(name, folder, log)
+	if err != nil {
+		return nil, err
+	}
+	return &lab{name: name, folder: folder, host: h, log: log}, nil
+}
+
+// load returns the record of the launched topology. A folder that holds
+// another one is refused.
+func (l *lab) load() (*record, error) {
+	r, err := loadRecord(l.folder)
+	if err != nil {
+		return nil, err
+	}
+	if r.Topology != l.name {
+		return nil, fmt.Errorf("state folder %s belongs to topology %s, not to %s: choose another folder, or destroy that topology with: falcon destroy %s",
+			l.folder.Path(), r.Topology, l.name, l.folder.Path())
+	}
+	return r, nil
+}
+
+// loadOrNew is load for a folder that may be empty.
+func (l *lab) loadOrNew() (*record, error) {
+	r, err := l.load()
+	if errors.Is(err, ErrNotLaunched) {
+		return nil, nil
+	}
+	return r, err
+}
+
+// lock takes the folder for one command.
+func (l *lab) lock(ctx context.Context, purpose string) (unlock func(), err error) {
+	return l.folder.Lock(ctx, purpose, func(holder string) {
+		l.log.Info("waiting for another falcon", "folder", l.folder.Path(), "holder", holder)
+		l.report(Progress{Stage: StageStart, Detail: "waiting for " + holder})
+	})
+}
+
+// lockExisting is lock for commands that need a launched topology: it makes no
+// folder. The record is read under the lock.
+func (l *lab) lockExisting(ctx context.Context, purpose string) (r *record, unlock func(), err error) {
+	if _, err := l.load(); err != nil {
+		return nil, nil, err
+	}
+	unlock, err = l.lock(ctx, purpose)
+	if err != nil {
+		return nil, nil, err
+	}
+	if r, err = l.load(); err != nil {
+		unlock()
+		return nil, nil, err
+	}
+	return r, unlock, nil
+}
+
+// owner names a node to the image store.
+func (l *lab) owner(node string) image.DiskOwner {
+	return image.DiskOwner{ID: l.folder.ID(), Topology: l.name, Folder: l.folder.Path(), Node: node}
+}
+
+// images returns those of the topology's images that are there.
+func (l *lab) images(ctx context.Context, t *Topology) (map[string]image.Image, error) {
+	images := make(map[string]image.Image)
+	for _, n := range t.nodes {
+		if _, ok := images[n.image]; ok {
+			continue
+		}
+		img, err := l.host.store().Get(ctx, n.image)
+		if errors.Is(err, image.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, &NodeError{Node: n.name, Err: err}
+		}
+		images[n.image] = img
+	}
+	return images, nil
+}
+
+// facts collects what a plan needs to know.
+func (l *lab) facts(ctx context.Context, t *Topology, r *record) (facts, hostFacts, error) {
+	hf, err := l.host.look(ctx, t)
+	if err != nil {
+		return facts{}, hf, err
+	}
+	images, err := l.images(ctx, t)
+	if err != nil {
+		return facts{}, hf, err
+	}
+	wd, err := os.Getwd()
+	if err != nil {
+		return facts{}, hf, err
+	}
+	f := facts{
+		fabric: l.host, images: images, workDir: wd,
+		diskPath:         func(node string) string { return l.host.store().DiskPath(l.owner(node)) },
+		defaultInterface: hf.defaultInterface,
+		noSoftNPU:        hf.noSoftNPU, noSidecar: hf.noSidecar, noExternal: hf.noExternal,
+		takenMACs: make(map[string]bool),
+	}
+	if r != nil {
+		f.recordedMACs = r.MACs
+	}
+	others, err := l.neighbours()
+	if err != nil {
+		return facts{}, hf, err
+	}
+	for _, other := range others {
+		for _, n := range other.Plan.Nodes {
+			for _, i := range n.Interfaces {
+				f.takenMACs[i.MAC] = true
+			}
+		}
+	}
+	return f, hf, nil
+}
+
+// neighbours returns the records of the other topologies on the host.
+func (l *lab) neighbours() ([]*record, error) {
+	entries, err := l.host.registry().List()
+	if err != nil {
+		return nil, err
+	}
+	var records []*record
+	for _, e := range entries {
+		if e.ID == l.folder.ID() {
+			continue
+		}
+		folder, err := state.Open(e.Folder)
+		if err != nil {
+			return nil, err
+		}
+		if r, err := loadRecord(folder); err == nil {
+			records = append(records, r)
+		}
+	}
+	return records, nil
+}
+
+// registryDir is where a home keeps the list of topologies.
+func registryDir(home string) string { return filepath.Join(home, "labs") }

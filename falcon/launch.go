@@ -1,0 +1,278 @@
+package falcon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/falcon-vm/falcon-go/falcon/internal/state"
+)
+
+// DefaultLoginTimeout is how long a launch waits for a guest's login. Without
+// hardware acceleration and with many guests on few cores, a Linux system has
+// been seen to need minutes.
+const DefaultLoginTimeout = 5 * time.Minute
+
+// LaunchOption changes how a topology is launched.
+type LaunchOption func(*launchOptions)
+
+type launchOptions struct {
+	keep         bool
+	loginTimeout time.Duration
+}
+
+// Keep leaves what a failed or cancelled launch has made, to be looked at or
+// to be continued by another launch.
+func Keep() LaunchOption { return func(o *launchOptions) { o.keep = true } }
+
+// LoginTimeout bounds the wait for each guest's login, DefaultLoginTimeout
+// without it.
+func LoginTimeout(d time.Duration) LaunchOption {
+	return func(o *launchOptions) { o.loginTimeout = d }
+}
+
+// Launch makes the topology run: images that can be built are built, disks are
+// cloned, links made, nodes started and set up. What runs already is left
+// alone, so that Launch can be called again to complete a topology. When it
+// fails or ctx is cancelled, what this call has made is removed again.
+//
+// A topology that is not Persistent is destroyed when ctx is cancelled later,
+// and when the program ends.
+func (t *Topology) Launch(ctx context.Context, opts ...LaunchOption) error {
+	o := launchOptions{loginTimeout: DefaultLoginTimeout}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	l, err := t.open()
+	if err == nil {
+		err = l.launch(ctx, t, o)
+	}
+	if err != nil {
+		return fmt.Errorf("launching %s: %w", t.name, err)
+	}
+	if !t.Persistent {
+		context.AfterFunc(ctx, func() { l.destroyAtEnd(ctx, t) })
+	}
+	return nil
+}
+
+func (l *lab) launch(ctx context.Context, t *Topology, o launchOptions) error {
+	if err := t.Validate(ctx); err != nil {
+		return err
+	}
+	if _, err := l.loadOrNew(); err != nil {
+		return err // before any image is built for it
+	}
+	if err := l.ensureImages(ctx, t); err != nil {
+		return err
+	}
+	// Once before anything is made, so that a refusal leaves no trace, and
+	// once under the lock, because another launch may have come between.
+	if _, err := l.prepare(ctx, t); err != nil {
+		return err
+	}
+	if err := l.folder.Create(); err != nil {
+		return err
+	}
+	unlock, err := l.lock(ctx, "launch")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	r, err := l.prepare(ctx, t)
+	if err != nil {
+		return err
+	}
+	return l.transact(ctx, o.keep, func(tx *transaction) error {
+		if !t.Persistent {
+			if err := l.lease(r.next); err != nil {
+				return err
+			}
+		}
+		if err := tx.save(r.next); err != nil {
+			return err
+		}
+		if err := l.makeObjects(ctx, tx, r.next.Plan); err != nil {
+			return err
+		}
+		return l.startNodes(ctx, tx, r, o)
+	})
+}
+
+// revision is a topology as it stands and as it is to be.
+type revision struct {
+	// running holds the nodes that run and are left alone.
+	running map[string]bool
+	next    *record
+}
+
+// prepare is revise for a launch: it also refuses what this host cannot run.
+func (l *lab) prepare(ctx context.Context, t *Topology) (*revision, error) {
+	r, hf, err := l.revise(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	return r, failures(l.checks(t, r, hf))
+}
+
+// newRecord returns the record of a topology that is to be launched. What an
+// earlier one gave to nodes and ends stays theirs.
+func newRecord(t *Topology, p *Plan, old *record) *record {
+	r := &record{
+		Version: recordVersion, Topology: t.name, Flags: t.Flags, Created: time.Now().UTC(),
+		IDs: make(map[string]string), MACs: make(map[string]string), Plan: p,
+	}
+	if old != nil {
+		r.Created = old.Created
+	}
+	for _, n := range p.Nodes {
+		r.IDs[n.Name] = uuid.NewString()
+		if old != nil && old.IDs[n.Name] != "" {
+			r.IDs[n.Name] = old.IDs[n.Name]
+		}
+	}
+	for e, id := range endIDs(t) {
+		if e.mac == "" {
+			r.MACs[id] = p.Node(e.node.name).Interfaces[e.index].MAC
+		}
+	}
+	return r
+}
+
+// compatible refuses a declaration that what is launched cannot become without
+// losing something.
+func compatible(old *record, r *revision) error {
+	if old == nil {
+		return nil
+	}
+	for i := range old.Plan.Nodes {
+		was := &old.Plan.Nodes[i]
+		is := r.next.Plan.Node(was.Name)
+		refuse := func(format string, args ...any) error {
+			return &NodeError{Node: was.Name, Err: fmt.Errorf(format, args...)}
+		}
+		switch {
+		case is == nil:
+			return refuse("it is launched, and not declared any more: destroy the topology first")
+		case is.Image != was.Image:
+			return refuse("its disk is a clone of image %s, and image %s is declared now: destroy the topology first", was.Image, is.Image)
+		case is.DiskSize != was.DiskSize:
+			return refuse("its disk has %s, and %s are declared now: destroy the topology first", was.DiskSize, is.DiskSize)
+		case r.running[was.Name] && !was.sameMachine(is):
+			return refuse("it runs, and is declared differently now: hyperstop it, then launch again")
+		}
+	}
+	return nil
+}
+
+// ensureImages builds the images that are missing and can be built.
+func (l *lab) ensureImages(ctx context.Context, t *Topology) error {
+	done := make(map[string]bool)
+	for _, n := range t.nodes {
+		if done[n.image] {
+			continue
+		}
+		done[n.image] = true
+		if err := l.ensureImage(ctx, n.image); err != nil {
+			return &NodeError{Node: n.name, Err: err}
+		}
+	}
+	return nil
+}
+
+// makeObjects makes everything but the nodes' processes: the links and, beside
+// them, the disks.
+func (l *lab) makeObjects(ctx context.Context, tx *transaction, p *Plan) error {
+	if err := l.register(tx); err != nil {
+		return err
+	}
+	return inParallel(ctx,
+		func(ctx context.Context) error { return l.makeLinks(ctx, tx, p) },
+		func(ctx context.Context) error { return l.makeDisks(ctx, tx, p) },
+	)
+}
+
+// register lists the topology among those of the host.
+func (l *lab) register(tx *transaction) error {
+	return tx.make(state.Object{Kind: state.Registration, Name: l.folder.ID()}, func() error {
+		return l.host.registry().Add(l.folder, l.name)
+	})
+}
+
+func (l *lab) makeLinks(ctx context.Context, tx *transaction, p *Plan) error {
+	if len(p.Links) > 0 {
+		o := state.Object{Kind: state.Links, Name: p.Namespace}
+		if err := tx.make(o, func() error { return l.host.createLinks(ctx, p) }); err != nil {
+			return err
+		}
+	}
+	for i := range p.Nodes {
+		n := &p.Nodes[i]
+		for j := range n.Interfaces {
+			x := &n.Interfaces[j]
+			if x.Peer != "" || x.Device == "" {
+				continue
+			}
+			o := state.Object{Kind: state.External, Name: x.Name, Device: x.Device, Host: x.External}
+			if err := tx.make(o, func() error { return l.host.createExternal(ctx, x) }); err != nil {
+				return &NodeError{Node: n.Name, Err: err}
+			}
+		}
+	}
+	return nil
+}
+
+// makeDisks clones the disks that are missing. One after the other: a clone is
+// a file of a few hundred KiB at most.
+func (l *lab) makeDisks(ctx context.Context, tx *transaction, p *Plan) error {
+	for i := range p.Nodes {
+		n := &p.Nodes[i]
+		o := state.Object{Kind: state.Disk, Name: n.Name}
+		if tx.stands(o) && fileExists(n.Disk) {
+			continue
+		}
+		l.stage(n.Name, StageDisk, "")
+		err := tx.make(o, func() error {
+			_, err := l.host.store().CreateDisk(ctx, l.owner(n.Name), n.Image, int64(n.DiskSize))
+			return err
+		})
+		if err != nil {
+			return &NodeError{Node: n.Name, Err: err}
+		}
+	}
+	return nil
+}
+
+// startNodes starts what does not run, all at once: the host's scheduler
+// divides it better than a number here would.
+func (l *lab) startNodes(ctx context.Context, tx *transaction, r *revision, o launchOptions) error {
+	var starts []func(context.Context) error
+	for i := range r.next.Plan.Nodes {
+		n := &r.next.Plan.Nodes[i]
+		if r.running[n.Name] {
+			l.stage(n.Name, StageRunning, "it runs already")
+			continue
+		}
+		starts = append(starts, func(ctx context.Context) error {
+			err := l.startNode(ctx, tx, n, r.next.IDs[n.Name], o.loginTimeout)
+			if err != nil {
+				err = &NodeError{Node: n.Name, Err: err}
+				l.report(Progress{Node: n.Name, Stage: StageFailed, Err: err})
+			}
+			return err
+		})
+	}
+	return inParallel(ctx, starts...)
+}
+
+// destroyAtEnd destroys a topology whose context has ended.
+func (l *lab) destroyAtEnd(ctx context.Context, t *Topology) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reaperDeadline)
+	defer cancel()
+	if err := t.Destroy(ctx); err != nil && !errors.Is(err, ErrNotLaunched) {
+		l.log.Error("destroying the topology at the end of its context", "topology", t.name, "error", err)
+	}
+}

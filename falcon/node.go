@@ -1,0 +1,304 @@
+package falcon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/falcon-vm/falcon-go/falcon/internal/console"
+	"github.com/falcon-vm/falcon-go/falcon/internal/state"
+	"github.com/falcon-vm/falcon-go/propolis"
+)
+
+// DefaultExecTimeout bounds a command in a guest that has no other bound.
+const DefaultExecTimeout = 10 * time.Minute
+
+// stopDeadline bounds the orderly end of a guest. The server itself turns the
+// machine off when the guest has not done so after its own grace period.
+const stopDeadline = time.Minute
+
+// ExecResult is what a command in a guest came to.
+type ExecResult struct {
+	// Output is what it wrote to stdout and stderr; empty when the output
+	// was streamed.
+	Output []byte `json:"output"`
+	// Status is its exit status, 128 and the signal's number when a signal
+	// ended it.
+	Status   int           `json:"status"`
+	Duration time.Duration `json:"duration"`
+}
+
+// ExecOption changes how a command is run.
+type ExecOption func(*console.Command)
+
+// WithTimeout bounds the command, DefaultExecTimeout without it. A command
+// that takes longer is interrupted.
+func WithTimeout(d time.Duration) ExecOption {
+	return func(c *console.Command) { c.Timeout = d }
+}
+
+// WithOutput streams the output to w as it comes, instead of collecting it.
+func WithOutput(w io.Writer) ExecOption {
+	return func(c *console.Command) { c.Output = w }
+}
+
+// Exec runs a shell command as root in the guest, through its console, and
+// waits for it. An exit status other than 0 is no error. Commands for one node
+// run one after the other, whoever sends them.
+func (n *Node) Exec(ctx context.Context, command string, opts ...ExecOption) (ExecResult, error) {
+	l, err := n.topology.open()
+	if err != nil {
+		return ExecResult{}, err
+	}
+	cmd := console.Command{Shell: command, Timeout: DefaultExecTimeout}
+	for _, opt := range opts {
+		opt(&cmd)
+	}
+	r, err := l.exec(ctx, n.name, cmd)
+	if err != nil {
+		return r, &NodeError{Node: n.name, Err: err}
+	}
+	return r, nil
+}
+
+func (l *lab) exec(ctx context.Context, node string, cmd console.Command) (ExecResult, error) {
+	np, client, err := l.connect(ctx, node)
+	if err != nil {
+		return ExecResult{}, err
+	}
+	defer client.Close()
+	if !np.Console.Known {
+		return ExecResult{}, fmt.Errorf("image %s has no login that falcon knows, so nothing can be run in it: use serial, or import the image with --login and --prompt", np.Image)
+	}
+	unlock, err := l.folder.LockFile(ctx, node+consoleExt, "exec", nil)
+	if err != nil {
+		return ExecResult{}, err
+	}
+	defer unlock()
+	recent := uint64(consoleRecall)
+	stream, err := client.Serial(ctx, propolis.SerialOptions{MostRecent: &recent})
+	if err != nil {
+		return ExecResult{}, fmt.Errorf("opening the console: %w", err)
+	}
+	c := console.New(stream, console.Options{Name: node})
+	defer c.Close()
+	profile, err := consoleProfile(np)
+	if err != nil {
+		return ExecResult{}, err
+	}
+	cmd.Login = &profile
+	r, err := c.Exec(ctx, cmd)
+	return ExecResult{Output: r.Output, Status: r.Status, Duration: r.Duration}, err
+}
+
+// consoleRecall is how much of the console's past an exec looks at, in bytes,
+// to find out whether somebody is logged in.
+const consoleRecall = 1024
+
+// connect returns a client of a node that runs.
+func (l *lab) connect(ctx context.Context, node string) (*NodePlan, *propolis.Client, error) {
+	r, err := l.load()
+	if err != nil {
+		return nil, nil, err
+	}
+	np := r.Plan.Node(node)
+	if np == nil {
+		return nil, nil, fmt.Errorf("it is declared and not launched: launch the topology again to add it")
+	}
+	o, err := l.server(node)
+	if err != nil {
+		return nil, nil, err
+	}
+	if s, err := l.instanceState(ctx, o); err != nil {
+		return nil, nil, fmt.Errorf("%w%s; start it with: hyperstart %s", err, l.lastWords(node), node)
+	} else if s.Terminal() {
+		return nil, nil, fmt.Errorf("it does not run (%s)%s; start it with: hyperstart %s", s, l.lastWords(node), node)
+	}
+	client, err := l.host.client(l.folder, node)
+	return np, client, err
+}
+
+// server returns the journal's entry for the server of a node.
+func (l *lab) server(node string) (state.Object, error) {
+	standing, err := l.folder.Standing()
+	if err != nil {
+		return state.Object{}, err
+	}
+	for _, o := range standing {
+		if o.Kind == state.Server && o.Name == node {
+			return o, nil
+		}
+	}
+	return state.Object{}, fmt.Errorf("it is stopped; start it with: hyperstart %s", node)
+}
+
+// Serial opens the guest's console, starting with at most recent bytes of what
+// it has said. The caller closes it.
+func (n *Node) Serial(ctx context.Context, recent uint64) (*propolis.SerialConn, error) {
+	l, err := n.topology.open()
+	if err != nil {
+		return nil, err
+	}
+	_, client, err := l.connect(ctx, n.name)
+	if err != nil {
+		return nil, &NodeError{Node: n.name, Err: err}
+	}
+	stream, err := client.Serial(ctx, propolis.SerialOptions{MostRecent: &recent})
+	if err != nil {
+		return nil, &NodeError{Node: n.name, Err: fmt.Errorf("opening the console: %w", err)}
+	}
+	return stream, nil
+}
+
+// LogFiles are the files with what was said about a node.
+type LogFiles struct {
+	// Server is the log of its server, JSON lines in bunyan's form.
+	Server string `json:"server"`
+	// Stderr is what server and hypervisor wrote to stderr.
+	Stderr string `json:"stderr"`
+}
+
+// Logs returns the paths of the node's log files.
+func (n *Node) Logs() (LogFiles, error) {
+	l, err := n.topology.open()
+	if err != nil {
+		return LogFiles{}, err
+	}
+	return LogFiles{Server: l.folder.File(n.name + outExt), Stderr: l.folder.File(n.name + errExt)}, nil
+}
+
+// Start starts a node that is stopped or failed, on its own disk, and makes
+// the links that are missing: also after a restart of the host. A node that
+// runs is left alone.
+func (n *Node) Start(ctx context.Context, opts ...LaunchOption) error {
+	o := launchOptions{loginTimeout: DefaultLoginTimeout}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	return n.do(ctx, "hyperstart", func(ctx context.Context, l *lab, r *record) error {
+		np := r.Plan.Node(n.name)
+		if np == nil {
+			return errors.New("it is declared and not launched: launch the topology again to add it")
+		}
+		return l.transact(ctx, o.keep, func(tx *transaction) error {
+			if s, err := l.server(n.name); err == nil && l.runs(ctx, s) {
+				l.stage(n.name, StageRunning, "it runs already")
+				return nil
+			}
+			if !fileExists(np.Disk) {
+				return fmt.Errorf("its disk %s is gone: destroy the topology and launch it again", np.Disk)
+			}
+			if err := l.makeLinks(ctx, tx, r.Plan); err != nil {
+				return err
+			}
+			return l.startNode(ctx, tx, np, r.IDs[n.name], o.loginTimeout)
+		})
+	})
+}
+
+// Stop ends the guest in order: as if its power button were pressed, and by
+// force when it has not ended after the server's grace period. Its disk and
+// links stay. A node that is stopped is left alone.
+func (n *Node) Stop(ctx context.Context) error {
+	return n.do(ctx, "hyperstop", func(ctx context.Context, l *lab, _ *record) error {
+		o, err := l.server(n.name)
+		if err != nil {
+			return nil // stopped already
+		}
+		if err := l.halt(ctx, o); err != nil {
+			l.log.Warn("the guest did not stop in order", "node", n.name, "error", err)
+		}
+		j, err := l.folder.Journal()
+		if err != nil {
+			return err
+		}
+		defer j.Close()
+		if err := l.endServer(ctx, o); err != nil {
+			return err
+		}
+		l.stage(n.name, StageStopped, "")
+		return j.Gone(o)
+	})
+}
+
+// halt asks the server of a node to stop the guest, and waits.
+func (l *lab) halt(ctx context.Context, o state.Object) error {
+	s, err := l.instanceState(ctx, o)
+	if err != nil || s.Terminal() {
+		return err
+	}
+	client, err := l.host.client(l.folder, o.Name)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(ctx, stopDeadline)
+	defer cancel()
+	if err := client.SetState(ctx, propolis.RequestStop); err != nil {
+		return err
+	}
+	return client.WaitState(ctx, propolis.StateDestroyed)
+}
+
+// Reboot resets the guest, after its file systems have been written out where
+// falcon can log in to it, and sets it up again.
+func (n *Node) Reboot(ctx context.Context) error {
+	return n.do(ctx, "reboot", func(ctx context.Context, l *lab, _ *record) error {
+		np, client, err := l.connect(ctx, n.name)
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		if np.Setup {
+			if _, err := l.exec(ctx, n.name, console.Command{Shell: "sync", Timeout: setupTimeout}); err != nil {
+				l.log.Warn("the guest's file systems could not be written out", "node", n.name, "error", err)
+			}
+		}
+		return l.reset(ctx, client, np)
+	})
+}
+
+// reset resets a machine and sets the guest up again.
+func (l *lab) reset(ctx context.Context, client *propolis.Client, np *NodePlan) error {
+	h, err := client.History(ctx, propolis.HistoryRequest{MostRecent: new(uint64)})
+	if err != nil {
+		return fmt.Errorf("reading the console: %w", err)
+	}
+	if err := client.SetState(ctx, propolis.RequestReboot); err != nil {
+		return fmt.Errorf("resetting the machine: %w", err)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		if err := l.watch(ctx, client, np.Name); err != nil {
+			cancel(err)
+		}
+	}()
+	if err := l.setUp(ctx, client, np, h.LastByteOffset, DefaultLoginTimeout); err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return err
+	}
+	l.stage(np.Name, StageReady, "")
+	return nil
+}
+
+// do runs a command on a node of a launched topology under the folder's lock.
+func (n *Node) do(ctx context.Context, purpose string, f func(context.Context, *lab, *record) error) error {
+	l, err := n.topology.open()
+	if err != nil {
+		return err
+	}
+	r, unlock, err := l.lockExisting(ctx, purpose+" "+n.name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := f(ctx, l, r); err != nil {
+		return &NodeError{Node: n.name, Err: err}
+	}
+	return nil
+}

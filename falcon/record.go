@@ -1,0 +1,60 @@
+package falcon
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/falcon-vm/falcon-go/falcon/internal/state"
+)
+
+// recordFile is the document of a launched topology in its state folder.
+const recordFile = "topology.json"
+
+// recordVersion is the version of that document. A newer one is refused.
+const recordVersion = 1
+
+// record is what falcon remembers of a launched topology.
+type record struct {
+	Version  int       `json:"version"`
+	Topology string    `json:"topology"`
+	Flags    []string  `json:"flags,omitempty"`
+	Created  time.Time `json:"created"`
+	// Lease names the program that the topology ends with; empty when it is
+	// persistent.
+	Lease string `json:"lease,omitempty"`
+	// IDs holds the instance UUIDs of the nodes, MACs the derived addresses
+	// by the identity of the end.
+	IDs  map[string]string `json:"ids"`
+	MACs map[string]string `json:"macs"`
+	Plan *Plan             `json:"plan"`
+}
+
+// ErrNotLaunched is wrapped by errors about a topology that is not launched.
+var ErrNotLaunched = errors.New("no topology is launched there")
+
+// loadRecord reads the record of a folder. The error wraps ErrNotLaunched when
+// there is none.
+func loadRecord(f *state.Folder) (*record, error) {
+	var r record
+	err := f.ReadJSON(recordFile, &r)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("state folder %s: %w", f.Path(), ErrNotLaunched)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &r, r.check()
+}
+
+// check refuses documents that are not of a topology, or of a later falcon.
+func (r *record) check() error {
+	switch {
+	case r.Version > recordVersion:
+		return fmt.Errorf("%s has version %d, this program knows %d: use the newer program", recordFile, r.Version, recordVersion)
+	case r.Version < 1 || r.Plan == nil || r.Topology == "":
+		return fmt.Errorf("%s is not a falcon topology", recordFile)
+	}
+	return nil
+}

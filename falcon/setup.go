@@ -1,0 +1,95 @@
+package falcon
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/falcon-vm/falcon-go/falcon/internal/console"
+	"github.com/falcon-vm/falcon-go/propolis"
+)
+
+// setupTimeout bounds the set-up commands in a guest, which load a module and
+// mount file systems at the most.
+const setupTimeout = time.Minute
+
+// setUp waits for the guest's shell, names the host and mounts its folders. The
+// console is read from an offset on, that of the machine's start.
+func (l *lab) setUp(ctx context.Context, client *propolis.Client, np *NodePlan, start uint64, loginTimeout time.Duration) error {
+	if !np.Setup {
+		return nil
+	}
+	l.stage(np.Name, StageBoot, np.Boot.Method)
+	stream, err := client.Serial(ctx, propolis.SerialOptions{FromStart: &start})
+	if err != nil {
+		return fmt.Errorf("opening the console: %w", err)
+	}
+	c := console.New(stream, console.Options{Name: np.Name})
+	defer c.Close()
+	profile, err := consoleProfile(np)
+	if err != nil {
+		return err
+	}
+	profile.Progress = func(s console.Stage) {
+		if s == console.StageLogin {
+			l.stage(np.Name, StageLogin, "")
+		} else {
+			l.stage(np.Name, StageBoot, string(s))
+		}
+	}
+	lctx, cancel := context.WithTimeout(ctx, loginTimeout)
+	defer cancel()
+	if err := c.Login(lctx, profile); err != nil {
+		return err
+	}
+	l.stage(np.Name, StageSetup, "")
+	result, err := c.Exec(ctx, console.Command{Shell: setupScript(np), Timeout: setupTimeout})
+	if err != nil {
+		return fmt.Errorf("setting the guest up: %w", err)
+	}
+	if result.Status != 0 {
+		return fmt.Errorf("setting the guest up: exit status %d: %s", result.Status, strings.TrimSpace(string(result.Output)))
+	}
+	return nil
+}
+
+// setupScript returns the commands that make a Linux guest the node that it
+// is. They change nothing that is right already.
+func setupScript(np *NodePlan) string {
+	var b strings.Builder
+	name := shellQuote(np.Name)
+	fmt.Fprintf(&b, "set -e\nhostname %s\necho %s > /etc/hostname\n", name, name)
+	fmt.Fprintf(&b, "grep -qw %s /etc/hosts 2>/dev/null || echo 127.0.1.1 %s >> /etc/hosts\n", name, name)
+	if len(np.Mounts) > 0 {
+		// Where they are built in there is no module to load.
+		b.WriteString("modprobe 9pnet_virtio 2>/dev/null || true\nmodprobe 9p 2>/dev/null || true\n")
+	}
+	for _, m := range np.Mounts {
+		target := shellQuote(m.Target)
+		fmt.Fprintf(&b, "mkdir -p %s\n", target)
+		fmt.Fprintf(&b, "grep -qF %s /proc/mounts || mount -t 9p -o trans=virtio,version=9p2000.L,msize=65536,ro %s %s\n",
+			shellQuote(" "+m.Target+" 9p "), shellQuote(m.Tag), target)
+	}
+	return b.String()
+}
+
+// shellQuote quotes a word for a POSIX shell.
+func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+// consoleProfile is how one logs in to a node.
+func consoleProfile(np *NodePlan) (console.Profile, error) {
+	p := console.Profile{Known: np.Console.Known, User: np.Console.User, Password: np.Console.Password}
+	if np.Console.Login != "" {
+		p.Login = regexp.MustCompile(regexp.QuoteMeta(np.Console.Login) + `\s*$`)
+	}
+	if np.Console.Prompt != "" {
+		prompt, err := regexp.Compile(np.Console.Prompt)
+		if err != nil {
+			return p, fmt.Errorf("the prompt of image %s: %w", np.Image, err)
+		}
+		p.Prompt = prompt
+	}
+	return p, nil
+}

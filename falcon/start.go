@@ -1,0 +1,224 @@
+package falcon
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/falcon-vm/falcon-go/falcon/internal/process"
+	"github.com/falcon-vm/falcon-go/falcon/internal/state"
+	"github.com/falcon-vm/falcon-go/propolis"
+)
+
+// Extensions of a node's files in the state folder.
+const (
+	uuidExt    = ".uuid"     // the instance's UUID
+	pidExt     = ".pid"      // the server's process
+	vmmPIDExt  = ".qemu.pid" // the hypervisor's process
+	socketExt  = ".sock"     // the server's API
+	portExt    = ".port"     // the server's API where it is a TCP port
+	outExt     = ".out"      // the server's log
+	errExt     = ".err"      // what server and hypervisor said on stderr
+	consoleExt = ".console"  // lock of the console
+)
+
+// serverDeadline bounds each request to a node's server: on a busy host QEMU
+// has been seen to need seconds to start.
+const serverDeadline = time.Minute
+
+// startNode starts a node and waits until it is ready.
+func (l *lab) startNode(ctx context.Context, tx *transaction, np *NodePlan, id string, loginTimeout time.Duration) error {
+	l.stage(np.Name, StageStart, "")
+	if err := l.folder.WriteFile(np.Name+uuidExt, []byte(id+"\n")); err != nil {
+		return err
+	}
+	o := state.Object{Kind: state.Server, Name: np.Name}
+	var server *process.Process
+	err := tx.make(o, func() (err error) {
+		if err := l.endStanding(ctx, tx.journal, np.Name); err != nil {
+			return err
+		}
+		server, err = l.host.serve(ctx, l, np, func(p process.Identity) error {
+			o.Process = &p
+			return tx.journal.Make(o)
+		})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := l.folder.WriteFile(np.Name+pidExt, fmt.Appendf(nil, "%d\n", server.PID)); err != nil {
+		return err
+	}
+	return l.bringUp(ctx, server, np, id, loginTimeout)
+}
+
+// endStanding ends the server that an earlier start of the node has left.
+func (l *lab) endStanding(ctx context.Context, j *state.Journal, node string) error {
+	for _, o := range j.Standing() {
+		if o.Kind == state.Server && o.Name == node {
+			return l.endServer(ctx, o)
+		}
+	}
+	return nil
+}
+
+// bringUp has a fresh server create and run the instance and sets the guest
+// up. It fails at once when the server or the instance dies.
+func (l *lab) bringUp(ctx context.Context, server *process.Process, np *NodePlan, id string, loginTimeout time.Duration) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-server.Done():
+			cancel(fmt.Errorf("its propolis-server ended (%w)%s", errors.Join(server.Err()), l.lastWords(np.Name)))
+		case <-ctx.Done():
+		}
+	}()
+	client, err := l.host.client(l.folder, np.Name)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	err = l.runInstance(ctx, client, np, id)
+	if err == nil {
+		go func() {
+			if err := l.watch(ctx, client, np.Name); err != nil {
+				cancel(err)
+			}
+		}()
+		err = l.setUp(ctx, client, np, 0, loginTimeout)
+	}
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err == nil {
+		l.stage(np.Name, StageReady, "")
+	}
+	return err
+}
+
+func (l *lab) runInstance(ctx context.Context, client *propolis.Client, np *NodePlan, id string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, serverDeadline, fmt.Errorf("its server did not start the machine within %v", serverDeadline))
+	defer cancel()
+	err := client.Ensure(ctx, propolis.InstanceEnsureRequest{
+		Properties: propolis.InstanceProperties{
+			ID: id, Name: np.Name, Description: "a falcon vm",
+			Metadata: propolis.InstanceMetadata{
+				SiloID: propolis.NilUUID, ProjectID: propolis.NilUUID, SledID: propolis.NilUUID,
+				SledSerial: "falcon", SledModel: "falcon",
+			},
+		},
+		Spec: np.Spec,
+	})
+	if err != nil {
+		return fmt.Errorf("creating the machine: %w%s", err, l.lastWords(np.Name))
+	}
+	if err := client.SetState(ctx, propolis.RequestRun); err != nil {
+		return fmt.Errorf("starting the machine: %w", err)
+	}
+	if err := client.WaitState(ctx, propolis.StateRunning); err != nil {
+		return fmt.Errorf("starting the machine: %w%s", err, l.lastWords(np.Name))
+	}
+	return nil
+}
+
+// watch returns an error when the instance ends, nil when ctx does.
+func (l *lab) watch(ctx context.Context, client *propolis.Client, node string) error {
+	var gen uint64
+	for {
+		s, err := client.Monitor(ctx, gen)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return fmt.Errorf("watching the machine: %w", err)
+		case s.State.Terminal():
+			return fmt.Errorf("the machine ended while it was being set up (%s)%s", s.State, l.lastWords(node))
+		}
+		gen = s.Gen + 1
+	}
+}
+
+// runs reports whether the instance of a recorded server is alive and has not
+// ended.
+func (l *lab) runs(ctx context.Context, o state.Object) bool {
+	s, _ := l.instanceState(ctx, o)
+	return s != "" && !s.Terminal()
+}
+
+// instanceState asks the server of a node; the error says why there is no
+// answer.
+func (l *lab) instanceState(ctx context.Context, o state.Object) (propolis.InstanceState, error) {
+	if o.Process == nil || !o.Process.Alive() {
+		return "", errServerGone
+	}
+	client, err := l.host.client(l.folder, o.Name)
+	if err != nil {
+		return "", err
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(ctx, statusDeadline)
+	defer cancel()
+	instance, err := client.Instance(ctx)
+	if err != nil {
+		return "", err
+	}
+	return instance.State, nil
+}
+
+// errServerGone says that the process that ran a node is not there.
+var errServerGone = errors.New("its propolis-server has gone: killed, or the host was restarted")
+
+// statusDeadline bounds a question for the state of one instance.
+const statusDeadline = 5 * time.Second
+
+// lastWords returns the end of what a node's server and hypervisor said on
+// stderr, ready to be appended to an error.
+func (l *lab) lastWords(node string) string {
+	words, err := tail(l.folder.File(node+errExt), 2048)
+	if words = strings.TrimSpace(words); err != nil || words == "" {
+		return ""
+	}
+	lines := strings.Split(words, "\n")
+	if len(lines) > 5 {
+		lines = lines[len(lines)-5:]
+	}
+	return "; its last words: " + strings.Join(lines, "\n  ")
+}
+
+// tail returns at most n bytes from the end of a file.
+func tail(path string, n int64) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	from := max(info.Size()-n, 0)
+	data, err := io.ReadAll(io.NewSectionReader(f, from, n))
+	if from > 0 {
+		_, data, _ = bytes.Cut(data, []byte("\n"))
+	}
+	return string(data), err
+}
+
+// vmmPID returns the process number of a node's hypervisor, 0 when there is
+// none.
+func (l *lab) vmmPID(node string) int {
+	data, err := os.ReadFile(l.folder.File(node + vmmPIDExt))
+	if err != nil {
+		return 0
+	}
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(data)))
+	return pid
+}

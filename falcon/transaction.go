@@ -1,0 +1,145 @@
+package falcon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-multierror"
+
+	"github.com/falcon-vm/falcon-go/falcon/internal/state"
+)
+
+// undoDeadline bounds the undoing of a command that failed.
+const undoDeadline = time.Minute
+
+// transaction is the making of objects under the journal. What it has made can
+// be taken back.
+type transaction struct {
+	l       *lab
+	journal *state.Journal
+	before  *record // nil when there was none
+
+	mu   sync.Mutex
+	made []state.Object
+}
+
+// transact runs do and, when that fails and keep is not set, removes what it
+// has made. The caller holds the folder's lock.
+func (l *lab) transact(ctx context.Context, keep bool, do func(*transaction) error) error {
+	before, err := l.loadOrNew()
+	if err != nil {
+		return err
+	}
+	j, err := l.folder.Journal()
+	if err != nil {
+		return err
+	}
+	tx := &transaction{l: l, journal: j, before: before}
+	err = do(tx)
+	if cause := context.Cause(ctx); cause != nil && err != nil {
+		err = cause // not the many ways in which that shows
+	}
+	if err == nil || keep {
+		return errors.Join(err, j.Close())
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoDeadline)
+	defer cancel()
+	if uerr := tx.undo(ctx); uerr != nil {
+		return fmt.Errorf("%w\nand removing what was made of it: %w", err, uerr)
+	}
+	return err
+}
+
+// make records an object and has it made. An object that stands stays where it
+// is in the journal, and is not removed when the transaction fails.
+func (tx *transaction) make(o state.Object, do func() error) error {
+	if !tx.stands(o) {
+		tx.mu.Lock()
+		tx.made = append(tx.made, o)
+		tx.mu.Unlock()
+		if err := tx.journal.Make(o); err != nil {
+			return err
+		}
+	}
+	return do()
+}
+
+// stands reports whether the journal lists an object.
+func (tx *transaction) stands(o state.Object) bool {
+	return slices.ContainsFunc(tx.journal.Standing(), func(s state.Object) bool {
+		return s.Kind == o.Kind && s.Name == o.Name
+	})
+}
+
+// save replaces the topology's record.
+func (tx *transaction) save(r *record) error { return tx.l.folder.WriteJSON(recordFile, r) }
+
+// undo removes what the transaction has made and brings the old record back.
+func (tx *transaction) undo(ctx context.Context) error {
+	tx.mu.Lock()
+	made := slices.Clone(tx.made)
+	tx.mu.Unlock()
+	standing := tx.journal.Standing()
+	var mine []state.Object
+	for _, o := range standing { // as the journal has them: with their processes
+		if slices.ContainsFunc(made, func(m state.Object) bool { return m.Kind == o.Kind && m.Name == o.Name }) {
+			mine = append(mine, o)
+		}
+	}
+	err := tx.l.remove(ctx, tx.journal, mine)
+	if tx.before == nil && err == nil {
+		return errors.Join(tx.journal.Close(), tx.l.dissolve(mine))
+	}
+	if tx.before != nil {
+		err = errors.Join(err, tx.save(tx.before))
+	}
+	return errors.Join(err, tx.journal.Close())
+}
+
+// inParallel runs functions at once and waits for all. The first that fails
+// cancels the others; the error lists what failed of itself.
+func inParallel(ctx context.Context, fs ...func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var errs *multierror.Error
+	for _, f := range fs {
+		wg.Go(func() {
+			err := f(ctx)
+			if err == nil {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if ctx.Err() == nil || errs == nil || !errors.Is(err, context.Canceled) {
+				errs = multierror.Append(errs, err)
+			}
+			cancel()
+		})
+	}
+	wg.Wait()
+	return joined(errs)
+}
+
+// joined returns collected errors in the way of listErrors, nil for none.
+func joined(errs *multierror.Error) error {
+	if errs == nil {
+		return nil
+	}
+	if len(errs.Errors) == 1 {
+		return errs.Errors[0]
+	}
+	errs.ErrorFormat = listErrors
+	return errs
+}
+
+func fileExists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
