@@ -13,7 +13,7 @@ const (
 	maxMessage = 16 << 10
 	// maxLag is how many bytes a client may fall behind, from where it
 	// began, before it is dropped.
-	maxLag = historySize
+	maxLag = ringSize
 	// stopWait is how long clients have to take the rest of the output once
 	// the machine has stopped.
 	stopWait = 5 * time.Second
@@ -47,6 +47,7 @@ type consoleClient struct {
 
 func newConsole() *console {
 	return &console{
+		hist:    newHistory(),
 		more:    make(chan struct{}),
 		clients: make(map[*consoleClient]struct{}),
 		input:   make(chan []byte),
@@ -142,13 +143,16 @@ func (c *console) dropAll() {
 
 // attach adds a client that reads from o on. drop is called, at most once,
 // when it has fallen too far behind.
-func (c *console) attach(o offset, drop context.CancelCauseFunc) *consoleClient {
+func (c *console) attach(o offset, drop context.CancelCauseFunc) (*consoleClient, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	at := c.hist.resolve(o)
+	if _, err := c.hist.visible(at); err != nil {
+		return nil, err
+	}
 	cl := &consoleClient{cursor: at, lag: c.hist.total - at + maxLag, drop: drop}
 	c.clients[cl] = struct{}{}
-	return cl
+	return cl, nil
 }
 
 func (c *console) detach(cl *consoleClient) {
@@ -201,7 +205,11 @@ func (c *console) read(o offset, limit uint64) ([]byte, uint64, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	at := c.hist.resolve(o)
-	p := make([]byte, min(limit, c.hist.total-at, 2*historySize))
+	visible, err := c.hist.visible(at)
+	if err != nil {
+		return nil, at, err
+	}
+	p := make([]byte, min(limit, visible))
 	n, err := c.hist.read(p, at)
 	return p[:n], at, err
 }

@@ -132,6 +132,7 @@ func (m *fakeMachine) types(t *testing.T, p string) {
 type harness struct {
 	*propolis.Client
 	t       *testing.T
+	server  *server
 	addr    string
 	machine *fakeMachine // that of the next instance
 	log     *lockedBuffer
@@ -171,6 +172,7 @@ func newHarness(t *testing.T, change ...func(*server)) *harness {
 	for _, f := range change {
 		f(s)
 	}
+	h.server = s
 	h.addr = "unix:" + filepath.Join(shortTempDir(t), "s")
 	l, err := listen(t.Context(), h.addr)
 	if err != nil {

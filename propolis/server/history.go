@@ -2,97 +2,99 @@ package server
 
 import "fmt"
 
-// historySize is how many bytes the console keeps of each end of its output,
-// the first and the most recent: 1 MiB each, as Propolis does.
-const historySize = 1 << 20
+const (
+	// historySize is how many bytes of the first and of the most recent
+	// output can be asked for: 1 MiB each, as with Propolis.
+	historySize = 1 << 20
+	// ringSize is how many bytes of the most recent output are held, so that
+	// a client that follows may be so far behind.
+	ringSize = 8 << 20
+)
 
 // history keeps the first and the most recent bytes of a console's output.
-// Once more than both was written, what lies between is lost: the hole. The
-// zero value keeps historySize bytes of each.
+// Once more than both was written, what lies between is lost: the hole.
 type history struct {
-	size   int
-	first  []byte
-	recent []byte // a ring of the last size bytes after first
-	total  uint64 // bytes ever written
+	size, ring int
+	first      []byte // the first size bytes
+	recent     []byte // a ring of the last ring bytes after first
+	total      uint64 // bytes ever written
 }
+
+func newHistory() history { return history{size: historySize, ring: ringSize} }
 
 // holeError says that an offset lies in the hole.
 type holeError struct {
-	offset, first, recent, total uint64
+	offset        uint64
+	first, recent int
+	total         uint64
 }
 
 func (e *holeError) Error() string {
-	return fmt.Sprintf("Requested byte offset %d is no longer cached: only the first %d and the most recent %d of %d bytes are",
+	return fmt.Sprintf("Requested byte offset %d is no longer cached: only have the first %d and the most recent %d of %d bytes",
 		e.offset, e.first, e.recent, e.total)
-}
-
-func (h *history) limit() int {
-	if h.size == 0 {
-		return historySize
-	}
-	return h.size
 }
 
 // add appends p.
 func (h *history) add(p []byte) {
-	n := min(len(p), h.limit()-len(h.first))
+	n := min(len(p), h.size-len(h.first))
 	h.first = append(h.first, p[:n]...)
 	h.total += uint64(n)
 	p = p[n:]
-	if len(p) == 0 {
-		return
-	}
-	if h.recent == nil {
-		h.recent = make([]byte, h.limit())
-	}
-	if skip := len(p) - len(h.recent); skip > 0 {
+	if skip := len(p) - h.ring; skip > 0 {
+		// Those fall out again at once; the ring is full in any case.
+		h.recent = append(h.recent, make([]byte, h.ring-len(h.recent))...)
 		h.total += uint64(skip)
 		p = p[skip:]
 	}
-	for len(p) > 0 {
-		n := copy(h.recent[h.slot(h.total):], p)
+	n = min(len(p), h.ring-len(h.recent))
+	h.recent = append(h.recent, p[:n]...)
+	h.total += uint64(n)
+	for p = p[n:]; len(p) > 0; p = p[n:] {
+		n = copy(h.recent[h.slot(h.total):], p)
 		h.total += uint64(n)
-		p = p[n:]
 	}
 }
 
 // slot is where the ring holds the byte at offset.
 func (h *history) slot(offset uint64) int {
-	return int((offset - uint64(len(h.first))) % uint64(len(h.recent)))
+	return int((offset - uint64(len(h.first))) % uint64(h.ring))
 }
 
-// oldestRecent is the offset after the hole, if there is one.
-func (h *history) oldestRecent() uint64 {
-	first, size := uint64(len(h.first)), uint64(h.limit())
-	if h.total <= first+size {
-		return first
+// after returns the offset of the oldest byte after the hole when the most
+// recent n are held; without a hole it is the end of first.
+func (h *history) after(n int) uint64 {
+	return max(uint64(len(h.first)), h.total-min(uint64(n), h.total))
+}
+
+// inFirst reports whether offset is among the first bytes.
+func (h *history) inFirst(offset uint64) bool { return offset < uint64(len(h.first)) }
+
+// visible returns how many bytes from offset on may be asked for without
+// meeting the hole, or a holeError for an offset in it.
+func (h *history) visible(offset uint64) (uint64, error) {
+	after := h.after(h.size)
+	switch {
+	case h.inFirst(offset) && after > uint64(len(h.first)):
+		return uint64(len(h.first)) - offset, nil
+	case !h.inFirst(offset) && offset < after:
+		return 0, &holeError{offset, len(h.first), h.size, h.total}
 	}
-	return h.total - size
+	return h.total - offset, nil
 }
 
-// read copies what was written from offset on to p, as far as it is held
-// without a gap. An offset beyond the end reads nothing.
+// read copies to p what was written from offset on, as far as it is held
+// without a gap. At the end there is nothing to read.
 func (h *history) read(p []byte, offset uint64) (int, error) {
-	if offset >= h.total {
-		return 0, nil
-	}
 	n := 0
-	if offset < uint64(len(h.first)) {
+	if h.inFirst(offset) {
 		n = copy(p, h.first[offset:])
 		offset += uint64(n)
+	} else if offset < h.after(h.ring) {
+		return 0, &holeError{offset, len(h.first), h.ring, h.total}
 	}
-	oldest := h.oldestRecent()
-	if offset < oldest {
-		if n > 0 {
-			return n, nil
-		}
-		first := uint64(len(h.first))
-		return 0, &holeError{offset, first, h.total - oldest, h.total}
-	}
-	for n < len(p) && offset < h.total {
+	for n < len(p) && offset < h.total && offset >= h.after(h.ring) {
 		from := h.slot(offset)
-		to := min(len(h.recent), from+int(h.total-offset))
-		k := copy(p[n:], h.recent[from:to])
+		k := copy(p[n:], h.recent[from:min(len(h.recent), from+int(h.total-offset))])
 		n += k
 		offset += uint64(k)
 	}

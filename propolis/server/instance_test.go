@@ -174,7 +174,6 @@ func TestDeathDuringACommandIsTheCause(t *testing.T) {
 	h.created()
 	h.machine.runErr = errors.New("the connection is closed")
 	h.machine.events <- qemu.Event{Kind: qemu.Reset}
-	h.machine.hold = nil
 	go h.machine.die(errors.New("out of breath"))
 	h.called("close")
 	h.wait(propolis.StateFailed)

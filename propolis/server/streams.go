@@ -79,9 +79,13 @@ func (s *server) serial(w http.ResponseWriter, r *request) error {
 // streamConsole serves one client until it leaves, is dropped or the console
 // ends. It ends ctx by cancel.
 func streamConsole(ctx context.Context, cancel context.CancelCauseFunc, ws *websocket.Conn, c *console, o offset) error {
-	ws.SetReadLimit(maxKeystrokes)
-	cl := c.attach(o, cancel)
+	cl, err := c.attach(o, cancel)
+	if err != nil {
+		_ = ws.Close(websocket.StatusPolicyViolation, "the bytes at this offset are no longer held")
+		return err
+	}
 	defer c.detach(cl)
+	ws.SetReadLimit(maxKeystrokes)
 	keys := make(chan error, 1)
 	go func() {
 		err := receiveKeys(ctx, ws, c)
@@ -90,13 +94,8 @@ func streamConsole(ctx context.Context, cancel context.CancelCauseFunc, ws *webs
 		}
 		keys <- err
 	}()
-	err := sendOutput(ctx, ws, c, cl)
-	var hole *holeError
-	switch {
-	case err == io.EOF:
+	if err = sendOutput(ctx, ws, c, cl); err == io.EOF {
 		err = ws.Close(websocket.StatusGoingAway, "VM stopped")
-	case errors.As(err, &hole):
-		_ = ws.Close(websocket.StatusPolicyViolation, "the bytes at this offset are no longer held")
 	}
 	cancel(err)
 	<-keys
