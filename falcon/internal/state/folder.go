@@ -97,14 +97,10 @@ func (f *Folder) LockFile(ctx context.Context, name, purpose string, waiting fun
 			}
 			continue
 		}
-		note := fmt.Sprintf("%s (pid %d)", purpose, os.Getpid())
-		if err := file.Truncate(0); err == nil {
-			_, err = file.WriteAt([]byte(note), 0)
-		}
-		if err != nil {
-			file.Close()
-			return nil, fmt.Errorf("locking the state folder: %w", err)
-		}
+		// The note is for those who wait; a full disk is no reason to be
+		// without the lock, under which a destroy makes room.
+		_ = file.Truncate(0)
+		_, _ = fmt.Fprintf(io.NewOffsetWriter(file, 0), "%s (pid %d)", purpose, os.Getpid())
 		return func() { file.Close() }, nil
 	}
 }
