@@ -73,7 +73,7 @@ func goldens() []golden {
 			"order0": propolis.BootSettings{Order: []propolis.BootOrderEntry{{ID: "blank"}, {ID: "main"}}},
 		})}},
 		{name: "boot-iso", cfg: Config{Firmware: FirmwareBIOS, Spec: spec(merge(diskOn("d.qcow2"), isoOn("/img/install.iso"), propolis.Components{
-			"boot":           propolis.BootSettings{},
+			"last":           propolis.BootSettings{},
 			"boot_iso_first": propolis.BootSettings{Order: []propolis.BootOrderEntry{{ID: "boot_iso"}, {ID: "disk"}}},
 		}))}},
 		{name: "nics", cfg: Config{Firmware: FirmwareBIOS, Spec: spec(merge(

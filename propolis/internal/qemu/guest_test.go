@@ -72,42 +72,54 @@ func biosDisk(t *testing.T) string {
 	return path
 }
 
-// The sectors of the test ISO (ECMA-119; El Torito 1.0).
+// The sectors of a test ISO (ECMA-119; El Torito 1.0).
 const (
 	isoPrimary = 16 + iota
 	isoBootRecord
 	isoEnd
 	isoCatalog
-	isoBIOSImage
-	isoSectors
+	isoImage
 )
 
-// biosISO writes an ISO image that boots the test guest by El Torito, without
-// emulation. It has no files.
-func biosISO(t *testing.T) string {
+// Platforms of an El Torito boot image.
+const (
+	isoForBIOS = 0x00
+	isoForUEFI = 0xef
+)
+
+// writeISO writes an ISO image without files that boots an image by El
+// Torito, without emulation.
+func writeISO(t *testing.T, platform byte, boot []byte) string {
 	t.Helper()
-	image := make([]byte, isoSectors*cdBlockSize)
-	sector := func(n int) []byte { return image[n*cdBlockSize : (n+1)*cdBlockSize] }
+	sectors := isoImage + (len(boot)+cdBlockSize-1)/cdBlockSize
+	image := make([]byte, sectors*cdBlockSize)
+	sector := func(n int) []byte { return image[n*cdBlockSize:] }
 	copy(sector(isoPrimary), "\x01CD001\x01")
-	binary.LittleEndian.PutUint32(sector(isoPrimary)[80:], isoSectors)
-	binary.BigEndian.PutUint32(sector(isoPrimary)[84:], isoSectors)
+	binary.LittleEndian.PutUint32(sector(isoPrimary)[80:], uint32(sectors))
+	binary.BigEndian.PutUint32(sector(isoPrimary)[84:], uint32(sectors))
 	copy(sector(isoBootRecord), "\x00CD001\x01EL TORITO SPECIFICATION")
 	binary.LittleEndian.PutUint32(sector(isoBootRecord)[0x47:], isoCatalog)
 	copy(sector(isoEnd), "\xffCD001\x01")
 	catalog := sector(isoCatalog)
-	catalog[0] = 1 // validation entry, for x86
+	catalog[0], catalog[1] = 1, platform // validation entry
 	catalog[30], catalog[31] = 0x55, 0xaa
 	binary.LittleEndian.PutUint16(catalog[28:], checksum(catalog[:32]))
 	entry := catalog[32:]
-	entry[0] = 0x88                             // bootable, no emulation
-	binary.LittleEndian.PutUint16(entry[6:], 4) // sectors of 512 bytes
-	binary.LittleEndian.PutUint32(entry[8:], isoBIOSImage)
-	copy(sector(isoBIOSImage), bootSector())
+	entry[0] = 0x88                                                 // bootable, no emulation
+	binary.LittleEndian.PutUint16(entry[6:], uint16(len(boot)/512)) // sectors of 512 bytes
+	binary.LittleEndian.PutUint32(entry[8:], isoImage)
+	copy(sector(isoImage), boot)
 	path := filepath.Join(t.TempDir(), "boot.iso")
 	if err := os.WriteFile(path, image, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// biosISO writes an ISO image that boots bootSector.
+func biosISO(t *testing.T) string {
+	t.Helper()
+	return writeISO(t, isoForBIOS, bootSector())
 }
 
 // checksum is what makes the 16-bit words of data add up to zero.

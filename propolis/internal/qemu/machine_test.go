@@ -41,7 +41,7 @@ func diskOn(path string) propolis.Components {
 	return propolis.Components{
 		"disk":    propolis.VirtioDisk{BackendID: "backing", PCIPath: propolis.PCIPath{Device: 4}},
 		"backing": propolis.FileStorageBackend{Path: path, BlockSize: 512},
-		"boot":    propolis.BootSettings{Order: []propolis.BootOrderEntry{{ID: "disk"}}},
+		"last":    propolis.BootSettings{Order: []propolis.BootOrderEntry{{ID: "disk"}}},
 	}
 }
 
@@ -251,9 +251,53 @@ func TestPowerDownPressesTheACPIButton(t *testing.T) {
 }
 
 func TestBootISOBootsUnderBIOS(t *testing.T) {
-	g := startGuest(t, testConfig(t, isoOn(biosISO(t))))
+	g := startGuest(t, testConfig(t, merge(diskOn(emptyDisk(t)), isoOn(biosISO(t)))))
 	g.run()
 	g.expect(hello)
+}
+
+// emptyDisk writes a disk that nothing can boot.
+func emptyDisk(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "empty.raw")
+	if err := os.WriteFile(path, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// needUEFI returns an instance that boots by UEFI.
+func needUEFI(t *testing.T, components propolis.Components) Config {
+	t.Helper()
+	if _, err := FindUEFI(); err != nil {
+		t.Skip(err)
+	}
+	cfg := testConfig(t, components)
+	cfg.Firmware = FirmwareUEFI
+	cfg.Spec.Board.MemoryMiB = 128
+	return cfg
+}
+
+func TestUEFIBootsDisksAndISOs(t *testing.T) {
+	iso := func(t *testing.T) propolis.Components { return isoOn(uefiISO(t)) }
+	tests := map[string]func(*testing.T) propolis.Components{
+		"virtio disk": func(t *testing.T) propolis.Components { return diskOn(uefiDisk(t)) },
+		"NVMe disk": func(t *testing.T) propolis.Components {
+			return merge(diskOn(uefiDisk(t)), propolis.Components{"disk": propolis.NVMeDisk{BackendID: "backing", PCIPath: at(4)}})
+		},
+		"ISO":               iso,
+		"ISO before a disk": func(t *testing.T) propolis.Components { return merge(diskOn(emptyDisk(t)), iso(t)) },
+		"ISO as a virtio disk": func(t *testing.T) propolis.Components {
+			return merge(iso(t), propolis.Components{"boot_iso_first": propolis.BootSettings{}})
+		},
+	}
+	for name, components := range tests {
+		t.Run(name, func(t *testing.T) {
+			g := startGuest(t, needUEFI(t, components(t)))
+			g.run()
+			g.expect(hello)
+		})
+	}
 }
 
 // isoOn returns a boot ISO as falcon declares it.
@@ -276,12 +320,7 @@ func merge(sets ...propolis.Components) propolis.Components {
 }
 
 func TestUEFISpeaksOnCOM1AndKeepsItsVariables(t *testing.T) {
-	if _, err := FindUEFI(); err != nil {
-		t.Skip(err)
-	}
-	cfg := testConfig(t, nil)
-	cfg.Firmware = FirmwareUEFI
-	cfg.Spec.Board.MemoryMiB = 128
+	cfg := needUEFI(t, nil)
 	g := startGuest(t, cfg)
 	g.run()
 	g.expect("UEFI")
