@@ -124,7 +124,7 @@ type tap struct {
 func plug(t *testing.T, k *Kernel, device string) tap {
 	t.Helper()
 	var f *os.File
-	operational(t, k.Path(), device, func() (err error) {
+	operational(t, k.Path(), []string{device}, func() (err error) {
 		f, err = openTap(device, tapFlags)
 		return err
 	})
@@ -133,8 +133,8 @@ func plug(t *testing.T, k *Kernel, device string) tap {
 }
 
 // operational runs open in the namespace at path, and waits until the kernel
-// has noticed that the device now has a carrier: it drops frames until then.
-func operational(t *testing.T, path, device string, open func() error) {
+// has noticed that the devices have a carrier: it drops frames until then.
+func operational(t *testing.T, path string, devices []string, open func() error) {
 	t.Helper()
 	ns, err := netns.GetFromPath(path)
 	if err != nil {
@@ -148,23 +148,17 @@ func operational(t *testing.T, path, device string, open func() error) {
 		t.Fatal(err)
 	}
 	if err := within(path, open); err != nil {
-		t.Fatalf("open %s: %v", device, err)
+		t.Fatalf("open %v: %v", devices, err)
 	}
-	awaitOperational(t, updates, device)
-}
-
-func awaitOperational(t *testing.T, updates <-chan netlink.LinkUpdate, device string) {
-	t.Helper()
 	timeout := time.After(5 * time.Second)
-	for {
+	for len(devices) > 0 {
 		select {
 		case u := <-updates:
-			a := u.Attrs()
-			if a.Name == device && a.OperState == netlink.OperUp {
-				return
+			if a := u.Attrs(); a.OperState == netlink.OperUp {
+				devices = slices.DeleteFunc(devices, func(name string) bool { return name == a.Name })
 			}
 		case <-timeout:
-			t.Fatalf("%s: not operational 5 s after it was opened", device)
+			t.Fatalf("%v: not operational 5 s after it was opened", devices)
 		}
 	}
 }
@@ -214,11 +208,12 @@ type packetPort struct {
 
 const networkALL = unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8
 
-// listen opens a packet socket on a device, in the namespace at path.
+// listen opens a packet socket on one side of a veth pair, which is in the
+// namespace at path with both.
 func listen(t *testing.T, path, device string) packetPort {
 	t.Helper()
 	var fd int
-	operational(t, path, device, func() (err error) {
+	operational(t, path, pair(t, path, device), func() (err error) {
 		i, err := net.InterfaceByName(device)
 		if err != nil {
 			return err
@@ -236,6 +231,24 @@ func listen(t *testing.T, path, device string) packetPort {
 	})
 	t.Cleanup(func() { _ = unix.Close(fd) })
 	return packetPort{t, fd}
+}
+
+func pair(t *testing.T, path, device string) []string {
+	t.Helper()
+	var names []string
+	err := within(path, func() error {
+		all, err := listDevices()
+		for name, d := range all {
+			if name == device || d.Index == all[device].parent {
+				names = append(names, name)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
 }
 
 func (p packetPort) send(frame []byte) {
