@@ -1,0 +1,42 @@
+package server
+
+import (
+	"context"
+	"errors"
+
+	"github.com/falcon-vm/falcon-go/propolis/internal/qemu"
+)
+
+// Host is what this host offers to instances.
+type Host struct {
+	// QEMU is the path of the QEMU binary and QEMUVersion its version, such
+	// as "7.2.22"; both are empty if there is none.
+	QEMU, QEMUVersion string
+	// Accel is what runs guests, "kvm" or "tcg", and AccelReason is why. The
+	// environment's FALCON_ACCEL has been heeded.
+	Accel, AccelReason string
+	// UEFI is the path of the host's OVMF, empty if there is none.
+	UEFI string
+	// Vsock tells whether instances can have a virtio_socket, and NoVsock
+	// why not.
+	Vsock   bool
+	NoVsock error
+}
+
+// HostInfo looks at what this host offers. The error joins what an ordinary
+// instance misses, each with what to do about it; what was found is in Host
+// all the same. Vsock, which few instances have, is not an error.
+func HostInfo(ctx context.Context) (Host, error) {
+	var host Host
+	var missing [4]error
+	host.QEMU, missing[0] = qemu.Find("")
+	if host.QEMU != "" {
+		host.QEMUVersion, missing[1] = qemu.Version(ctx, host.QEMU)
+	}
+	host.Accel, host.AccelReason, missing[2] = qemu.Acceleration("")
+	firmware, err := qemu.FindUEFI()
+	host.UEFI, missing[3] = firmware.Code, err
+	host.NoVsock = qemu.Vsock()
+	host.Vsock = host.NoVsock == nil
+	return host, errors.Join(missing[:]...)
+}
