@@ -116,6 +116,10 @@ func WaitGate() error {
 		return ErrNoGate
 	}
 	defer gate.Close()
+	// Without a starter the descriptor may be one of the Go runtime's files.
+	if info, err := gate.Stat(); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
+		return ErrNoGate
+	}
 	if n, _ := gate.Read(make([]byte, 1)); n != 1 {
 		return ErrNoGate
 	}

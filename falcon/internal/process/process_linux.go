@@ -67,10 +67,13 @@ func (id Identity) open() (*handle, error) {
 		return nil, os.ErrProcessDone
 	}
 	fd, err := unix.PidfdOpen(id.PID, 0)
-	if errors.Is(err, unix.ESRCH) {
+	switch {
+	case errors.Is(err, unix.ESRCH):
 		return nil, os.ErrProcessDone
-	}
-	if err != nil {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EINVAL):
+		// The number is a thread's by now; before Linux 6.15 that was EINVAL.
+		return nil, os.ErrProcessDone
+	case err != nil:
 		return nil, fmt.Errorf("pidfd_open: %w", err)
 	}
 	h := &handle{fd}
