@@ -1,0 +1,258 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/falcon-vm/falcon-go/falcon"
+)
+
+func TestExecPrintsTheOutputAndEndsWithTheGuestsStatus(t *testing.T) {
+	for _, status := range []int{0, 1, 7, 255} {
+		n := &fakeNode{result: falcon.ExecResult{Output: []byte("out\x00\xff"), Status: status}}
+		p := testProgram{lab: fakeLab{nodes: map[string]*fakeNode{"violin": n}}}
+		got := p.run(t, "exec", "violin", "cat", "file")
+		if got != (outcome{status, "out\x00\xff", ""}) {
+			t.Errorf("%+v, want status %d", got, status)
+		}
+	}
+}
+
+func TestExecLeavesFlagsBehindTheNodeToTheCommand(t *testing.T) {
+	n := &fakeNode{}
+	p := testProgram{lab: fakeLab{nodes: map[string]*fakeNode{"violin": n}}}
+	got := p.run(t, "-n", "3", "ex", "--timeout", "5s", "violin", "ls", "-n", "--json", "-f", "a  b", "|", "wc")
+	if got.status != 0 || !slices.Equal(p.lab.calls, []string{"exec violin ls -n --json -f a  b | wc"}) {
+		t.Errorf("%+v, calls %q", got, p.lab.calls)
+	}
+	if n.options.timeout != 5*time.Second || p.nodes != 3 {
+		t.Errorf("timeout %v, %d nodes", n.options.timeout, p.nodes)
+	}
+}
+
+func TestExecEndsWith125WhenFalconFails(t *testing.T) {
+	p := testProgram{lab: fakeLab{err: errors.New("it is stopped; start it with: hyperstart violin")}}
+	for _, args := range []string{"exec violin ls", "exec --json violin ls"} {
+		got := p.run(t, strings.Fields(args)...)
+		if got != (outcome{125, "", "ring: it is stopped; start it with: hyperstart violin\n"}) {
+			t.Errorf("%s: %+v", args, got)
+		}
+	}
+}
+
+func TestExecPrintsJSON(t *testing.T) {
+	for _, tt := range []struct{ output, want string }{
+		{"hello\n", `"output": "hello\n"`},
+		{"", `"output": ""`},
+		{"\xff\x00", `"output_base64": "/wA="`},
+	} {
+		n := &fakeNode{result: falcon.ExecResult{Output: []byte(tt.output), Status: 3, Duration: 1500 * time.Millisecond}}
+		p := testProgram{lab: fakeLab{nodes: map[string]*fakeNode{"violin": n}}}
+		got := p.run(t, "exec", "--json", "violin", "echo", "hello")
+		want := `{
+  "node": "violin",
+  "command": "echo hello",
+  "status": 3,
+  "seconds": 1.5,
+  ` + tt.want + `
+}
+`
+		if diff := cmp.Diff(want, got.stdout); diff != "" || got.status != 3 {
+			t.Error(got.status, diff)
+		}
+	}
+}
+
+func TestDestroySaysWhatItRemoved(t *testing.T) {
+	var p testProgram
+	p.launchedWith(t, "")
+	journal := `{"op":"make","object":{"kind":"registration","name":"x"}}
+{"op":"make","object":{"kind":"links","name":"ns"}}
+{"op":"make","object":{"kind":"disk","name":"violin"}}
+{"op":"make","object":{"kind":"disk","name":"piano"}}
+{"op":"make","object":{"kind":"server","name":"violin"}}
+`
+	if err := os.WriteFile(filepath.Join(p.dir, "journal"), []byte(journal), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := p.run(t, "destroy"), "ring is gone: 1 node, 2 disks, 1 network\n"; got.status != 0 || got.stdout != want {
+		t.Errorf("%+v, want %q", got, want)
+	}
+	if err := os.RemoveAll(p.dir); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := p.run(t, "destroy"), "nothing of ring in "+p.dir+"\n"; got.status != 0 || got.stdout != want {
+		t.Errorf("the second time: %+v, want %q", got, want)
+	}
+}
+
+func TestPowerCommandsActOnTheNodesThatAreNamed(t *testing.T) {
+	for args, want := range map[string][]string{
+		"reboot violin":            {"reboot violin"},
+		"hyperstop piano violin":   {"stop piano", "stop violin"},
+		"hyperstart violin violin": {"start violin"},
+		"hyperstop --all":          {"stop piano", "stop violin"},
+		"-n 3 hyperstart --all":    {"start cello", "start piano", "start violin"},
+		"hyperstart --json --all":  {"start piano", "start violin"},
+	} {
+		var p testProgram
+		got := p.run(t, strings.Fields(args)...)
+		slices.Sort(p.lab.calls) // they are called at once
+		if diff := cmp.Diff(want, p.lab.calls); got.status != 0 || diff != "" {
+			t.Errorf("%s: %+v %s", args, got, diff)
+		}
+	}
+}
+
+func TestPowerCommandsGoOnPastANodeThatFails(t *testing.T) {
+	fresh := func() *testProgram {
+		broken := &fakeNode{err: errors.New("node violin: stuck")}
+		return &testProgram{lab: fakeLab{nodes: map[string]*fakeNode{"violin": broken}}}
+	}
+	got := fresh().run(t, "hyperstop", "--all")
+	if got.status != 1 || got.stderr != "ring: node violin: stuck\n" || !strings.Contains(got.stdout, "piano stopped") {
+		t.Errorf("%+v", got)
+	}
+	got = fresh().run(t, "hyperstop", "--all", "--json")
+	var doc powerDocument
+	if err := json.Unmarshal([]byte(got.stdout), &doc); err != nil {
+		t.Fatal(err)
+	}
+	want := powerDocument{[]powerOutcome{
+		{Name: "violin", Stage: "failed", Error: "node violin: stuck"}, {Name: "piano", Stage: "stopped"}}}
+	if diff := cmp.Diff(want, doc); got.status != 1 || diff != "" {
+		t.Error(got.status, diff)
+	}
+}
+
+func TestCommandsOnTheWholeLabPrintTheirOutcome(t *testing.T) {
+	for args, want := range map[string]string{
+		"netcreate":                   "the links of ring are up\n",
+		"netdestroy":                  "the links of ring are gone\n",
+		"netcreate --json":            "{\n  \"topology\": \"ring\",\n  \"links\": \"up\"\n}\n",
+		"snapshot violin base":        "the disk of violin is now the image base\n",
+		"snapshot violin base --json": "{\n  \"node\": \"violin\",\n  \"image\": \"base\"\n}\n",
+		"snapshot --live violin base": "the disk of violin is now the image base\n",
+	} {
+		var p testProgram
+		if got := p.run(t, strings.Fields(args)...); got != (outcome{0, want, ""}) {
+			t.Errorf("%s: %+v, want %q", args, got, want)
+		}
+		if p.lab.live != strings.Contains(args, "--live") {
+			t.Errorf("%s: live is %v", args, p.lab.live)
+		}
+	}
+}
+
+// status is that of a running node and one that has failed.
+func status() *falcon.Status {
+	return &falcon.Status{
+		Version: 1, Topology: "ring", Folder: "/lab/.falcon", Launched: true, Flags: []string{"--nodes=2"},
+		Fabric: "kernel", Namespace: "falcon-1a2b3c4d",
+		Nodes: []falcon.NodeStatus{
+			{
+				Name: "violin", State: falcon.NodeRunning, Image: "micro", PID: 4711, UptimeSeconds: 61,
+				Cores: 1, Memory: falcon.MiB(128), Console: "/lab/.falcon/violin.sock",
+				Links: []falcon.LinkStatus{
+					{Index: 0, MAC: "02:00:00:00:00:01", Slot: "0.5.0", Device: "f1v0", Peer: "piano", PeerIndex: 0, PeerDevice: "f1v1"},
+					{Index: 1, MAC: "02:00:00:00:00:02", Slot: "0.6.0", External: "user"},
+				},
+			},
+			{
+				Name: "piano", State: falcon.NodeFailed, Reason: "its machine died", Image: "debian-12",
+				Cores: 2, Memory: falcon.GiB(2),
+				Links: []falcon.LinkStatus{{MAC: "02:00:00:00:00:03", Device: "f1v1", Peer: "violin", PeerDevice: "f1v0"}},
+			},
+		},
+	}
+}
+
+func TestInfoShowsDeclarationAndState(t *testing.T) {
+	p := testProgram{lab: fakeLab{status: status()}}
+	want := `topology ring in /lab/.falcon
+links by kernel in network namespace falcon-1a2b3c4d
+launched with --nodes=2
+
+NODE    IMAGE      STATE    PID   UPTIME  CORES  MEMORY   CONSOLE
+violin  micro      running  4711  1m1s    1      128 MiB  /lab/.falcon/violin.sock
+piano   debian-12  failed   -     -       2      2 GiB    -
+
+piano failed: its machine died
+
+INTERFACE  MAC                SLOT   DEVICE  PEER      PEER DEVICE
+violin/0   02:00:00:00:00:01  0.5.0  f1v0    piano/0   f1v1
+violin/1   02:00:00:00:00:02  0.6.0  -       user      -
+piano/0    02:00:00:00:00:03  -      f1v1    violin/0  f1v0
+`
+	got := p.run(t, "info")
+	if diff := cmp.Diff(want, got.stdout); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestInfoAsJSONHasWhatScriptsReadOfIt(t *testing.T) {
+	p := testProgram{lab: fakeLab{status: status()}}
+	got := p.run(t, "info", "--json")
+	var doc struct {
+		Version  int
+		Topology string
+		Nodes    []struct {
+			Name, State, Image string
+			PID                int
+			Links              []struct{ MAC, Peer, Device string }
+		}
+	}
+	if err := json.Unmarshal([]byte(got.stdout), &doc); err != nil {
+		t.Fatal(err)
+	}
+	n := doc.Nodes[0]
+	if doc.Version != 1 || doc.Topology != "ring" || n.Name != "violin" || n.State != "running" || n.PID != 4711 ||
+		n.Image != "micro" || n.Links[0].MAC != "02:00:00:00:00:01" || n.Links[0].Peer != "piano" || n.Links[0].Device != "f1v0" {
+		t.Errorf("got %+v of\n%s", doc, got.stdout)
+	}
+}
+
+func TestPreflightShowsThePlanAndWhatFails(t *testing.T) {
+	p := testProgram{lab: fakeLab{err: errors.New("not enough memory"), preflight: &falcon.Preflight{
+		Checks: []falcon.Check{{Name: "qemu", Detail: "/usr/bin/qemu"}, {Name: "memory", Err: errors.New("not enough memory")}},
+		Plan: &falcon.Plan{
+			Nodes: []falcon.NodePlan{{Name: "violin", Image: "micro", Cores: 1, Memory: falcon.MiB(128), DiskSize: falcon.GiB(1)}},
+			Links: []falcon.LinkPlan{{A: falcon.Endpoint{Node: "violin"}, B: falcon.Endpoint{Node: "piano", Index: 1}}},
+		},
+	}}}
+	got := p.run(t, "preflight")
+	want := `NODE    IMAGE  CORES  MEMORY   DISK   INTERFACES
+violin  micro  1      128 MiB  1 GiB  0
+
+LINK  FROM      TO
+      violin/0  piano/1
+
+ok     qemu    /usr/bin/qemu
+FAILS  memory  not enough memory
+`
+	if diff := cmp.Diff(want, got.stdout); got.status != 1 || diff != "" {
+		t.Error(got.status, diff)
+	}
+	got = p.run(t, "preflight", "--json")
+	var doc struct {
+		Checks []struct {
+			Name, Error string
+			OK          bool
+		}
+		Plan struct{ Nodes []struct{ Name string } }
+	}
+	if err := json.Unmarshal([]byte(got.stdout), &doc); err != nil {
+		t.Fatal(err)
+	}
+	if got.status != 1 || !doc.Checks[0].OK || doc.Checks[1].Error != "not enough memory" || doc.Plan.Nodes[0].Name != "violin" {
+		t.Errorf("status %d, %+v", got.status, doc)
+	}
+}

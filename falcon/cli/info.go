@@ -1,0 +1,113 @@
+package cli
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/falcon-vm/falcon-go/falcon"
+)
+
+func (a *app) infoCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "info",
+		Short: "Show the topology as it is declared and as it stands",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := a.lab.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(cmd, s)
+			}
+			return printStatus(cmd.OutOrStdout(), s)
+		},
+	}
+	jsonFlag(cmd, &asJSON, "print all there is as JSON")
+	return cmd
+}
+
+func printStatus(out io.Writer, s *falcon.Status) error {
+	fmt.Fprintf(out, "topology %s in %s\n", s.Topology, s.Folder)
+	fmt.Fprintf(out, "links by %s", s.Fabric)
+	if s.Namespace != "" {
+		fmt.Fprintf(out, " in network namespace %s", s.Namespace)
+	}
+	if len(s.Flags) > 0 {
+		fmt.Fprintf(out, "\nlaunched with %s", strings.Join(s.Flags, " "))
+	}
+	fmt.Fprint(out, "\n\n")
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "NODE\tIMAGE\tSTATE\tPID\tUPTIME\tCORES\tMEMORY\tCONSOLE")
+	for _, n := range s.Nodes {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", n.Name, n.Image, n.State,
+			orDash(n.PID), uptime(n), n.Cores, n.Memory, cmp.Or(n.Console, "-"))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	gap := "\n"
+	for _, n := range s.Nodes {
+		if n.Reason != "" {
+			fmt.Fprintf(out, "%s%s %s: %s\n", gap, n.Name, n.State, n.Reason)
+			gap = ""
+		}
+	}
+	return printInterfaces(out, s)
+}
+
+func printInterfaces(out io.Writer, s *falcon.Status) error {
+	fmt.Fprintln(out)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "INTERFACE\tMAC\tSLOT\tDEVICE\tPEER\tPEER DEVICE")
+	any := false
+	for _, n := range s.Nodes {
+		for _, l := range n.Links {
+			any = true
+			peer := l.External
+			if l.Peer != "" {
+				peer = fmt.Sprintf("%s/%d", l.Peer, l.PeerIndex)
+			}
+			fmt.Fprintf(w, "%s/%d\t%s\t%s\t%s\t%s\t%s\n", n.Name, l.Index, cmp.Or(l.MAC, "-"),
+				cmp.Or(l.Slot, "-"), cmp.Or(l.Device, "-"), cmp.Or(peer, "-"), cmp.Or(l.PeerDevice, "-"))
+		}
+	}
+	if !any {
+		return nil
+	}
+	return w.Flush()
+}
+
+func orDash(n int) string {
+	if n == 0 {
+		return "-"
+	}
+	return fmt.Sprint(n)
+}
+
+func uptime(n falcon.NodeStatus) string {
+	if n.UptimeSeconds <= 0 {
+		return "-"
+	}
+	return (time.Duration(n.UptimeSeconds) * time.Second).String()
+}
+
+// jsonFlag declares --json.
+func jsonFlag(cmd *cobra.Command, to *bool, usage string) {
+	cmd.Flags().BoolVar(to, "json", false, usage)
+}
+
+// printJSON prints a document for programs.
+func printJSON(cmd *cobra.Command, document any) error {
+	enc := json.NewEncoder(cmd.OutOrStdout())
+	enc.SetIndent("", "  ")
+	return enc.Encode(document)
+}

@@ -1,0 +1,140 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/hashicorp/go-multierror"
+	"github.com/spf13/cobra"
+)
+
+// Exit statuses of a command line.
+const (
+	statusFailed      = 1
+	statusUsage       = 2
+	statusExecFailed  = 125 // as docker has it
+	statusInterrupted = 130 // as shells have it: 128 and SIGINT
+)
+
+// ExitError ends a command line with a status. Its Err, if any, is printed.
+type ExitError struct {
+	// Status is the exit status, 0 to 255.
+	Status int
+	// Err says what failed; nil when the command has said all there is.
+	Err error
+}
+
+// Error returns the failure's text.
+func (e *ExitError) Error() string {
+	if e.Err == nil {
+		return fmt.Sprintf("exit status %d", e.Status)
+	}
+	return e.Err.Error()
+}
+
+// Unwrap returns the failure itself.
+func (e *ExitError) Unwrap() error { return e.Err }
+
+// UsageError returns the error of a command line that cannot be understood: its
+// message ends with where help is, its exit status is 2.
+func UsageError(cmd *cobra.Command, format string, args ...any) error {
+	err := fmt.Errorf(format, args...)
+	return &ExitError{statusUsage, fmt.Errorf("%w\nsee: %s --help", err, cmd.CommandPath())}
+}
+
+// Run runs a command tree on the process's arguments and ends the process with
+// the status that comes of it. It is all that a main has to do. An interrupt
+// cancels the command's context, a second one ends the process at once.
+func Run(root *cobra.Command) {
+	ctx, stop := signal.NotifyContext(context.Background(), endingSignals()...)
+	context.AfterFunc(ctx, stop)
+	os.Exit(execute(ctx, root, os.Args[1:]))
+}
+
+// endingSignals are those that cancel a command. A hang-up that whoever started
+// the program has chosen to ignore (nohup) stays ignored.
+func endingSignals() []os.Signal {
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	return signals
+}
+
+// execute runs a command tree and returns the exit status.
+func execute(ctx context.Context, root *cobra.Command, args []string) int {
+	root.SilenceErrors, root.SilenceUsage = true, true
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return UsageError(cmd, "%w", err)
+	})
+	args, err := expand(root, args)
+	if err == nil {
+		root.SetArgs(args)
+		err = root.ExecuteContext(ctx)
+	}
+	if err == nil {
+		return 0
+	}
+	status := exitStatus(ctx, err)
+	if message := describe(err); message != "" {
+		fmt.Fprintf(root.ErrOrStderr(), "%s: %s\n", root.Name(), message)
+	}
+	return status
+}
+
+func exitStatus(ctx context.Context, err error) int {
+	var exit *ExitError
+	switch {
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		return statusInterrupted
+	case errors.As(err, &exit):
+		return exit.Status
+	}
+	return statusFailed
+}
+
+// describe returns the text of an error, a list of errors as a list.
+func describe(err error) string {
+	if exit, ok := err.(*ExitError); ok {
+		if exit.Err == nil {
+			return ""
+		}
+		err = exit.Err
+	}
+	parts := parts(err)
+	if len(parts) == 1 {
+		return strings.TrimSpace(parts[0].Error())
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d problems:", len(parts))
+	for _, p := range parts {
+		fmt.Fprintf(&b, "\n  - %s", strings.ReplaceAll(strings.TrimSpace(p.Error()), "\n", "\n    "))
+	}
+	return b.String()
+}
+
+// parts returns the errors that an error is nothing but a list of.
+func parts(err error) []error {
+	var list []error
+	switch e := err.(type) {
+	case *multierror.Error:
+		list = e.Errors
+	case interface{ Unwrap() []error }:
+		if err.Error() == errors.Join(e.Unwrap()...).Error() {
+			list = e.Unwrap()
+		}
+	}
+	if len(list) == 0 {
+		return []error{err}
+	}
+	var flat []error
+	for _, e := range list {
+		flat = append(flat, parts(e)...)
+	}
+	return flat
+}
