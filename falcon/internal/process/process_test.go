@@ -58,12 +58,12 @@ func runGated() error {
 		_, err = fmt.Fprintf(os.NewFile(process.GateFD+1, "file"), "%s in %s with %s\n", os.Args[0], dir, os.Getenv("FALCON_PROCESS_TEST_WORD"))
 		return err
 	}
-	_, err := io.Copy(io.Discard, os.Stdin) // /dev/null: it ends at once
-	if os.Args[1] == "stay" {
-		select {}
-	}
-	return err
+	stay()
+	return nil
 }
+
+// stay blocks until the process is killed, or its test must have failed.
+func stay() { time.Sleep(2 * deadline) }
 
 // runStarter starts a gated process and never finishes recording it.
 func runStarter() error {
@@ -73,7 +73,8 @@ func runStarter() error {
 		if err := json.NewEncoder(os.Stdout).Encode(id); err != nil {
 			return err
 		}
-		select {}
+		stay()
+		return nil
 	})
 	return err
 }

@@ -105,7 +105,7 @@ func TestDocumentsAreReplacedInOneStep(t *testing.T) {
 	if err := f.WriteJSON("doc", docs[0]); err != nil {
 		t.Fatal(err)
 	}
-	const rounds = 30
+	const rounds = 12
 	written := make(chan error, 1)
 	go func() {
 		for i := range rounds {

@@ -86,7 +86,7 @@ func TestJournalCutAnywhereHoldsItsWholeEntries(t *testing.T) {
 			t.Fatal(err)
 		}
 		f := &Folder{path}
-		entries := rapid.SliceOfN(genEntry(), 0, 12).Draw(t, "entries")
+		entries := rapid.SliceOfN(genEntry(), 0, 8).Draw(t, "entries")
 		j, err := f.Journal()
 		if err != nil {
 			t.Fatal(err)
@@ -110,7 +110,7 @@ func TestJournalCutAnywhereHoldsItsWholeEntries(t *testing.T) {
 			}
 		}
 		cut := rapid.IntRange(0, len(data)).Draw(t, "cut")
-		more := rapid.SliceOfN(genEntry(), 1, 4).Draw(t, "more")
+		more := rapid.SliceOfN(genEntry(), 1, 3).Draw(t, "more")
 		goesOn(t, f, entries[:bytes.Count(data[:cut], []byte("\n"))], data[:cut], more)
 	})
 }

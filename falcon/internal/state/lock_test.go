@@ -135,7 +135,7 @@ func TestLockFreedAndCancelledAtOnceIsNotLost(t *testing.T) {
 	f := newFolder(t)
 	rounds := 2000
 	if testing.Short() {
-		rounds = 500
+		rounds = 300
 	}
 	for range rounds {
 		unlock := take(t, f, "launch")

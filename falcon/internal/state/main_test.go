@@ -3,6 +3,7 @@ package state
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -66,7 +67,8 @@ func holdLock(folder string) error {
 		return err
 	}
 	fmt.Println("locked")
-	select {}
+	time.Sleep(2 * deadline)
+	return errors.New("nobody killed the holder of the lock")
 }
 
 // counterRounds is how often each countUp increments the counter.
