@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/go-multierror"
 
+	"github.com/falcon-vm/falcon-go/falcon/internal/process"
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
 )
 
@@ -150,11 +152,24 @@ func (l *lab) removeObject(ctx context.Context, o state.Object) error {
 	return fmt.Errorf("this program does not know objects of that kind: use the newer program that made it")
 }
 
+// endGrace is how long a node's server may take to end its hypervisor and
+// itself; measured under load: below 100 ms.
+const endGrace = 5 * time.Second
+
 // endServer ends the process of a node, and with it the guest.
 func (l *lab) endServer(ctx context.Context, o state.Object) error {
 	if o.Process != nil {
-		if err := o.Process.Kill(ctx); err != nil {
+		// Only while its server lives is the number that it wrote down
+		// surely the hypervisor's.
+		var vmm process.Identity
+		if pid := l.vmmPID(o.Name); pid > 0 && o.Process.Alive() {
+			vmm, _ = process.Identify(pid)
+		}
+		if err := o.Process.Terminate(ctx, endGrace); err != nil {
 			return err
+		}
+		if err := vmm.Wait(ctx); err != nil {
+			return fmt.Errorf("its hypervisor, process %d, has not ended: %w", vmm.PID, err)
 		}
 	}
 	return l.host.clean(ctx, l.folder, o.Name)

@@ -262,12 +262,13 @@ func (n *Node) Reboot(ctx context.Context) error {
 
 // reset resets a machine and sets the guest up again.
 func (l *lab) reset(ctx context.Context, client *propolis.Client, np *NodePlan) error {
+	// What the console says from here on belongs to the new run.
 	h, err := client.History(ctx, propolis.HistoryRequest{MostRecent: new(uint64)})
 	if err != nil {
 		return fmt.Errorf("reading the console: %w", err)
 	}
-	if err := client.SetState(ctx, propolis.RequestReboot); err != nil {
-		return fmt.Errorf("resetting the machine: %w", err)
+	if err := resetMachine(ctx, client); err != nil {
+		return fmt.Errorf("resetting the machine: %w%s", err, l.lastWords(np.Name))
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -284,6 +285,30 @@ func (l *lab) reset(ctx context.Context, client *propolis.Client, np *NodePlan) 
 	}
 	l.stage(np.Name, StageReady, "")
 	return nil
+}
+
+// resetMachine resets a machine and waits until it runs anew.
+func resetMachine(ctx context.Context, client *propolis.Client) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, serverDeadline, fmt.Errorf("its server did not reset it within %v", serverDeadline))
+	defer cancel()
+	s, err := client.Monitor(ctx, 0)
+	if err != nil {
+		return err
+	}
+	if err := client.SetState(ctx, propolis.RequestReboot); err != nil {
+		return err
+	}
+	for {
+		if s, err = client.Monitor(ctx, s.Gen+1); err != nil {
+			return err
+		}
+		switch {
+		case s.State == propolis.StateRunning:
+			return nil
+		case s.State.Terminal():
+			return fmt.Errorf("it ended (%s)", s.State)
+		}
+	}
 }
 
 // do runs a command on a node of a launched topology under the folder's lock.

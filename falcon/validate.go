@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"path"
+	"reflect"
 	"regexp"
 	"slices"
 
@@ -84,7 +85,7 @@ func (t *Topology) Validate(context.Context) error {
 			macs[mac.String()] = fmt.Sprintf("node %s, interface %d", n.name, e.index)
 		}
 	}
-	for _, err := range t.sharedExclusively() {
+	for _, err := range append(t.sharedExclusively(), t.sharedScreens()...) {
 		errs = multierror.Append(errs, err)
 	}
 	if errs == nil {
@@ -122,6 +123,8 @@ func (n *Node) mistakes() []error {
 			errs = append(errs, errors.New("a component has no name"))
 		case c.component == nil:
 			errs = append(errs, fmt.Errorf("component %q is nil", c.name))
+		case reflect.TypeOf(c.component).Kind() == reflect.Pointer:
+			errs = append(errs, fmt.Errorf("component %q is a pointer, want the value", c.name))
 		case seen[c.name]:
 			errs = append(errs, fmt.Errorf("component %q is declared twice", c.name))
 		}
@@ -130,28 +133,39 @@ func (n *Node) mistakes() []error {
 	return errs
 }
 
-// sharedExclusively finds host interfaces that are used exclusively and in
-// another way too.
+// sharedExclusively finds pairs of links on one host interface of which one
+// wants it exclusively.
 func (t *Topology) sharedExclusively() []error {
-	users := make(map[string][]*Link)
-	for _, l := range t.links {
-		if l.external != nil && l.external.host != "" {
-			users[l.external.host] = append(users[l.external.host], l)
-		}
-	}
 	var errs []error
-	for _, n := range t.nodes {
-		for _, e := range n.ends {
-			x := e.link.external
-			if x == nil || !x.exclusive || len(users[x.host]) < 2 {
+	for i, l := range t.links {
+		for _, other := range t.links[:i] {
+			x, y := l.external, other.external
+			if x == nil || y == nil || x.host == "" || x.host != y.host || !x.exclusive && !y.exclusive {
 				continue
 			}
-			for _, other := range users[x.host] {
-				if other != e.link {
-					errs = append(errs, &NodeError{Node: n.name, Err: fmt.Errorf(
-						"host interface %s is asked for exclusively, and node %s uses it too", x.host, other.A.node.name)})
-				}
+			if !x.exclusive {
+				l, other = other, l
 			}
+			errs = append(errs, &NodeError{Node: l.A.node.name, Err: fmt.Errorf(
+				"interface %d wants host interface %s exclusively, and interface %d of node %s uses it too",
+				l.A.index, x.host, other.A.index, other.A.node.name)})
+		}
+	}
+	return errs
+}
+
+// sharedScreens finds nodes that show their screens on one port.
+func (t *Topology) sharedScreens() []error {
+	var errs []error
+	ports := make(map[int]string)
+	for _, n := range t.nodes {
+		by, taken := ports[n.vncPort]
+		switch {
+		case n.vncPort == 0:
+		case taken:
+			errs = append(errs, &NodeError{Node: n.name, Err: fmt.Errorf("VNC port %d is also that of node %s", n.vncPort, by)})
+		default:
+			ports[n.vncPort] = n.name
 		}
 	}
 	return errs

@@ -128,7 +128,22 @@ func WaitGate() error {
 
 // Kill ends the process with SIGKILL and waits until it is gone. A process
 // that is gone already is no error.
-func (id Identity) Kill(ctx context.Context) error {
+func (id Identity) Kill(ctx context.Context) error { return id.signal(ctx, syscall.SIGKILL) }
+
+// Terminate ends the process with SIGTERM and, when it has not ended within
+// grace, with SIGKILL, and waits until it is gone. A process that is gone
+// already is no error.
+func (id Identity) Terminate(ctx context.Context, grace time.Duration) error {
+	soft, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	if err := id.signal(soft, syscall.SIGTERM); err == nil {
+		return nil
+	}
+	return id.Kill(ctx)
+}
+
+// signal sends a signal that is to end the process, and waits for the end.
+func (id Identity) signal(ctx context.Context, sig syscall.Signal) error {
 	start := time.Now()
 	h, err := id.open()
 	if errors.Is(err, os.ErrProcessDone) {
@@ -138,11 +153,11 @@ func (id Identity) Kill(ctx context.Context) error {
 		return fmt.Errorf("ending process %d: %w", id.PID, err)
 	}
 	defer h.Close()
-	if err := h.kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := h.signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("ending process %d: %w", id.PID, err)
 	}
 	if err := h.wait(ctx); err != nil {
-		return fmt.Errorf("process %d has not ended %v after SIGKILL: %w", id.PID, time.Since(start).Round(time.Millisecond), err)
+		return fmt.Errorf("process %d has not ended %v after %v: %w", id.PID, time.Since(start).Round(time.Millisecond), sig, err)
 	}
 	return nil
 }

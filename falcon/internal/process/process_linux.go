@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -95,8 +96,8 @@ func (id Identity) open() (*handle, error) {
 
 func (h *handle) Close() error { return unix.Close(h.fd) }
 
-func (h *handle) kill() error {
-	err := unix.PidfdSendSignal(h.fd, unix.SIGKILL, nil, 0)
+func (h *handle) signal(sig syscall.Signal) error {
+	err := unix.PidfdSendSignal(h.fd, sig, nil, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return os.ErrProcessDone
 	}

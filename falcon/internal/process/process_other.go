@@ -45,8 +45,8 @@ func (id Identity) open() (*handle, error) {
 
 func (h *handle) Close() error { return nil }
 
-func (h *handle) kill() error {
-	err := syscall.Kill(h.id.PID, syscall.SIGKILL)
+func (h *handle) signal(sig syscall.Signal) error {
+	err := syscall.Kill(h.id.PID, sig)
 	if errors.Is(err, syscall.ESRCH) {
 		return os.ErrProcessDone
 	}

@@ -1,5 +1,0 @@
-package falcon
-
-import "context"
-
-func (h *linuxHost) survey(ctx context.Context) []Check { return nil }
