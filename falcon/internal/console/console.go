@@ -17,7 +17,7 @@ const (
 
 // Stream is a console as raw bytes: a Propolis serial connection, a pty.
 type Stream interface {
-	io.ReadWriteCloser
+	io.ReadWriteCloser // Close must end a Read
 	// SetWriteDeadline ends a write to a guest that does not read.
 	SetWriteDeadline(time.Time) error
 }

@@ -43,8 +43,8 @@ const (
 	probeWait   = 2 * time.Second       // for a prompt after Enter
 	uploadWait  = 10 * time.Second      // for a sign of life while the command is handed over
 	uploadTries = 3
-	drainWait   = 300 * time.Millisecond // for the end of output after the exit
-	cleanupWait = 6 * time.Second        // for the shell to come back after an interruption
+	aliveWait   = 2 * time.Second // before a quiet console is looked at
+	cleanupWait = 6 * time.Second // for the shell to come back after an interruption
 )
 
 // Exec runs a command at the console's shell prompt and returns its exact output
@@ -128,11 +128,8 @@ func (s *session) ready(ctx context.Context, login *Profile) (bool, error) {
 			kind, err = s.waitPrompt(ctx, known, probeWait)
 		}
 	}
-	if err == nil && kind == promptContinued {
-		// A half-typed command of several lines; only Ctrl-C ends one.
-		if err = s.send(ctx, "\x03"); err == nil {
-			kind, err = s.waitPrompt(ctx, known, probeWait)
-		}
+	for try := 0; err == nil && kind == promptContinued && try < 3; try++ {
+		kind, err = s.breakOff(ctx, known)
 	}
 	switch {
 	case err != nil:
@@ -145,6 +142,26 @@ func (s *session) ready(ctx context.Context, login *Profile) (bool, error) {
 		return false, fmt.Errorf("console of node %s: %w: it shows a login prompt and no user is known", s.c.name, ErrLogin)
 	}
 	return false, &BusyError{Name: s.c.name, Tail: s.c.Tail()}
+}
+
+// breakOff ends a half-typed command of several lines, which only Ctrl-C does.
+// A shell that is still busy showing its prompt may miss it, so that settles
+// first, and the caller tries again.
+func (s *session) breakOff(ctx context.Context, known *regexp.Regexp) (promptKind, error) {
+	for quiet := false; !quiet; {
+		var err error
+		if _, quiet, err = s.nextWithin(ctx, promptWait); err != nil {
+			return promptNone, err
+		}
+	}
+	if err := s.send(ctx, "\x03"); err != nil {
+		return promptNone, err
+	}
+	kind, err := s.waitPrompt(ctx, known, probeWait/4)
+	if kind == promptNone && err == nil {
+		kind = promptContinued
+	}
+	return kind, err
 }
 
 type promptKind uint8
@@ -219,16 +236,15 @@ type exchange struct {
 }
 
 func (x *exchange) run(ctx context.Context, command string) error {
-	payload := encodePayload(script(command))
 	err := errRetry
 	for try := 0; try < uploadTries && errors.Is(err, errRetry); try++ {
-		err = x.upload(ctx, payload)
+		err = x.upload(ctx, command)
 	}
 	if err == nil {
 		err = x.receive(ctx)
 	}
 	x.status = x.d.Status
-	if err == nil || errors.Is(err, ErrClosed) {
+	if err == nil || errors.Is(err, ErrClosed) || errors.Is(err, errShellBack) {
 		return err
 	}
 	var busy *BusyError
@@ -241,40 +257,52 @@ func (x *exchange) run(ctx context.Context, command string) error {
 // errRetry: the command did not arrive whole and has not run.
 var errRetry = errors.New("the command did not reach the guest whole")
 
-// upload hands the payload over. Nothing has run unless it returns nil.
-func (x *exchange) upload(ctx context.Context, payload string) error {
+// upload hands the payloads over. Nothing has run unless it returns nil.
+func (x *exchange) upload(ctx context.Context, command string) error {
 	id := newID()
+	parts := payloads(id, command)
 	x.d = NewDecoder(id)
-	if err := x.s.send(ctx, bootstrapLine(id, len(payload))); err != nil {
+	if err := x.s.send(ctx, bootstrapLine(id, len(parts[0]))); err != nil {
 		return err
 	}
-	for sent := 0; ; {
-		if err := x.feed(ctx, uploadWait); err != nil {
-			if errors.Is(err, errQuiet) && !x.d.Ready {
-				return &BusyError{Name: x.s.c.name, Tail: x.s.c.Tail()}
-			}
-			return x.again(ctx, err)
-		}
-		switch {
-		case x.d.Mismatch:
-			return errRetry
-		case x.d.Acked >= len(payload):
-			return nil
-		case !x.d.Ready:
-			continue
-		}
-		var lines strings.Builder
-		for sent < len(payload) && sent-x.d.Acked < payloadWindow {
-			n := min(payloadLine, len(payload)-sent)
-			lines.WriteString(payload[sent:sent+n] + "\n")
-			sent += n
-		}
-		if lines.Len() > 0 {
-			if err := x.s.send(ctx, lines.String()); err != nil {
-				return err
-			}
+	for !x.d.Ready {
+		if err := x.feed(ctx, uploadWait); errors.Is(err, errQuiet) {
+			return &BusyError{Name: x.s.c.name, Tail: x.s.c.Tail()}
+		} else if err != nil {
+			return err
 		}
 	}
+	base := 0
+	for _, p := range parts {
+		if err := x.part(ctx, p, base); err != nil {
+			return err
+		}
+		base += len(p)
+	}
+	return nil
+}
+
+// part sends one payload, base bytes of which others came before, in a window
+// that follows the acknowledgements.
+func (x *exchange) part(ctx context.Context, p string, base int) error {
+	for sent := 0; x.d.Acked < base+len(p); {
+		var lines strings.Builder
+		for sent < len(p) && base+sent-x.d.Acked < payloadWindow {
+			n := min(payloadLine, len(p)-sent)
+			lines.WriteString(p[sent:sent+n] + "\n")
+			sent += n
+		}
+		if err := x.s.send(ctx, lines.String()); err != nil {
+			return err
+		}
+		if err := x.feed(ctx, uploadWait); err != nil {
+			return x.again(ctx, err)
+		}
+		if x.d.Mismatch {
+			return errRetry
+		}
+	}
+	return nil
 }
 
 // again ends a guest that still waits for payload after some was lost.
@@ -291,17 +319,11 @@ func (x *exchange) again(ctx context.Context, err error) error {
 // errQuiet: nothing came for the time that was set.
 var errQuiet = errors.New("no answer")
 
-// feed waits for some output, at most d if d is not 0, and decodes it.
+// feed waits for some output, at most d, and decodes it.
 func (x *exchange) feed(ctx context.Context, d time.Duration) error {
-	var p []byte
-	var err error
-	if d > 0 {
-		var quiet bool
-		if p, quiet, err = x.s.nextWithin(ctx, d); quiet {
-			return errQuiet
-		}
-	} else {
-		p, err = x.s.next(ctx)
+	p, quiet, err := x.s.nextWithin(ctx, d)
+	if quiet {
+		return errQuiet
 	}
 	if err != nil {
 		return err
@@ -327,24 +349,22 @@ func (x *exchange) deliver(out []byte) error {
 	return nil
 }
 
-// receive takes the output until its end. Where the command has exited but a
-// background process holds its output open, the guest is told to stop reading.
+// errShellBack: a prompt came in place of the command's end.
+var errShellBack = errors.New("the console's shell came back without the command's end: it was killed, or the guest restarted")
+
+// receive takes the output until its end.
 func (x *exchange) receive(ctx context.Context) error {
-	var drained time.Time
 	for !x.d.Ended {
-		wait := time.Duration(0)
-		if x.d.Exited && drained.IsZero() {
-			drained = time.Now().Add(drainWait)
-		}
-		if !drained.IsZero() {
-			wait = max(time.Until(drained), time.Millisecond)
-		}
-		err := x.feed(ctx, wait)
-		if errors.Is(err, errQuiet) {
-			drained = time.Now().Add(uploadWait)
-			err = x.s.send(ctx, "\x1c")
-		}
-		if err != nil {
+		err := x.feed(ctx, aliveWait)
+		switch {
+		case errors.Is(err, errQuiet) && x.d.Exited:
+			// The output is complete; the reader waits for a background process
+			// because it did not know the trailer.
+			x.s.interrupt(ctx)
+			return nil
+		case errors.Is(err, errQuiet) && promptOf(x.s.line, nil) != promptNone:
+			return fmt.Errorf("exec on node %s: %w%s", x.s.c.name, errShellBack, tailText(x.s.c.Tail()))
+		case err != nil && !errors.Is(err, errQuiet):
 			return err
 		}
 	}

@@ -1,6 +1,9 @@
 package console
 
 import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -14,7 +17,11 @@ import (
 
 const (
 	recordStart = 0x1e // RS; a terminal echoes it as "^^" if at all
-	maxRecord   = 96   // bytes from RS to NL; real ones stay under 64
+	maxRecord   = 600  // bytes from RS to the line end
+
+	// maxShort is the longest text sent inside a record, where its length is
+	// check enough, since what else is printed can only be added to it.
+	maxShort = 400
 
 	// payloadLine bounds a line typed at the guest. A terminal in canonical mode
 	// drops what exceeds its line buffer: 4095 bytes on Linux, 256 on illumos.
@@ -25,6 +32,8 @@ const (
 
 	// pieceSize is how much output is taken at once: as much as a pipe holds.
 	pieceSize = 64 << 10
+	// maxDirect is how long a payload the bootstrap line collects by itself.
+	maxDirect = 16 << 10
 	// maxArg is the longest command passed as an argument. Linux takes 128 KiB
 	// (MAX_ARG_STRLEN).
 	maxArg = 96 << 10
@@ -37,7 +46,7 @@ const (
 	kindMismatch = 'x' // the payload had another length than announced
 	kindBase64   = 'b' // a piece ended: number, checksum, length of its text
 	kindHex      = 'h' // likewise, in hexadecimal
-	kindStatus   = 's' // the command ended: exit status
+	kindShort    = 'p' // a short piece: number, length of its text, its text
 	kindEnd      = 'e' // no more output: number of pieces
 	kindVerify   = 'v' // a shell answered
 )
@@ -56,31 +65,72 @@ func verifyLine(id string) string {
 
 // runner is the script around the command, for any POSIX shell.
 //
-// The command's shell writes into a pipe; its status goes to the terminal
-// directly, so that a background process that keeps the pipe open cannot hold
-// it back. SIGQUIT (Ctrl-\) then ends the reading and leaves the pipe drained.
+// The command's shell writes into a pipe. When it has ended, the trailer with
+// its status goes into the same pipe, so what comes before the trailer is all
+// its output, although a background process may keep the pipe open; that one's
+// further output goes to a cat.
 //
 // dd reads what is there, so a line is shown when it is written, while a flood
-// is taken in pipe-sized pieces. Variables are named apart from the command's,
-// which sees none of them.
+// is taken in pipe-sized pieces. The reader knows the trailer by its encoded
+// form. The command sees none of these variables.
 const runner = `if command -v base64 >/dev/null 2>&1;then _k=b;e(){ base64;};else _k=h;e(){ od -An -v -tx1|tr -d ' \t';};fi
-exec 3>&1;trap : QUIT
+exec 3>&1
 { RUN </dev/null 2>&1 3>&-
-t "s $?" >&3;} 2>/dev/null|{ exec 4<&0 2>/dev/null;_n=0
-trap 'cat <&4 >/dev/null 3>&- & t "e $_n" >&3;exit' QUIT
-while _b=$(dd bs=SIZE count=1 <&4 2>/dev/null 3>&-|e) && [ -n "$_b" ];do
-_n=$((_n+1));printf '%s\n' "$_b" >&3
-t "$_k $_n $(printf %s "$_b"|cksum)" >&3
-done;t "e $_n" >&3;}`
+printf "TRAILER%03d" $?;} 2>/dev/null|{ exec 4<&0 2>/dev/null;_n=0
+while _b=$(dd bs=SIZE count=1 <&4 3>&-|e) && [ -n "$_b" ];do
+_n=$((_n+1))
+if [ ${#_b} -le SHORT ];then t "p $_n ${#_b} $_k$_b"
+else printf '%s\n' "$_b";t "$_k $_n $(printf %s "$_b"|cksum)";fi >&3
+case $_b in *B64*|*HEX*)break;;esac
+done;t "e $_n" >&3
+cat <&4 >/dev/null 3>&- &
+}`
+
+// trailer marks the end of a command's output; three digits of exit status
+// follow. Base64 shows a string of nine bytes as the same text only where it
+// starts on a multiple of three, and both encodings break lines, so it takes
+// six copies at these distances for one to stand unbroken in any place.
+func trailer(id string) string {
+	return strings.Join([]string{id, id, id, id, id, id}, "-")
+}
+
+// loader is a payload for long payloads: it collects what follows it, announced
+// as size bytes, in two steps, because appending a line to a long variable costs
+// a shell the whole variable. It acknowledges the sum of both payloads.
+func loader(size, base int) string {
+	return fmt.Sprintf(`_n=0;_c=;_d=;while [ $_n -lt %d ]&&IFS= read -r _l;do _d=$_d$_l;_n=$((_n+${#_l}));[ ${#_d} -lt 8000 ]||{ _c=$_c$_d;_d=;}
+t "a $((%d+_n))";done;[ $_n = %d ]||{ t x;exit;};_c=$_c$_d;_d=;eval "$(printf %%b "$_c")"`, size, base, size)
+}
+
+// payloads is what to send after the bootstrap line, each when all before it has
+// been acknowledged.
+func payloads(id, command string) []string {
+	p := encodePayload(script(id, command))
+	if len(p) <= maxDirect {
+		return []string{p}
+	}
+	// The loader names its own length, which may change its length.
+	l, base := "", 0
+	for {
+		l = encodePayload(loader(len(p), base))
+		if len(l) == base {
+			return []string{l, p}
+		}
+		base = len(l)
+	}
+}
 
 // script puts a command into the runner. A long command cannot be an argument,
 // so there a subshell evaluates it.
-func script(command string) string {
-	run := "sh -c " + quote(command)
+func script(id, command string) string {
+	run := "(exec sh -c " + quote(command) + ")"
 	if len(command) > maxArg {
-		run = "(unset _c _i _k _l;eval " + quote(command) + ")"
+		run = "(unset _c _d _i _k _l _n;eval " + quote(command) + ")"
 	}
-	return strings.NewReplacer("RUN", run, "SIZE", fmt.Sprint(pieceSize)).Replace(runner)
+	return strings.NewReplacer(
+		"RUN", run, "SIZE", fmt.Sprint(pieceSize), "SHORT", fmt.Sprint(maxShort), "TRAILER", trailer(id),
+		"B64", base64.StdEncoding.EncodeToString([]byte(id)), "HEX", hex.EncodeToString([]byte(id)),
+	).Replace(runner)
 }
 
 // quote makes one word of any text without NUL for a POSIX shell.
@@ -93,9 +143,14 @@ func quote(s string) string {
 func encodePayload(text string) string {
 	var b strings.Builder
 	for i := range len(text) {
-		if c := text[i]; plain(c) {
+		switch c := text[i]; {
+		case plain(c):
 			b.WriteByte(c)
-		} else {
+		case c == '\\':
+			b.WriteString(`\\`)
+		case c == '\n':
+			b.WriteString(`\n`)
+		default:
 			fmt.Fprintf(&b, `\0%03o`, c)
 		}
 	}
@@ -111,40 +166,58 @@ func plain(c byte) bool {
 type record struct {
 	kind byte
 	args [3]int
+	text string // of a short piece, without its first byte
+	code *textCode
 }
 
-// argCount is the number of arguments of a kind of record, -1 for no such kind.
+// argCount is the number of numbers in a kind of record, -1 for no such kind.
 func argCount(kind byte) int {
 	switch kind {
 	case kindReady, kindMismatch, kindVerify:
 		return 0
-	case kindAck, kindStatus, kindEnd:
+	case kindAck, kindEnd:
 		return 1
+	case kindShort:
+		return 2
 	case kindBase64, kindHex:
 		return 3
 	}
 	return -1
 }
 
-// parseRecord reads the text between RS and NL, strictly.
+// parseRecord reads what stands between RS and the final ".", strictly.
 func parseRecord(id, text string) (record, bool) {
 	rest, ok := strings.CutPrefix(text, id+" ")
-	if !ok || len(rest) < 2 || !strings.HasSuffix(rest, ".") {
+	if !ok || rest == "" {
 		return record{}, false
 	}
 	r := record{kind: rest[0]}
-	fields := strings.Fields(rest[1 : len(rest)-1])
-	if len(fields) != argCount(r.kind) {
-		return record{}, false
-	}
-	for i, f := range fields {
-		n, ok := number(f)
-		if !ok {
+	rest = rest[1:]
+	for i := range argCount(r.kind) {
+		field, more, _ := strings.Cut(strings.TrimLeft(rest, " \t"), " ")
+		if r.args[i], ok = number(field); !ok {
 			return record{}, false
 		}
-		r.args[i] = n
+		rest = more
 	}
-	return r, true
+	if r.kind != kindShort {
+		return r, rest == "" && argCount(r.kind) >= 0
+	}
+	if rest == "" || len(rest) != r.args[1]+1 {
+		return record{}, false
+	}
+	r.text, r.code = rest[1:], codeOf(rest[0])
+	return r, r.code != nil
+}
+
+func codeOf(kind byte) *textCode {
+	switch kind {
+	case kindBase64:
+		return base64Text
+	case kindHex:
+		return hexText
+	}
+	return nil
 }
 
 // number parses up to ten decimal digits and nothing else.
@@ -176,17 +249,21 @@ type Decoder struct {
 	// acknowledged.
 	Ready, Mismatch, Verified bool
 	Acked                     int
-	// Exited tells that the command ended with Status.
+	// Exited tells that the command ended with Status, and that all its output
+	// has been given out.
 	Exited bool
 	Status int
-	// Ended tells that all output has been given out.
+	// Ended tells that the guest sends no more.
 	Ended bool
 	// Noise counts the pieces that had to be cleaned of other console output.
 	Noise int
+
+	trailer []byte
+	held    []byte // output that may be the beginning of the trailer
 }
 
 // NewDecoder makes a decoder for the exchange with this identifier.
-func NewDecoder(id string) *Decoder { return &Decoder{id: id} }
+func NewDecoder(id string) *Decoder { return &Decoder{id: id, trailer: []byte(trailer(id))} }
 
 // Feed takes the next bytes and returns the output they complete.
 func (d *Decoder) Feed(p []byte) ([]byte, error) {
@@ -220,14 +297,15 @@ func (d *Decoder) noise(b byte) {
 
 // record collects a record; one that turns out to be none is noise.
 func (d *Decoder) record(b byte) ([]byte, error) {
-	if d.inRec && b != '\n' && b != recordStart && len(d.rec) < maxRecord {
+	if d.inRec && (b != '\n' || d.rec[len(d.rec)-1] != '.') && b != recordStart && len(d.rec) < maxRecord {
 		if b != '\r' {
 			d.rec = append(d.rec, b)
 		}
 		return nil, nil
 	}
 	if d.inRec && b == '\n' {
-		if r, ok := parseRecord(d.id, string(d.rec[1:])); ok {
+		text, _ := strings.CutSuffix(string(d.rec[1:]), ".")
+		if r, ok := parseRecord(d.id, text); ok {
 			d.inRec, d.rec = false, d.rec[:0]
 			return d.apply(r)
 		}
@@ -254,10 +332,7 @@ func (d *Decoder) apply(r record) ([]byte, error) {
 		d.Mismatch = true
 	case kindVerify:
 		d.Verified = true
-	case kindStatus:
-		d.Exited, d.Status = true, normalStatus(r.args[0])
-		return nil, nil // may fall into the middle of a piece
-	case kindBase64, kindHex:
+	case kindShort, kindBase64, kindHex:
 		return d.piece(r)
 	case kindEnd:
 		return nil, d.finish(r.args[0])
@@ -282,11 +357,14 @@ func (d *Decoder) piece(r record) ([]byte, error) {
 	if n != d.pieces+1 {
 		return nil, fmt.Errorf("%w: piece %d is missing", ErrDamaged, d.pieces+1)
 	}
-	enc := base64Text
-	if r.kind == kindHex {
-		enc = hexText
+	var out []byte
+	var err error
+	clean := true
+	if r.kind == kindShort {
+		out, err = r.code.decode([]byte(r.text))
+	} else {
+		out, clean, err = codeOf(r.kind).restore(d.region, r.args[2], uint32(r.args[1]))
 	}
-	out, clean, err := enc.restore(d.region, r.args[2], uint32(r.args[1]))
 	if err != nil {
 		return nil, fmt.Errorf("%w: piece %d: %w", ErrDamaged, n, err)
 	}
@@ -294,7 +372,32 @@ func (d *Decoder) piece(r record) ([]byte, error) {
 		d.Noise++
 	}
 	d.pieces, d.region = n, d.region[:0]
-	return out, nil
+	return d.untilTrailer(out), nil
+}
+
+// untilTrailer gives the output before the trailer, which may be spread over
+// pieces. What follows it comes from processes left in the background.
+func (d *Decoder) untilTrailer(out []byte) []byte {
+	if d.Exited {
+		return nil
+	}
+	out = append(d.held, out...)
+	d.held = nil
+	if i := bytes.Index(out, d.trailer); i >= 0 {
+		if digits := out[i+len(d.trailer):]; len(digits) >= 3 {
+			n, ok := number(string(digits[:3]))
+			d.Exited, d.Status = ok, normalStatus(n)
+			return out[:i]
+		}
+	}
+	// Hold back what the trailer may still be made of.
+	for i := max(0, len(out)-len(d.trailer)-2); i < len(out); i++ {
+		if rest := out[i:]; bytes.HasPrefix(d.trailer, rest) || bytes.HasPrefix(rest, d.trailer) {
+			d.held = bytes.Clone(rest)
+			return out[:i]
+		}
+	}
+	return out
 }
 
 func (d *Decoder) finish(pieces int) error {
@@ -302,7 +405,7 @@ func (d *Decoder) finish(pieces int) error {
 	case pieces != d.pieces:
 		return fmt.Errorf("%w: %d of %d pieces arrived", ErrDamaged, d.pieces, pieces)
 	case !d.Exited:
-		return fmt.Errorf("%w: the exit status is missing", ErrDamaged)
+		return fmt.Errorf("%w: its end is missing", ErrDamaged)
 	}
 	d.Ended = true
 	return nil

@@ -206,5 +206,5 @@ func (s *session) verify(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// newID makes an identifier that nothing on the console can have by chance.
-func newID() string { return rand.Text()[:12] }
+// newID makes an identifier of 45 bits that nothing on the console has by chance.
+func newID() string { return rand.Text()[:9] }

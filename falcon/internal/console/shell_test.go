@@ -53,7 +53,20 @@ func startPty(t *testing.T, dir string, argv ...string) *os.File {
 		_ = f.Close()
 		_ = cmd.Wait()
 	})
-	return f
+	return pollable(t, f)
+}
+
+// pollable is f as a file whose Close ends a Read and that has deadlines.
+func pollable(t testing.TB, f *os.File) *os.File {
+	t.Helper()
+	fd, err := syscall.Dup(int(f.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.SetNonblock(fd, true); err != nil {
+		t.Fatal(err)
+	}
+	return os.NewFile(uintptr(fd), f.Name())
 }
 
 // shellConsole is a console with a shell at its prompt.
@@ -138,8 +151,8 @@ func benchNoop(b *testing.B, argv []string) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	c := New(f, Options{Name: "bench"})
-	defer func() { _ = cmd.Process.Kill(); _ = c.Close(); _ = cmd.Wait() }()
+	c := New(pollable(b, f), Options{Name: "bench"})
+	defer func() { _ = cmd.Process.Kill(); _ = c.Close(); _ = f.Close(); _ = cmd.Wait() }()
 	for b.Loop() {
 		if _, err := c.Exec(context.Background(), Command{Shell: "true"}); err != nil {
 			b.Fatal(err)
