@@ -12,6 +12,10 @@ import (
 	"syscall"
 )
 
+// maxSocketPath is the longest path of a Unix socket on all systems that we
+// know, in bytes.
+const maxSocketPath = 107
+
 // listen opens the listener that addr describes: "IP:PORT", "unix:PATH" or
 // "fd:N", an inherited listening socket.
 func listen(ctx context.Context, addr string) (net.Listener, error) {
@@ -20,6 +24,9 @@ func listen(ctx context.Context, addr string) (net.Listener, error) {
 	}
 	if n, ok := strings.CutPrefix(addr, "fd:"); ok {
 		return listenFD(n)
+	}
+	if _, _, err := net.SplitHostPort(addr); err != nil {
+		return nil, fmt.Errorf("listen on %q: want IP:PORT, unix:PATH or fd:N: %w", addr, err)
 	}
 	// An address of [::] listens for IPv4 as well, which upstream's clients
 	// rely on.
@@ -49,6 +56,10 @@ func listenFD(n string) (net.Listener, error) {
 // listenUnix makes a socket at path that only the user may connect to. It
 // replaces one that nobody listens on any more.
 func listenUnix(ctx context.Context, path string) (net.Listener, error) {
+	if len(path) > maxSocketPath {
+		return nil, fmt.Errorf("listen on unix:%s: the path has %d bytes and a socket address holds %d: give it relative to the working folder",
+			path, len(path), maxSocketPath)
+	}
 	if err := removeStale(ctx, path); err != nil {
 		return nil, err
 	}
