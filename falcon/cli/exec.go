@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"context"
-	"errors"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -48,7 +46,7 @@ func (a *app) exec(cmd *cobra.Command, name, command string, timeout time.Durati
 	}
 	result, err := n.Exec(cmd.Context(), command, o)
 	if err != nil {
-		if errors.Is(err, context.Canceled) {
+		if interrupted(cmd.Context(), err) {
 			return err
 		}
 		return &ExitError{statusExecFailed, err}

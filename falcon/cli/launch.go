@@ -34,7 +34,7 @@ func (a *app) launch(cmd *cobra.Command, o launchOptions, asJSON bool) error {
 	}
 	begun := time.Now()
 	p := a.newProgress(cmd, a.nodeNames(), asJSON)
-	a.lab.OnProgress(p.report)
+	a.lab.OnProgress(a.withCommandLines(p.report))
 	p.start()
 	err := a.lab.Launch(cmd.Context(), o)
 	p.finish(err)

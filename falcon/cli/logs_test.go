@@ -41,6 +41,24 @@ func TestLogsPrintsTheLogThatIsAskedFor(t *testing.T) {
 	}
 }
 
+func TestVerboseLaunchesPrintTheCommandLinesOfHypervisors(t *testing.T) {
+	for args, want := range map[string]string{
+		"-v launch":            "violin: qemu -m '1 2'\npiano: its hypervisor's command line: open : no such file or directory\n",
+		"hyperstart -v violin": "",
+		"launch":               "",
+	} {
+		p, files := withLogs(t)
+		appendTo(t, files.Server, `{"msg":"starting QEMU","by_hand":"qemu -m 1"}`+"\n{\n"+
+			`{"msg":"starting QEMU","by_hand":"qemu -m '1 2'"}`+"\n"+`{"msg":"listening"}`+"\n")
+		p.lab.steps = []falcon.Progress{
+			{Node: "violin", Stage: falcon.StageStart}, {Node: "violin", Stage: falcon.StageBoot}, {Node: "piano", Stage: falcon.StageBoot},
+		}
+		if got := p.run(t, strings.Fields(args)...); got.status != 0 || got.stderr != want {
+			t.Errorf("%s: %+v, want %q", args, got, want)
+		}
+	}
+}
+
 func TestFollowingALogEndsWhenItIsRemoved(t *testing.T) {
 	_, files := withLogs(t)
 	lines := make(chan string, 16)

@@ -100,7 +100,7 @@ func (a *app) power(cmd *cobra.Command, p powerAction, nodes []node, asJSON bool
 		names[i] = n.Name()
 	}
 	shown := a.newProgress(cmd, names, false)
-	a.lab.OnProgress(shown.report)
+	a.lab.OnProgress(a.withCommandLines(shown.report))
 	shown.start()
 	_, err := doAll(cmd.Context(), p, nodes, shown.report)
 	shown.finish(err)

@@ -90,12 +90,18 @@ func execute(ctx context.Context, root *cobra.Command, args []string) int {
 func exitStatus(ctx context.Context, err error) int {
 	var exit *ExitError
 	switch {
-	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+	case interrupted(ctx, err):
 		return statusInterrupted
 	case errors.As(err, &exit):
 		return exit.Status
 	}
 	return statusFailed
+}
+
+// interrupted says whether an error is the end of its context: as such, or by
+// the signal that ended it.
+func interrupted(ctx context.Context, err error) bool {
+	return ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx)))
 }
 
 // describe returns the text of an error, a list of errors as a list.

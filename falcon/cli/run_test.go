@@ -73,11 +73,20 @@ func TestFailuresEndWith1AndAreSaidOnce(t *testing.T) {
 }
 
 func TestAnInterruptedCommandEndsWith130(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	var p testProgram
-	if got := p.runContext(t, ctx, "launch"); got.status != 130 {
-		t.Errorf("status %d, want 130", got.status)
+	signal := errors.New("interrupt signal received")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(signal)
+	for _, args := range []string{"launch", "exec violin ls"} {
+		for _, err := range []error{context.Canceled, signal} {
+			p := testProgram{lab: fakeLab{err: fmt.Errorf("working: %w", err)}}
+			if got := p.runContext(t, ctx, strings.Fields(args)...); got.status != 130 {
+				t.Errorf("%s, %v: status %d, want 130", args, err, got.status)
+			}
+		}
+	}
+	p := testProgram{lab: fakeLab{err: errors.New("no memory")}}
+	if got := p.runContext(t, ctx, "netcreate"); got.status != 1 {
+		t.Errorf("a failure beside the interrupt has status %d, want 1", got.status)
 	}
 }
 
