@@ -411,14 +411,6 @@ func TestCloseUsesForceOnAQEMUThatDoesNotListen(t *testing.T) {
 	}
 }
 
-func TestQEMUIsOutOfReachOfTheTerminalsInterrupt(t *testing.T) {
-	g := startGuest(t, testConfig(t, nil))
-	group, err := syscall.Getpgid(g.PID())
-	if err != nil || group != g.PID() {
-		t.Errorf("process group %d (%v), want QEMU's own, %d", group, err, g.PID())
-	}
-}
-
 func TestVNCSocketIsPrivate(t *testing.T) {
 	cfg := testConfig(t, nil)
 	path := filepath.Join(t.TempDir(), "vnc")

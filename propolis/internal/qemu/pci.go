@@ -11,11 +11,10 @@ import (
 // Limits of the PCI address space, and the devices of bus 0 that the chipset
 // has for itself: host bridge and ISA bridge, in Propolis as in QEMU.
 const (
-	pciDevices      = 32
-	pciFunctions    = 8
-	chipsetDevices  = 2
-	defaultPCIBus   = 0
-	firstOtherPCIId = chipsetDevices
+	pciDevices     = 32
+	pciFunctions   = 8
+	chipsetDevices = 2
+	rootBus        = 0
 )
 
 // pciPlan is where the devices of an instance go.
@@ -51,7 +50,7 @@ func (b *builder) planPCI() {
 	b.pci = pciPlan{
 		taken:    make(map[propolis.PCIPath]string),
 		multiple: make(map[propolis.PCIPath]bool),
-		buses:    map[uint8]bool{defaultPCIBus: true},
+		buses:    map[uint8]bool{rootBus: true},
 	}
 	var bridges, devices []string
 	for _, name := range b.names() {
@@ -78,8 +77,8 @@ func (b *builder) claim(name string, p propolis.PCIPath) bool {
 	case p.Device >= pciDevices || p.Function >= pciFunctions:
 		b.refuse(name, "PCI path %s is out of range: device 0 to %d, function 0 to %d", p, pciDevices-1, pciFunctions-1)
 		return false
-	case p.Bus == defaultPCIBus && p.Device < chipsetDevices:
-		b.refuse(name, "PCI path %s belongs to the chipset; use device %d or above", p, firstOtherPCIId)
+	case p.Bus == rootBus && p.Device < chipsetDevices:
+		b.refuse(name, "PCI path %s belongs to the chipset; use device %d or above", p, chipsetDevices)
 		return false
 	}
 	if other, ok := b.pci.taken[p]; ok {
@@ -151,11 +150,11 @@ func (p *pciPlan) address(path propolis.PCIPath) []string {
 func (p *pciPlan) free() uint8 {
 	used := make(map[uint8]bool)
 	for path := range p.taken {
-		if path.Bus == defaultPCIBus {
+		if path.Bus == rootBus {
 			used[path.Device] = true
 		}
 	}
-	device := uint8(firstOtherPCIId)
+	device := uint8(chipsetDevices)
 	for used[device] {
 		device++ // QEMU refuses the address past the last
 	}
