@@ -177,7 +177,7 @@ func (p *testProgram) runContext(t *testing.T, ctx context.Context, args ...stri
 	root.SetOut(&stdout)
 	root.SetErr(&stderr)
 	root.SetIn(io.MultiReader())
-	status := execute(ctx, root, args)
+	status := Execute(ctx, root, args)
 	return outcome{status, stdout.String(), stderr.String()}
 }
 

@@ -53,7 +53,7 @@ func UsageError(cmd *cobra.Command, format string, args ...any) error {
 func Run(root *cobra.Command) {
 	ctx, stop := signal.NotifyContext(context.Background(), endingSignals()...)
 	context.AfterFunc(ctx, stop)
-	os.Exit(execute(ctx, root, os.Args[1:]))
+	os.Exit(Execute(ctx, root, os.Args[1:]))
 }
 
 // endingSignals are those that cancel a command. A hang-up that whoever started
@@ -66,8 +66,9 @@ func endingSignals() []os.Signal {
 	return signals
 }
 
-// execute runs a command tree and returns the exit status.
-func execute(ctx context.Context, root *cobra.Command, args []string) int {
+// Execute is Run for callers that go on: it runs a command tree on arguments,
+// prints what fails to the tree's standard error, and returns the exit status.
+func Execute(ctx context.Context, root *cobra.Command, args []string) int {
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return UsageError(cmd, "%w", err)

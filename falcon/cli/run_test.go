@@ -123,7 +123,7 @@ func TestTheProgramsOwnCommandsSeeTheTopologyAndChooseTheirStatus(t *testing.T) 
 		seen = len(Topology(cmd).Nodes())
 		return &ExitError{Status: 9}
 	}})
-	if status := execute(t.Context(), root, []string{"-n", "4", "cou"}); status != 9 || seen != 4 {
+	if status := Execute(t.Context(), root, []string{"-n", "4", "cou"}); status != 9 || seen != 4 {
 		t.Errorf("status %d with %d nodes, want 9 with 4", status, seen)
 	}
 }
@@ -144,7 +144,7 @@ func TestATopologyWithoutFlagsHasACommandLine(t *testing.T) {
 		}
 		return nil
 	}})
-	if status := execute(t.Context(), root, []string{"-f", "there", "see"}); status != 0 {
+	if status := Execute(t.Context(), root, []string{"-f", "there", "see"}); status != 0 {
 		t.Errorf("status %d", status)
 	}
 }
@@ -163,7 +163,7 @@ func TestFlagsOfATopologyMustNotHideFalcons(t *testing.T) {
 			}}.Command()
 			var stderr strings.Builder
 			root.SetErr(&stderr)
-			status := execute(t.Context(), root, []string{"info"})
+			status := Execute(t.Context(), root, []string{"info"})
 			if want := "the program's flag " + name + " is also one of falcon's"; status != 1 || !strings.Contains(stderr.String(), want) {
 				t.Errorf("status %d, %q; want 1, %q", status, stderr.String(), want)
 			}

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"context"
 	"errors"
 
 	"github.com/spf13/cobra"
@@ -9,36 +10,56 @@ import (
 )
 
 func newDestroyCommand() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use:   "destroy DIR…",
 		Short: "Destroy the labs of state folders, without their programs",
 		Long: `Destroy the labs of state folders, without the programs that declared them.
 "falcon ls" lists the folders.`,
-		Args: wantArgs(cobra.MinimumNArgs(1)),
+		Args:              wantArgs(cobra.MinimumNArgs(1)),
+		ValidArgsFunction: completeFolders,
 		RunE: func(cmd *cobra.Command, dirs []string) error {
-			var errs []error
-			for _, dir := range dirs {
-				if err := destroy(cmd, dir); err != nil {
-					errs = append(errs, err)
+			outcomes, err := destroyAll(cmd.Context(), dirs)
+			if asJSON {
+				return errors.Join(printJSON(cmd, destroyDocument{outcomes}), err)
+			}
+			for _, o := range outcomes {
+				if o.Destroyed {
+					printf(cmd, "%s is destroyed\n", o.Folder)
 				}
 			}
-			return errors.Join(errs...)
+			return err
 		},
-		ValidArgsFunction: completeFolders,
 	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print what became of each as JSON")
+	return cmd
 }
 
-func destroy(cmd *cobra.Command, dir string) error {
-	report := func(p falcon.Progress) {
-		if p.Node != "" && p.Stage == falcon.StageGone {
-			printf(cmd, "%s: node %s is gone\n", dir, p.Node)
+// destroyDocument is what destroy prints as JSON.
+type destroyDocument struct {
+	Folders []destroyOutcome `json:"folders"`
+}
+
+type destroyOutcome struct {
+	Folder    string `json:"folder"`
+	Destroyed bool   `json:"destroyed"`
+	Error     string `json:"error,omitempty"`
+}
+
+// destroyAll destroys labs one after the other, and goes on past those that it
+// cannot.
+func destroyAll(ctx context.Context, dirs []string) ([]destroyOutcome, error) {
+	var outcomes []destroyOutcome
+	var errs []error
+	for _, dir := range dirs {
+		o := destroyOutcome{Folder: dir, Destroyed: true}
+		if err := falcon.DestroyFolder(ctx, dir, nil); err != nil {
+			o.Destroyed, o.Error = false, err.Error()
+			errs = append(errs, err)
 		}
+		outcomes = append(outcomes, o)
 	}
-	if err := falcon.DestroyFolder(cmd.Context(), dir, report); err != nil {
-		return err
-	}
-	printf(cmd, "%s: destroyed\n", dir)
-	return nil
+	return outcomes, errors.Join(errs...)
 }
 
 // completeFolders completes the state folders of this host's labs.
