@@ -212,7 +212,7 @@ func (l *lab) dissolve(removed []state.Object) error {
 // nodeFiles returns the files of a node in the state folder.
 func nodeFiles(node string) []string {
 	var files []string
-	for _, ext := range []string{uuidExt, pidExt, vmmPIDExt, socketExt, portExt, outExt, errExt, consoleExt} {
+	for _, ext := range []string{uuidExt, pidExt, vmmPIDExt, varsExt, socketExt, portExt, outExt, errExt, consoleExt} {
 		files = append(files, node+ext)
 	}
 	return files

@@ -18,14 +18,15 @@ import (
 
 // Extensions of a node's files in the state folder.
 const (
-	uuidExt    = ".uuid"     // the instance's UUID
-	pidExt     = ".pid"      // the server's process
-	vmmPIDExt  = ".qemu.pid" // the hypervisor's process
-	socketExt  = ".sock"     // the server's API
-	portExt    = ".port"     // the server's API where it is a TCP port
-	outExt     = ".out"      // the server's log
-	errExt     = ".err"      // what server and hypervisor said on stderr
-	consoleExt = ".console"  // lock of the console
+	uuidExt    = ".uuid"      // the instance's UUID
+	pidExt     = ".pid"       // the server's process
+	vmmPIDExt  = ".qemu.pid"  // the hypervisor's process
+	varsExt    = ".qemu.vars" // what UEFI firmware remembers
+	socketExt  = ".sock"      // the server's API
+	portExt    = ".port"      // the server's API where it is a TCP port
+	outExt     = ".out"       // the server's log
+	errExt     = ".err"       // what server and hypervisor said on stderr
+	consoleExt = ".console"   // lock of the console
 )
 
 // serverDeadline bounds each request to a node's server: on a busy host QEMU
