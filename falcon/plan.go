@@ -178,7 +178,7 @@ func plan(t *Topology, f facts) (*Plan, error) {
 			}
 			self.vnic = f.fabric.vnic(self, peer)
 		}
-		if err := np.buildSpec(n); err != nil {
+		if err := np.buildSpec(n, f.workDir); err != nil {
 			return nil, &NodeError{Node: n.name, Err: fmt.Errorf("%w: %w", ErrInvalid, err)}
 		}
 	}
@@ -340,7 +340,7 @@ func endIDs(t *Topology) map[*End]string {
 	for _, n := range t.nodes {
 		count := make(map[string]int)
 		for _, e := range n.ends {
-			other := "external"
+			other := "" // the host's network, which no node's name is
 			if e.link.external == nil {
 				other = e.peer().node.name
 			}
@@ -362,9 +362,11 @@ func deriveMAC(topology, id string, salt int) string {
 // Where falcon puts devices: the main disk where upstream's falcon has it, and
 // everything else behind it.
 const (
-	diskSlot      = 4
-	firstFreeSlot = 5
-	lastSlot      = 31
+	// lastChipsetSlot is that of the PIIX3; the host bridge is before it.
+	lastChipsetSlot = 1
+	diskSlot        = 4
+	firstFreeSlot   = 5
+	lastSlot        = 31
 )
 
 // layout gives PCI paths to the devices of a node other than its main disk:
@@ -398,19 +400,44 @@ func layout(others, nics int, reserved map[uint8]bool) ([]propolis.PCIPath, erro
 	return paths, nil
 }
 
+// reservedSlots returns the slots of the first bus that the user's own
+// components are in.
+func reservedSlots(components []userComponent) (map[uint8]bool, error) {
+	slots := make(map[uint8]bool)
+	taken := make(map[propolis.PCIPath]string)
+	for _, c := range components {
+		path, ok := pciPath(c.component)
+		if !ok {
+			continue
+		}
+		switch other := taken[path]; {
+		case path.Device > lastSlot || path.Function > 7:
+			return nil, fmt.Errorf("component %q is at PCI path %s, which there is not", c.name, path)
+		case path.Bus == 0 && path.Device <= lastChipsetSlot:
+			return nil, fmt.Errorf("component %q is at PCI slot %s, which is the chipset's", c.name, path)
+		case path.Bus == 0 && path.Device == diskSlot:
+			return nil, fmt.Errorf("component %q is at PCI slot %s, which is the main disk's", c.name, path)
+		case other != "":
+			return nil, fmt.Errorf("components %q and %q are both at PCI path %s", other, c.name, path)
+		}
+		taken[path] = c.name
+		if path.Bus == 0 {
+			slots[path.Device] = true
+		}
+	}
+	return slots, nil
+}
+
 // buildSpec writes the node's Propolis instance, with upstream's names for the
 // components, and notes the slots of its interfaces.
-func (np *NodePlan) buildSpec(n *Node) error {
+func (np *NodePlan) buildSpec(n *Node, workDir string) error {
 	b := specBuilder{components: propolis.Components{}}
-	reserved := make(map[uint8]bool)
 	for _, c := range n.components {
 		b.add(c.name, c.component)
-		if path, ok := pciPath(c.component); ok && path.Bus == 0 {
-			if path.Device == diskSlot {
-				return fmt.Errorf("component %q is at PCI slot %s, which is the main disk's", c.name, path)
-			}
-			reserved[path.Device] = true
-		}
+	}
+	reserved, err := reservedSlots(n.components)
+	if err != nil {
+		return err
 	}
 	softnpu := false
 	others, nics := len(n.mounts), 0
@@ -444,7 +471,7 @@ func (np *NodePlan) buildSpec(n *Node) error {
 	b.add("main_disk_backing", propolis.FileStorageBackend{Path: np.Disk, BlockSize: 512})
 	if n.bootISO != "" {
 		b.add("boot_iso", propolis.VirtioDisk{BackendID: "boot_iso_backing", PCIPath: b.nextPath()})
-		b.add("boot_iso_backing", propolis.FileStorageBackend{Path: n.bootISO, Readonly: true, BlockSize: 2048})
+		b.add("boot_iso_backing", propolis.FileStorageBackend{Path: absolute(workDir, n.bootISO), Readonly: true, BlockSize: 2048})
 		b.add("boot_iso_first", propolis.BootSettings{Order: []propolis.BootOrderEntry{{ID: "boot_iso"}, {ID: "main_disk"}}})
 	}
 	for i, m := range np.Mounts {
@@ -471,6 +498,8 @@ func (np *NodePlan) buildSpec(n *Node) error {
 type specBuilder struct {
 	components propolis.Components
 	paths      []propolis.PCIPath
+	nics       int // ends with interfaces that have been added
+	ports      int // ports of the ASIC
 	errs       []error
 }
 
@@ -489,15 +518,18 @@ func (b *specBuilder) nextPath() propolis.PCIPath {
 }
 
 // addEnd adds the components of a link's end: an interface, or for a sidecar
-// end its whole set, or a port of the ASIC.
+// end its whole set, or a port of the ASIC. As upstream has it, interfaces and
+// ports are numbered apart.
 func (b *specBuilder) addEnd(e *End, p *InterfacePlan) {
 	if e.kind == EndSoftNPU {
-		name := fmt.Sprintf("softnpu%d", e.index)
+		name := fmt.Sprintf("softnpu%d", b.ports)
+		b.ports++
 		b.add(name+"-port", propolis.SoftNPUPort{LinkName: name, BackendID: name + "-backing"})
 		b.add(name+"-backing", propolis.DLPINetworkBackend{VNICName: p.vnic})
 		return
 	}
-	name := fmt.Sprintf("net%d", e.index)
+	name := fmt.Sprintf("net%d", b.nics)
+	b.nics++
 	for i := range max(e.radix, 1) {
 		key, path := name, b.nextPath()
 		if i == 0 {

@@ -56,5 +56,34 @@ func (r *record) check() error {
 	case r.Version < 1 || r.Plan == nil || r.Topology == "":
 		return fmt.Errorf("%s is not a falcon topology", recordFile)
 	}
+	return r.Plan.check()
+}
+
+// check refuses a plan that refers to what it does not have, or has names that
+// are no part of a file's name: it has been read from a file.
+func (p *Plan) check() error {
+	damaged := func(err error) error { return fmt.Errorf("%s is damaged: %w", recordFile, err) }
+	for i := range p.Nodes {
+		n := &p.Nodes[i]
+		if err := validName("node", n.Name); err != nil {
+			return damaged(err)
+		}
+		for _, x := range n.Interfaces {
+			if x.Peer != "" && !p.has(Endpoint{x.Peer, x.PeerIndex}) {
+				return damaged(fmt.Errorf("interface %d of node %s is linked to interface %d of node %s, which there is not",
+					x.Index, n.Name, x.PeerIndex, x.Peer))
+			}
+		}
+	}
+	for i, l := range p.Links {
+		if !p.has(l.A) || !p.has(l.B) {
+			return damaged(fmt.Errorf("link %d has an end that there is not", i))
+		}
+	}
 	return nil
+}
+
+func (p *Plan) has(e Endpoint) bool {
+	n := p.Node(e.Node)
+	return n != nil && e.Index >= 0 && e.Index < len(n.Interfaces)
 }

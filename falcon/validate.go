@@ -143,12 +143,13 @@ func (t *Topology) sharedExclusively() []error {
 			if x == nil || y == nil || x.host == "" || x.host != y.host || !x.exclusive && !y.exclusive {
 				continue
 			}
+			mine, theirs := l.A, other.A
 			if !x.exclusive {
-				l, other = other, l
+				mine, theirs = theirs, mine
 			}
-			errs = append(errs, &NodeError{Node: l.A.node.name, Err: fmt.Errorf(
+			errs = append(errs, &NodeError{Node: mine.node.name, Err: fmt.Errorf(
 				"interface %d wants host interface %s exclusively, and interface %d of node %s uses it too",
-				l.A.index, x.host, other.A.index, other.A.node.name)})
+				mine.index, x.host, theirs.index, theirs.node.name)})
 		}
 	}
 	return errs
