@@ -201,7 +201,7 @@ func (l *lab) dissolve(removed []state.Object) error {
 		}
 	}
 	// The record goes last but for the lock: until then this can be repeated.
-	for _, f := range []string{state.JournalFile, recordFile} {
+	for _, f := range []string{linksLock, state.JournalFile, recordFile} {
 		keep(l.folder.RemoveFile(f))
 	}
 	keep(l.folder.RemoveLock())
@@ -212,7 +212,7 @@ func (l *lab) dissolve(removed []state.Object) error {
 // nodeFiles returns the files of a node in the state folder.
 func nodeFiles(node string) []string {
 	var files []string
-	for _, ext := range []string{uuidExt, pidExt, vmmPIDExt, varsExt, socketExt, portExt, outExt, errExt, consoleExt} {
+	for _, ext := range []string{uuidExt, pidExt, vmmPIDExt, varsExt, socketExt, portExt, outExt, errExt, consoleExt, lockExt} {
 		files = append(files, node+ext)
 	}
 	return files

@@ -10,19 +10,33 @@ import (
 	"os"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/falcon-vm/falcon-go/falcon/internal/link"
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
 )
 
 // newFabric returns how this process makes links: as kernel devices in the
-// topology's own network namespace when it is root, else as sockets in the
-// state folder.
+// topology's own network namespace when it may, else as sockets in the state
+// folder.
 func newFabric(topology string, folder *state.Folder) fabric {
-	if os.Geteuid() != 0 {
+	if !mayMakeDevices() {
 		return &socketFabric{link.Sockets{Dir: folder.Path()}}
 	}
 	return &kernelFabric{id: folder.ID(), kernel: &link.Kernel{
 		Namespace: link.NamespacePrefix + topology + "-" + folder.ID()}}
+}
+
+// mayMakeDevices reports whether this process has root's powers over network
+// devices. Root in a container may not.
+func mayMakeDevices() bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return false
+	}
+	const needed = 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_SYS_ADMIN
+	return os.Geteuid() == 0 && data[0].Effective&needed == needed && fileExists("/dev/net/tun")
 }
 
 // kernelFabric makes kernel devices.

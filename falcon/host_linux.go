@@ -53,7 +53,7 @@ const notYet = "the Linux host cannot run it yet"
 
 func (h *linuxHost) look(ctx context.Context, t *Topology) (hostFacts, error) {
 	f := hostFacts{noSoftNPU: "a SoftNPU ASIC: " + notYet, noSidecar: "a sidecar multiplexer: " + notYet}
-	if os.Geteuid() != 0 {
+	if h.namespace() == "" {
 		f.noExternal = "that needs root; UserExtLink does not"
 	}
 	name, err := defaultInterface(ctx)

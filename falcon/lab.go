@@ -77,23 +77,47 @@ func (l *lab) loadOrNew() (*record, error) {
 
 // lock takes the folder for one command.
 func (l *lab) lock(ctx context.Context, purpose string) (unlock func(), err error) {
-	return l.folder.Lock(ctx, purpose, func(holder string) {
-		l.log.Info("waiting for another falcon", "folder", l.folder.Path(), "holder", holder)
-		l.report(Progress{Stage: StageStart, Detail: "waiting for " + holder})
-	})
+	return l.folder.Lock(ctx, purpose, l.waiting)
+}
+
+func (l *lab) waiting(holder string) {
+	l.log.Info("waiting for another falcon", "folder", l.folder.Path(), "holder", holder)
+	l.report(Progress{Stage: StageStart, Detail: "waiting for " + holder})
 }
 
 // lockExisting is lock for commands that need a launched topology: it makes no
 // folder. The record is read under the lock.
-func (l *lab) lockExisting(ctx context.Context, purpose string) (r *record, unlock func(), err error) {
+func (l *lab) lockExisting(ctx context.Context, purpose string) (*record, func(), error) {
+	return l.existing(func() (func(), error) { return l.lock(ctx, purpose) })
+}
+
+// lockNode takes one node of a launched topology, beside others who do the
+// same with other nodes.
+func (l *lab) lockNode(ctx context.Context, node, purpose string) (*record, func(), error) {
+	return l.existing(func() (func(), error) {
+		unlock, err := l.folder.LockShared(ctx, purpose, l.waiting)
+		if err != nil {
+			return nil, err
+		}
+		unlockNode, err := l.folder.LockFile(ctx, node+lockExt, purpose, l.waiting)
+		if err != nil {
+			unlock()
+			return nil, err
+		}
+		return func() { unlockNode(); unlock() }, nil
+	})
+}
+
+func (l *lab) existing(lock func() (func(), error)) (*record, func(), error) {
 	if _, err := l.load(); err != nil {
 		return nil, nil, err
 	}
-	unlock, err = l.lock(ctx, purpose)
+	unlock, err := lock()
 	if err != nil {
 		return nil, nil, err
 	}
-	if r, err = l.load(); err != nil {
+	r, err := l.load()
+	if err != nil {
 		unlock()
 		return nil, nil, err
 	}

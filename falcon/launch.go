@@ -259,8 +259,8 @@ func (l *lab) startNodes(ctx context.Context, tx *transaction, r *revision, o la
 		starts = append(starts, func(ctx context.Context) error {
 			err := l.startNode(ctx, tx, n, r.next.IDs[n.Name], o.loginTimeout)
 			if err != nil {
-				err = &NodeError{Node: n.Name, Err: err}
 				l.report(Progress{Node: n.Name, Stage: StageFailed, Err: err})
+				err = &NodeError{Node: n.Name, Err: err}
 			}
 			return err
 		})

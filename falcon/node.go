@@ -190,12 +190,23 @@ func (n *Node) Start(ctx context.Context, opts ...LaunchOption) error {
 			if !fileExists(np.Disk) {
 				return fmt.Errorf("its disk %s is gone: destroy the topology and launch it again", np.Disk)
 			}
-			if err := l.makeLinks(ctx, tx, r.Plan); err != nil {
+			if err := l.restoreLinks(ctx, tx, r.Plan); err != nil {
 				return err
 			}
 			return l.startNode(ctx, tx, np, r.IDs[n.name], o.loginTimeout)
 		})
 	})
+}
+
+// restoreLinks makes the links that are missing. Nodes that are started at
+// once do it one after the other.
+func (l *lab) restoreLinks(ctx context.Context, tx *transaction, p *Plan) error {
+	unlock, err := l.folder.LockFile(ctx, linksLock, "making links", nil)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return l.makeLinks(ctx, tx, p)
 }
 
 // Stop ends the guest in order: as if its power button were pressed, and by
@@ -311,13 +322,13 @@ func resetMachine(ctx context.Context, client *propolis.Client) error {
 	}
 }
 
-// do runs a command on a node of a launched topology under the folder's lock.
+// do runs a command on a node of a launched topology under the node's lock.
 func (n *Node) do(ctx context.Context, purpose string, f func(context.Context, *lab, *record) error) error {
 	l, err := n.topology.open()
 	if err != nil {
 		return err
 	}
-	r, unlock, err := l.lockExisting(ctx, purpose+" "+n.name)
+	r, unlock, err := l.lockNode(ctx, n.name, purpose+" "+n.name)
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,11 @@ const (
 	outExt     = ".out"       // the server's log
 	errExt     = ".err"       // what server and hypervisor said on stderr
 	consoleExt = ".console"   // lock of the console
+	lockExt    = ".lock"      // lock of the node
 )
+
+// linksLock is the lock of the links.
+const linksLock = "links.lock"
 
 // serverDeadline bounds each request to a node's server: on a busy host QEMU
 // has been seen to need seconds to start.
@@ -41,10 +45,10 @@ func (l *lab) startNode(ctx context.Context, tx *transaction, np *NodePlan, id s
 	}
 	o := state.Object{Kind: state.Server, Name: np.Name}
 	var server *process.Process
+	if err := l.endStanding(ctx, tx.journal, np.Name); err != nil {
+		return err
+	}
 	err := tx.make(o, func() (err error) {
-		if err := l.endStanding(ctx, tx.journal, np.Name); err != nil {
-			return err
-		}
 		server, err = l.host.serve(ctx, l, np, func(p process.Identity) error {
 			o.Process = &p
 			return tx.journal.Make(o)
@@ -64,7 +68,10 @@ func (l *lab) startNode(ctx context.Context, tx *transaction, np *NodePlan, id s
 func (l *lab) endStanding(ctx context.Context, j *state.Journal, node string) error {
 	for _, o := range j.Standing() {
 		if o.Kind == state.Server && o.Name == node {
-			return l.endServer(ctx, o)
+			if err := l.endServer(ctx, o); err != nil {
+				return err
+			}
+			return j.Gone(o)
 		}
 	}
 	return nil

@@ -75,18 +75,28 @@ const lockFile = "lock"
 // Lock takes the folder for this process alone until unlock is called. While
 // another holds it, Lock waits, and says so once through waiting.
 func (f *Folder) Lock(ctx context.Context, purpose string, waiting func(holder string)) (unlock func(), err error) {
-	return f.LockFile(ctx, lockFile, purpose, waiting)
+	return f.lock(ctx, lockFile, unix.LOCK_EX, purpose, waiting)
+}
+
+// LockShared is Lock for work on a part of the topology, together with others
+// who do the same: it keeps only a holder of Lock waiting.
+func (f *Folder) LockShared(ctx context.Context, purpose string, waiting func(holder string)) (unlock func(), err error) {
+	return f.lock(ctx, lockFile, unix.LOCK_SH, purpose, waiting)
 }
 
 // LockFile is Lock for a part of the folder that has a lock file of its own.
 func (f *Folder) LockFile(ctx context.Context, name, purpose string, waiting func(holder string)) (unlock func(), err error) {
+	return f.lock(ctx, name, unix.LOCK_EX, purpose, waiting)
+}
+
+func (f *Folder) lock(ctx context.Context, name string, how int, purpose string, waiting func(holder string)) (unlock func(), err error) {
 	path := f.File(name)
 	for {
 		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
 			return nil, fmt.Errorf("locking the state folder: %w", err)
 		}
-		if err := lock(ctx, file, waiting); err != nil {
+		if err := flock(ctx, file, how, waiting); err != nil {
 			return nil, fmt.Errorf("waiting for the lock %s, held by %s: %w", path, holder(file), err)
 		}
 		// Who held it may have destroyed the topology, and the lock with it.
@@ -105,12 +115,12 @@ func (f *Folder) LockFile(ctx context.Context, name, purpose string, waiting fun
 	}
 }
 
-// lock waits in a goroutine, because a waiting flock cannot be cancelled. When
+// flock waits in a goroutine, because a waiting flock cannot be cancelled. When
 // ctx ends first the goroutine lets go of the lock as soon as it has it: either
 // it hands the lock over, or it closes the file, never neither.
-func lock(ctx context.Context, file *os.File, waiting func(string)) error {
+func flock(ctx context.Context, file *os.File, how int, waiting func(string)) error {
 	fd := int(file.Fd())
-	err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+	err := unix.Flock(fd, how|unix.LOCK_NB)
 	if !errors.Is(err, unix.EWOULDBLOCK) {
 		return err
 	}
@@ -119,9 +129,9 @@ func lock(ctx context.Context, file *os.File, waiting func(string)) error {
 	}
 	locked := make(chan error)
 	go func() {
-		err := unix.Flock(fd, unix.LOCK_EX)
+		err := unix.Flock(fd, how)
 		for errors.Is(err, unix.EINTR) {
-			err = unix.Flock(fd, unix.LOCK_EX)
+			err = unix.Flock(fd, how)
 		}
 		select {
 		case locked <- err:

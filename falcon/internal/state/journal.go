@@ -6,9 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/process"
 )
@@ -59,11 +62,13 @@ const (
 // Journal records what is about to be made and what is gone, one line each, in
 // the order in which it happened. What it lists exists or may exist; what it
 // does not list was never made.
+//
+// Several processes may write to one journal, each about objects of its own;
+// a Journal does not learn what others have written since it was opened.
 type Journal struct {
 	mu       sync.Mutex
 	file     *os.File
 	path     string
-	size     int64 // of the whole lines
 	standing []Object
 }
 
@@ -104,19 +109,41 @@ func (f *Folder) Standing() ([]Object, error) {
 }
 
 func (j *Journal) load() error {
-	data, err := os.ReadFile(j.path)
+	return j.exclusively(func(size int64) error {
+		data := make([]byte, size)
+		if _, err := j.file.ReadAt(data, 0); err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("journal: %w", err)
+		}
+		standing, whole, err := replay(data)
+		if err != nil {
+			return fmt.Errorf("journal %s: %w", j.path, err)
+		}
+		j.standing = standing
+		if err := j.file.Truncate(int64(whole)); err != nil {
+			return fmt.Errorf("journal: %w", err)
+		}
+		return nil
+	})
+}
+
+// exclusively calls f, with the size of the file, while no other process reads
+// it whole or writes to it. That is for the moment of a write, so nobody waits
+// for long.
+func (j *Journal) exclusively(f func(size int64) error) error {
+	fd := int(j.file.Fd())
+	err := unix.Flock(fd, unix.LOCK_EX)
+	for errors.Is(err, unix.EINTR) {
+		err = unix.Flock(fd, unix.LOCK_EX)
+	}
+	if err != nil {
+		return fmt.Errorf("journal: locking it: %w", err)
+	}
+	defer func() { _ = unix.Flock(fd, unix.LOCK_UN) }()
+	info, err := j.file.Stat()
 	if err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
-	standing, whole, err := replay(data)
-	if err != nil {
-		return fmt.Errorf("journal %s: %w", j.path, err)
-	}
-	j.standing, j.size = standing, int64(whole)
-	if err := j.file.Truncate(j.size); err != nil {
-		return fmt.Errorf("journal: %w", err)
-	}
-	return nil
+	return f(info.Size())
 }
 
 // replay returns the standing objects and the length of the whole lines.
@@ -165,21 +192,25 @@ func (j *Journal) write(e entry) error {
 	if err != nil {
 		return err
 	}
+	line = append(line, '\n')
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	line = append(line, '\n')
-	_, err = j.file.WriteAt(line, j.size)
+	err = j.exclusively(func(size int64) error {
+		_, err := j.file.WriteAt(line, size)
+		if err == nil {
+			err = j.file.Sync()
+		}
+		if err != nil {
+			// What of the line went in before the disk was full must not
+			// stand in front of the next one.
+			return fmt.Errorf("journal: %w", errors.Join(err, j.file.Truncate(size)))
+		}
+		return nil
+	})
 	if err == nil {
-		err = j.file.Sync()
+		j.standing = apply(j.standing, e)
 	}
-	if err != nil {
-		// What of the line went in before the disk was full must not stand
-		// in front of the next one.
-		return fmt.Errorf("journal: %w", errors.Join(err, j.file.Truncate(j.size)))
-	}
-	j.size += int64(len(line))
-	j.standing = apply(j.standing, e)
-	return nil
+	return err
 }
 
 // Standing returns what is recorded as made and not gone, oldest first.
