@@ -30,8 +30,8 @@ const (
 	lockExt    = ".lock"      // lock of the node
 )
 
-// linksLock is the lock of the links.
-const linksLock = "links.lock"
+// linksLock is the lock of the links. No file of a node has that name.
+const linksLock = "lock.links"
 
 // serverDeadline bounds each request to a node's server: on a busy host QEMU
 // has been seen to need seconds to start.
