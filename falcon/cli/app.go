@@ -51,7 +51,7 @@ func newApp(p Program, dir string, open func(*falcon.Topology) lab) *app {
 	a := &app{program: p, open: open}
 	a.root = &cobra.Command{
 		Use: p.Name, Short: p.Short, Long: p.Short + "." + rootHelp,
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.load(cmd) },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.prepare(cmd) },
 	}
 	flags := a.root.PersistentFlags()
 	flags.StringVarP(&a.dir, "falcon-dir", "f", dir, "state folder of the lab")
@@ -96,12 +96,25 @@ func (a *app) addTopologyFlags() {
 	}
 }
 
-// load declares the topology with the flags of the command line and those that
-// are remembered.
-func (a *app) load(cmd *cobra.Command) error {
+// prepare declares the topology for a command, and refuses one that cannot be.
+// What stands can be taken down all the same: it may be of a better time.
+func (a *app) prepare(cmd *cobra.Command) error {
 	if !needsTopology(cmd) {
 		return nil
 	}
+	if err := a.load(cmd); err != nil {
+		return err
+	}
+	switch cmd.Name() {
+	case "destroy", "netdestroy", "hyperstop":
+		return nil
+	}
+	return a.lab.Validate(cmd.Context())
+}
+
+// load declares the topology with the flags of the command line and those that
+// are remembered.
+func (a *app) load(cmd *cobra.Command) error {
 	if a.topology == nil {
 		if err := a.declare(cmd); err != nil {
 			return err

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -22,8 +24,11 @@ as ssh does. Flags after NODE belong to the command. Where falcon itself fails,
 the exit status is 125.`,
 		Args:              atLeast(2),
 		ValidArgsFunction: a.completeNode,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			return execFailure(cmd.Context(), a.prepare(cmd))
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.exec(cmd, args[0], strings.Join(args[1:], " "), timeout, asJSON)
+			return execFailure(cmd.Context(), a.exec(cmd, args[0], strings.Join(args[1:], " "), timeout, asJSON))
 		},
 	}
 	cmd.Flags().SetInterspersed(false)
@@ -46,20 +51,27 @@ func (a *app) exec(cmd *cobra.Command, name, command string, timeout time.Durati
 	}
 	result, err := n.Exec(cmd.Context(), command, o)
 	if err != nil {
-		if interrupted(cmd.Context(), err) {
-			return err
-		}
-		return &ExitError{statusExecFailed, err}
+		return err
 	}
 	if asJSON {
 		if err := printJSON(cmd, newExecDocument(name, command, result)); err != nil {
-			return &ExitError{statusExecFailed, err}
+			return err
 		}
 	}
 	if result.Status != 0 {
 		return &ExitError{Status: result.Status}
 	}
 	return nil
+}
+
+// execFailure gives falcon's own failures a status that guests' commands hardly
+// end with.
+func execFailure(ctx context.Context, err error) error {
+	var exit *ExitError
+	if err == nil || errors.As(err, &exit) || interrupted(ctx, err) {
+		return err
+	}
+	return &ExitError{statusExecFailed, err}
 }
 
 // execDocument is what exec prints as JSON. Output that is not UTF-8 is in

@@ -41,6 +41,8 @@ func (l *fakeLab) note(call string) error {
 
 func (l *fakeLab) OnProgress(report func(falcon.Progress)) { l.report = report }
 
+func (l *fakeLab) Validate(ctx context.Context) error { return l.topology.Validate(ctx) }
+
 func (l *fakeLab) Preflight(context.Context) (*falcon.Preflight, error) {
 	return l.preflight, l.note("preflight")
 }
@@ -153,6 +155,9 @@ func (p *testProgram) declare() (*falcon.Topology, error) {
 		return nil, errors.New("a ring has at least 1 node")
 	}
 	topo := falcon.New("ring")
+	if p.image == "" {
+		topo.Node("9lives", "", 0, 0)
+	}
 	for _, name := range []string{"violin", "piano", "cello", "flute"}[:p.nodes] {
 		topo.Node(name, p.image, 1, falcon.MiB(128))
 	}

@@ -12,6 +12,7 @@ import (
 type lab interface {
 	// OnProgress has a function called with each step of what follows.
 	OnProgress(func(falcon.Progress))
+	Validate(context.Context) error
 	Preflight(context.Context) (*falcon.Preflight, error)
 	Launch(context.Context, launchOptions) error
 	Destroy(context.Context) error

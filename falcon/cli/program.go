@@ -56,8 +56,8 @@ func Command(topo *falcon.Topology) *cobra.Command {
 
 type topologyKey struct{}
 
-// Topology returns the topology that a command works on. It is there when the
-// command runs, and in its completions when they come after [Load].
+// Topology returns the topology that a running command works on, for commands
+// of a [Program]'s own.
 func Topology(cmd *cobra.Command) *falcon.Topology {
 	ctx := cmd.Context()
 	if ctx == nil {

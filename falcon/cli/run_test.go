@@ -72,6 +72,28 @@ func TestFailuresEndWith1AndAreSaidOnce(t *testing.T) {
 	}
 }
 
+func TestMistakesOfTheDeclarationComeBackFromEveryCommand(t *testing.T) {
+	want := "ring: 6 problems:\n  - node name \"9lives\" is not a letter"
+	for _, args := range []string{"launch", "preflight", "info", "exec violin ls", "serial violin", "reboot violin",
+		"hyperstart violin", "netcreate", "snapshot violin base", "logs violin"} {
+		var p testProgram
+		got := p.run(t, append([]string{"--image="}, strings.Fields(args)...)...)
+		status := 1
+		if strings.HasPrefix(args, "exec") {
+			status = 125
+		}
+		if got.status != status || !strings.HasPrefix(got.stderr, want) || len(p.lab.calls) > 0 {
+			t.Errorf("%s: status %d, calls %v, %q; want %d, none, %q", args, got.status, p.lab.calls, got.stderr, status, want)
+		}
+	}
+	for _, args := range []string{"destroy", "netdestroy", "hyperstop violin"} {
+		var p testProgram
+		if got := p.run(t, append([]string{"--image="}, strings.Fields(args)...)...); got.status != 0 {
+			t.Errorf("%s: %+v, want it to work all the same", args, got)
+		}
+	}
+}
+
 func TestAnInterruptedCommandEndsWith130(t *testing.T) {
 	signal := errors.New("interrupt signal received")
 	ctx, cancel := context.WithCancelCause(t.Context())
