@@ -185,6 +185,9 @@ func (i *instance) run(ctx context.Context) {
 	for end := false; !end; {
 		end, err = i.step(ctx)
 	}
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		err = nil // the server ended, and not the machine
+	}
 	i.finish(errors.Join(err, i.release(err)))
 }
 
@@ -263,7 +266,7 @@ func (i *instance) serve(ctx context.Context, req propolis.StateRequest) (end bo
 func (i *instance) start(ctx context.Context) error {
 	i.publish(propolis.StateStarting)
 	if err := i.do(ctx, func(ctx context.Context, m machine) error { return m.Run(ctx) }); err != nil {
-		return i.lastWords(fmt.Errorf("start the guest: %w", err))
+		return fmt.Errorf("start the guest: %w", err)
 	}
 	i.ran = true
 	i.update((*requestRules).started)
@@ -274,29 +277,11 @@ func (i *instance) start(ctx context.Context) error {
 func (i *instance) reboot(ctx context.Context) error {
 	i.publish(propolis.StateRebooting)
 	if err := i.do(ctx, func(ctx context.Context, m machine) error { return m.Reset(ctx) }); err != nil {
-		return i.lastWords(fmt.Errorf("reset the guest: %w", err))
+		return fmt.Errorf("reset the guest: %w", err)
 	}
 	i.update((*requestRules).rebooted)
 	i.publish(propolis.StateRunning)
 	return nil
-}
-
-// lastWords adds why the machine died, if it did, to an error of a command
-// that its death made fail.
-func (i *instance) lastWords(err error) error {
-	for {
-		select {
-		case ev, ok := <-i.machine.Events():
-			if !ok {
-				return err
-			}
-			if ev.Kind == qemu.Exited {
-				return fmt.Errorf("%w: %w", err, exitError(ev))
-			}
-		case <-time.After(time.Second): // alive, it seems
-			return err
-		}
-	}
 }
 
 // stopping announces the end.

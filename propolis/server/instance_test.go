@@ -169,20 +169,6 @@ func TestFailureIsToldEverywhere(t *testing.T) {
 	}
 }
 
-func TestDeathDuringACommandIsTheCause(t *testing.T) {
-	h := newHarness(t)
-	h.created()
-	h.machine.runErr = errors.New("the connection is closed")
-	h.machine.events <- qemu.Event{Kind: qemu.Reset}
-	go h.machine.die(errors.New("out of breath"))
-	h.called("close")
-	h.wait(propolis.StateFailed)
-	rec, err := h.Monitor(h.ctx(), 0)
-	if err != nil || !strings.Contains(rec.Failure, "out of breath") {
-		t.Errorf("got %v, %v", rec, err)
-	}
-}
-
 func TestAFailedStartLeavesAFailedInstance(t *testing.T) {
 	h := newHarness(t)
 	h.startErr = errors.New("QEMU ended: exit status 1; it said: no memory")

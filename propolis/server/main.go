@@ -22,8 +22,13 @@ import (
 // version is the program's version, as -V prints it.
 const version = "0.1.0"
 
-// shutdownWait is how long answers in progress may take when the server ends.
-const shutdownWait = 2 * time.Second
+const (
+	// shutdownWait is how long answers in progress may take when the server
+	// ends.
+	shutdownWait = 2 * time.Second
+	// headerWait is how long a client may take to send a request's header.
+	headerWait = 10 * time.Second
+)
 
 // config is what a server is told on its command line.
 type config struct {
@@ -86,7 +91,7 @@ VNC is where the guest's screen is served: IP:PORT or unix:PATH.`,
 	f.StringVar(&cfg.qemu.Kernel, "kernel", "", "kernel to boot: a bzImage or a PVH vmlinux")
 	f.StringVar(&cfg.qemu.Initrd, "initrd", "", "the kernel's initial file system")
 	f.StringVar(&cfg.qemu.Append, "append", "", "the kernel's command line")
-	f.StringVar(&cfg.qemu.Accel, "accel", cmp.Or(os.Getenv("FALCON_ACCEL"), "auto"), "auto, kvm or tcg")
+	f.StringVar(&cfg.qemu.Accel, "accel", cmp.Or(os.Getenv(qemu.AccelEnv), "auto"), "auto, kvm or tcg")
 	f.StringVar(&cfg.qemu.NetNS, "netns", "", "path of the network namespace of plain vnic names")
 	f.StringVar(&cfg.qemu.QEMU, "qemu", "", "QEMU binary (default: found in PATH)")
 	f.StringVar(&cfg.qemu.PIDFile, "pidfile", "", "file for QEMU's process id")
@@ -138,7 +143,11 @@ func (s *server) serve(ctx context.Context, l net.Listener) error {
 	s.ctx, end = context.WithCancel(ctx)
 	defer end()
 	s.conns = conns
-	hs := &http.Server{Handler: s.handler(), ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn)}
+	hs := &http.Server{
+		Handler:           s.handler(),
+		ReadHeaderTimeout: headerWait,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	}
 	served := make(chan error, 1)
 	go func() { served <- hs.Serve(l) }()
 	s.log.Info("listening", "local_addr", localAddr(l))
