@@ -58,14 +58,14 @@ func (m *cableMaker) ensureEnd(e End, mtu int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := m.settle(inner, settings{mtu: mtu, noARP: true}); err != nil {
+	if err := m.settle(inner, settings{mtu: mtu, noARP: true, group: deviceGroup}); err != nil {
 		return 0, opError("set up veth", inner.Name, err, "")
 	}
 	return inner.Index, m.settleHostEnd(outer, e, mtu)
 }
 
 func (m *cableMaker) settleHostEnd(d device, e End, mtu int) error {
-	err := m.settle(d, settings{mac: e.MAC, mtu: mtu, altName: e.Name})
+	err := m.settle(d, settings{mac: e.MAC, mtu: mtu, altName: e.Name, group: deviceGroup})
 	return opError("set up veth", d.Name, err, "")
 }
 
@@ -87,7 +87,7 @@ func (m *cableMaker) ensureTap(e End, mtu int) (int, error) {
 			return 0, opError("find the new tap", e.Device, err, "")
 		}
 	}
-	err := m.settle(d, settings{mac: e.MAC, mtu: mtu, altName: e.Name, noARP: true})
+	err := m.settle(d, settings{mac: e.MAC, mtu: mtu, altName: e.Name, noARP: true, group: deviceGroup})
 	return d.Index, opError("set up tap", e.Device, err, "")
 }
 

@@ -35,7 +35,7 @@ func (k *Kernel) Create(ctx context.Context, cables []Cable, externals []Externa
 	}
 	err = errors.Join(err, DestroyExternals(undo.externals))
 	if made {
-		return errors.Join(err, unmountNamespace(k.Path()))
+		return errors.Join(err, k.removeNamespace())
 	}
 	return errors.Join(err, within(k.Path(), undo.removeDevices))
 }
@@ -123,10 +123,21 @@ func (k *Kernel) Destroy(ctx context.Context, externals []External) error {
 	if err := DestroyExternals(externals); err != nil {
 		result = multierror.Append(result, err)
 	}
-	if err := unmountNamespace(k.Path()); err != nil {
+	if err := k.removeNamespace(); err != nil {
 		result = multierror.Append(result, err)
 	}
 	return result.ErrorOrNil()
+}
+
+// removeNamespace removes the devices and then the name. The kernel would
+// remove the devices itself when the last user of the namespace is gone, but
+// at a time of its own, and never while a leftover process has a tap open.
+func (k *Kernel) removeNamespace() error {
+	var err error
+	if isNamespace(k.Path()) {
+		err = opError("remove the devices in namespace", k.Namespace, within(k.Path(), removeAll), "")
+	}
+	return errors.Join(err, unmountNamespace(k.Path()))
 }
 
 // Inspect returns the state of the devices that stand, those of the given

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -40,6 +41,7 @@ type device struct {
 	altNames []string
 	noARP    bool
 	allMulti bool
+	group    int
 	// parent is the index of a macvtap's lower device, or of a veth's peer.
 	parent int
 	// master is the index of the bridge or bond that the device belongs to.
@@ -59,6 +61,7 @@ func deviceOf(l netlink.Link) device {
 		altNames: a.AltNames,
 		noARP:    a.RawFlags&unix.IFF_NOARP != 0,
 		allMulti: a.RawFlags&unix.IFF_ALLMULTI != 0,
+		group:    int(a.Group),
 		parent:   a.ParentIndex,
 		master:   a.MasterIndex,
 	}
@@ -117,9 +120,26 @@ func (r *rtnl) byName(name string) (device, error) {
 	return device{}, fmt.Errorf("%s: %w", name, err)
 }
 
+// deviceGroup marks all devices of cables, so that they can be removed at
+// once: one by one takes an RCU grace period for each.
+const deviceGroup = 0xfa1c
+
+// removeAll deletes the devices of cables in the thread's namespace. None is
+// no error.
+func removeAll() error {
+	req := nl.NewNetlinkRequest(unix.RTM_DELLINK, unix.NLM_F_ACK)
+	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	req.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(deviceGroup)))
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	if errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return err
+}
+
 func (r *rtnl) addVeth(name, peer string) error {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name = name
+	attrs.Name, attrs.Group = name, deviceGroup
 	// One queue each: a cable keeps the order of its frames.
 	attrs.NumTxQueues, attrs.NumRxQueues = 1, 1
 	veth := netlink.NewVeth(attrs)
@@ -154,6 +174,7 @@ type settings struct {
 	altName  string
 	noARP    bool
 	allMulti bool
+	group    int
 }
 
 // settle brings a device to the settings, and up. It changes what differs.
@@ -172,6 +193,7 @@ func (r *rtnl) settle(d device, want settings) error {
 			func() error { return r.h.LinkSetMTU(l, want.mtu) }},
 		{"switch ARP off", want.noARP && !d.noARP, func() error { return r.h.LinkSetARPOff(l) }},
 		{"accept all multicast", want.allMulti && !d.allMulti, func() error { return r.h.LinkSetAllmulticastOn(l) }},
+		{"set the group", want.group != 0 && d.group != want.group, func() error { return r.h.LinkSetGroup(l, want.group) }},
 		{"bring it up", !d.Up, func() error { return r.h.LinkSetUp(l) }},
 	}
 	for _, s := range steps {
