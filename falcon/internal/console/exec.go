@@ -265,12 +265,8 @@ func (x *exchange) upload(ctx context.Context, command string) error {
 	if err := x.s.send(ctx, bootstrapLine(id, len(parts[0]))); err != nil {
 		return err
 	}
-	for !x.d.Ready {
-		if err := x.feed(ctx, uploadWait); errors.Is(err, errQuiet) {
-			return &BusyError{Name: x.s.c.name, Tail: x.s.c.Tail()}
-		} else if err != nil {
-			return err
-		}
+	if err := x.started(ctx); err != nil {
+		return err
 	}
 	base := 0
 	for _, p := range parts {
@@ -278,6 +274,27 @@ func (x *exchange) upload(ctx context.Context, command string) error {
 			return err
 		}
 		base += len(p)
+	}
+	return nil
+}
+
+// started waits for the child shell. A secondary prompt in its place means that
+// the line was taken as more of a half-typed command.
+func (x *exchange) started(ctx context.Context) error {
+	for limit := time.Now().Add(uploadWait); !x.d.Ready; {
+		err := x.feed(ctx, promptWait)
+		switch {
+		case err == nil:
+		case !errors.Is(err, errQuiet):
+			return err
+		case promptOf(x.s.line, nil) == promptContinued:
+			if _, err := x.s.breakOff(ctx, nil); err != nil {
+				return err
+			}
+			return errRetry
+		case time.Now().After(limit):
+			return &BusyError{Name: x.s.c.name, Tail: x.s.c.Tail()}
+		}
 	}
 	return nil
 }
@@ -292,8 +309,10 @@ func (x *exchange) part(ctx context.Context, p string, base int) error {
 			lines.WriteString(p[sent:sent+n] + "\n")
 			sent += n
 		}
-		if err := x.s.send(ctx, lines.String()); err != nil {
-			return err
+		if lines.Len() > 0 {
+			if err := x.s.send(ctx, lines.String()); err != nil {
+				return err
+			}
 		}
 		if err := x.feed(ctx, uploadWait); err != nil {
 			return x.again(ctx, err)

@@ -8,6 +8,7 @@ import (
 
 // textCode is an encoding in lines of one width.
 type textCode struct {
+	name   string
 	width  int
 	valid  [256]bool
 	decode func(text []byte) ([]byte, error)
@@ -16,16 +17,16 @@ type textCode struct {
 // base64Text is what every base64 program prints. hexText is od -An -v -tx1
 // without its blanks, 16 bytes a line.
 var (
-	base64Text = newTextCode(76, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=", func(t []byte) ([]byte, error) {
+	base64Text = newTextCode("base64", 76, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=", func(t []byte) ([]byte, error) {
 		return base64.StdEncoding.AppendDecode(nil, t)
 	})
-	hexText = newTextCode(32, "0123456789abcdef", func(t []byte) ([]byte, error) {
+	hexText = newTextCode("hex", 32, "0123456789abcdef", func(t []byte) ([]byte, error) {
 		return hex.AppendDecode(nil, bytes.ReplaceAll(t, []byte("\n"), nil))
 	})
 )
 
-func newTextCode(width int, alphabet string, decode func([]byte) ([]byte, error)) *textCode {
-	c := &textCode{width: width, decode: decode}
+func newTextCode(name string, width int, alphabet string, decode func([]byte) ([]byte, error)) *textCode {
+	c := &textCode{name: name, width: width, decode: decode}
 	for i := range len(alphabet) {
 		c.valid[alphabet[i]] = true
 	}
@@ -121,14 +122,27 @@ func (r *restorer) solve(p, t int) bool {
 // fit place t and that all was well at in[p0] and place t0: first after line
 // ends, as messages end with one, then anywhere near.
 func (r *restorer) after(p0, t0, p, t int) bool {
+	// The distance from q to the next line end says where in its line the text
+	// goes on: in the line of place t, or the one before where the noise began
+	// near its end and happened to fill it up.
 	resume := func(q int) bool {
 		r.steps--
-		d := bytes.IndexByte(r.in[q:], '\n')
-		back := r.lineEnd(t) - d
-		if d < 0 || back > t || back < t0 || p0+back-t0 >= q {
+		d := bytes.IndexByte(r.in[q:min(len(r.in), q+r.code.width+1)], '\n')
+		if d < 0 {
 			return false
 		}
-		return r.solve(q, back)
+		for _, end := range []int{r.lineEnd(t), t - t%(r.code.width+1) - 1} {
+			back := end - d
+			same := p0 + back - t0 // where the noise began
+			if back > t || back < t0 || same >= q || len(r.in)-q <= r.total-back {
+				continue
+			}
+			copy(r.out[t0:back], r.in[p0:same]) // undo what other tries left
+			if r.solve(q, back) {
+				return true
+			}
+		}
+		return false
 	}
 	more := func() bool { return r.budget > 0 && r.steps > 0 }
 	for q := p; q < len(r.in) && more(); q++ {
