@@ -18,8 +18,8 @@ type cableMaker struct {
 	// standing are the devices that stood before, by kernel name.
 	standing map[string]device
 	// made is told the name of each device that was made.
-	made   func(device string)
-	choose chooser
+	made func(device string)
+	mode Redirect
 }
 
 // ensure makes the cable, or what is missing of it.
@@ -42,7 +42,7 @@ func (m *cableMaker) ensure(c Cable) error {
 	if err != nil {
 		return err
 	}
-	if err := m.join(a, b, m.choose); err != nil {
+	if err := m.join(a, b, m.mode); err != nil {
 		return opError("join", c.A.Device+" and "+c.B.Device, err, "")
 	}
 	return nil

@@ -1,16 +1,14 @@
 package link
 
-import (
-	"net"
-	"sync"
-)
+import "net"
 
 // Redirect is a means to send every frame that enters one device out of
 // another.
 type Redirect int
 
 const (
-	// Auto takes BPF where the kernel has it, else Mirred, found by trying.
+	// Auto takes BPF where the kernel has it, else Mirred; which, is
+	// found by trying.
 	Auto Redirect = iota
 	// BPF is an eBPF program on the device's ingress (Linux 4.5).
 	BPF
@@ -38,9 +36,6 @@ type Kernel struct {
 	Namespace string
 	// Redirect is how taps are joined.
 	Redirect Redirect
-
-	mu    sync.Mutex
-	found Redirect // what Auto amounts to, or Auto while that is unknown
 }
 
 // Counters count the frames that one direction of a device has carried.

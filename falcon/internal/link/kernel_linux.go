@@ -81,9 +81,8 @@ func (k *Kernel) createCables(ctx context.Context, cables []Cable, undo *undoLis
 	if err != nil {
 		return err
 	}
-	maker := cableMaker{rtnl: r, standing: standing,
-		made:   func(device string) { undo.devices = append(undo.devices, device) },
-		choose: func() (Redirect, error) { return k.redirect(ctx) }}
+	maker := cableMaker{rtnl: r, standing: standing, mode: k.Redirect,
+		made: func(device string) { undo.devices = append(undo.devices, device) }}
 	for _, c := range cables {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("link %s: not made: %w", c, context.Cause(ctx))
@@ -95,27 +94,11 @@ func (k *Kernel) createCables(ctx context.Context, cables []Cable, undo *undoLis
 	return nil
 }
 
-// redirect returns how to join taps on this host.
-func (k *Kernel) redirect(ctx context.Context) (Redirect, error) {
-	if k.Redirect != Auto {
-		return k.Redirect, nil
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.found == Auto {
-		found, err := probeRedirect(ctx)
-		if err != nil {
-			return Auto, err
-		}
-		k.found = found
-	}
-	return k.found, nil
-}
-
 // Destroy deletes the namespace with all that is in it, and the external
-// links. What is gone already is no error; an error does not keep it from
+// links. It takes a fraction of a second and does not stop when the context
+// ends. What is gone already is no error; an error does not keep it from
 // going on, and all are returned.
-func (k *Kernel) Destroy(ctx context.Context, externals []External) error {
+func (k *Kernel) Destroy(_ context.Context, externals []External) error {
 	if err := checkNamespaceName(k.Namespace); err != nil {
 		return err
 	}

@@ -200,6 +200,38 @@ func TestCreateRepairsHostEnds(t *testing.T) {
 	}
 }
 
+func TestAutoFallsBackToMirred(t *testing.T) {
+	onTestHost(t, func(r *rtnl) error {
+		if err := r.addVeth("v0", "v1"); err != nil {
+			return err
+		}
+		a, err := r.byName("v0")
+		if err != nil {
+			return err
+		}
+		// What an old kernel has not, this thread may not for a moment.
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var all, some [2]unix.CapUserData
+		if err := unix.Capget(&header, &all[0]); err != nil {
+			return err
+		}
+		some = all
+		some[0].Effective = 1 << unix.CAP_NET_ADMIN
+		some[1].Effective = 0
+		if err := unix.Capset(&header, &some[0]); err != nil {
+			return err
+		}
+		bpf, auto := r.redirect(a.Index, a.Index, BPF), r.redirect(a.Index, a.Index, Auto)
+		if err := unix.Capset(&header, &all[0]); err != nil {
+			return err
+		}
+		if !errors.Is(bpf, unix.EPERM) || auto != nil {
+			t.Errorf("BPF: %v, auto: %v", bpf, auto)
+		}
+		return nil
+	})
+}
+
 func TestDestroyIsIdempotent(t *testing.T) {
 	k, c := newKernel(t, Auto), testCable(0)
 	create(t, k, c)

@@ -50,7 +50,10 @@ const (
 	// VM is a virtual machine: the end is a tap, which QEMU opens.
 	VM EndKind = iota
 	// Host is a program or the kernel of the host (a SoftNPU port, a
-	// capture): the end is one side of a veth pair.
+	// capture): the end is one side of a veth pair. As on any veth, what a
+	// guest sends can arrive with its checksum not yet filled in and as a
+	// segment of up to 64 KiB; a packet socket with PACKET_VNET_HDR is told
+	// so, and one with PACKET_AUXDATA gets the outer VLAN tag.
 	Host
 )
 

@@ -55,29 +55,6 @@ func inconclusive(ctx context.Context, c Capabilities) error {
 	return nil
 }
 
-// probeRedirect finds the fastest means of joining taps.
-func probeRedirect(ctx context.Context) (Redirect, error) {
-	var bpf, mirred error
-	err := inPrivateNamespace(func(*rtnl) error {
-		if bpf = tryRedirect(ctx, BPF); bpf != nil {
-			mirred = tryRedirect(ctx, Mirred)
-		}
-		return nil
-	})
-	if err == nil {
-		err = inconclusive(ctx, Capabilities{BPF: bpf, Mirred: mirred})
-	}
-	switch {
-	case err != nil:
-		return Auto, fmt.Errorf("find out how to join taps: %w", err)
-	case bpf == nil:
-		return BPF, nil
-	case mirred == nil:
-		return Mirred, nil
-	}
-	return Auto, fmt.Errorf("this host cannot join taps: %w", errors.Join(bpf, mirred))
-}
-
 // inPrivateNamespace runs fn on a thread in a new namespace without a name,
 // which the kernel deletes afterwards.
 func inPrivateNamespace(fn func(*rtnl) error) error {
@@ -134,8 +111,7 @@ func tryRedirect(ctx context.Context, mode Redirect) error {
 			return err
 		}
 		defer func() { _ = to.Close() }()
-		err = r.redirect(source, drain, func() (Redirect, error) { return mode, nil })
-		if err != nil {
+		if err := r.redirect(source, drain, mode); err != nil {
 			return err
 		}
 		return passFrame(ctx, from, to)

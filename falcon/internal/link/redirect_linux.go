@@ -8,35 +8,23 @@ import (
 	"github.com/cilium/ebpf/asm"
 )
 
-// chooser returns the means to join two devices by.
-type chooser func() (Redirect, error)
-
 // join redirects what enters either device out of the other, unless it does
 // so already.
-func (r *rtnl) join(a, b int, choose chooser) error {
-	if err := r.redirect(a, b, choose); err != nil {
+func (r *rtnl) join(a, b int, mode Redirect) error {
+	if err := r.redirect(a, b, mode); err != nil {
 		return err
 	}
-	return r.redirect(b, a, choose)
+	return r.redirect(b, a, mode)
 }
 
-func (r *rtnl) redirect(from, to int, choose chooser) error {
+func (r *rtnl) redirect(from, to int, mode Redirect) error {
 	if target, err := r.redirectTarget(from); err != nil || target == to {
-		return err
-	}
-	mode, err := choose()
-	if err != nil {
 		return err
 	}
 	if err := r.resetIngress(from); err != nil {
 		return err
 	}
-	if mode == BPF {
-		err = r.addBPF(from, to)
-	} else {
-		err = r.addMirred(from, to)
-	}
-	if err != nil {
+	if err := r.addRedirect(from, to, mode); err != nil {
 		return err
 	}
 	target, err := r.redirectTarget(from)
@@ -44,6 +32,24 @@ func (r *rtnl) redirect(from, to int, choose chooser) error {
 		err = errors.New("the redirect is not there after the kernel took it")
 	}
 	return err
+}
+
+func (r *rtnl) addRedirect(from, to int, mode Redirect) error {
+	switch mode {
+	case BPF:
+		return r.addBPF(from, to)
+	case Mirred:
+		return r.addMirred(from, to)
+	}
+	// Trying costs less than finding out beforehand.
+	bpfErr := r.addBPF(from, to)
+	if bpfErr == nil {
+		return nil
+	}
+	if err := r.addMirred(from, to); err != nil {
+		return errors.Join(bpfErr, err)
+	}
+	return nil
 }
 
 // addBPF redirects by a program of four instructions. The filter holds the
