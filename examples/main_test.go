@@ -1,0 +1,93 @@
+//go:build linux
+
+// Package examples_test works with real guests, the way a user does: it builds
+// the example programs and the host tool, launches labs with them, and looks
+// that nothing is left behind.
+package examples_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// systemImage is where the image of the guests is when the host has it.
+const systemImage = "/var/lib/falcon/img/micro"
+
+// built is what TestMain has built, for every user to read.
+var built struct {
+	dir   string // with a program for each name
+	image string // the folder of the image micro
+}
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(buildAndRun(m))
+}
+
+func buildAndRun(m *testing.M) int {
+	if noGuests() != "" {
+		return m.Run()
+	}
+	dir, err := os.MkdirTemp("", "falcon-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	if err := buildAll(dir); err != nil {
+		fmt.Fprintln(os.Stderr, "building what the tests run:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+// noGuests says why no guest can run here; empty when one can.
+func noGuests() string {
+	if testing.Short() {
+		return "it boots guests, which -short leaves out"
+	}
+	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
+		return "it boots guests, and qemu-system-x86_64 is not installed"
+	}
+	return ""
+}
+
+func buildAll(dir string) error {
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return err
+	}
+	built.dir = dir
+	if err := build(dir, nil, "./solo", "./duo", "./ring", "./extra", "./testdata/any", "./testdata/ephemeral", "../cmd/falcon"); err != nil {
+		return err
+	}
+	// It runs in guests, which have no C library.
+	if err := build(filepath.Join(dir, "guest"), []string{"CGO_ENABLED=0"}, "./testdata/frames"); err != nil {
+		return err
+	}
+	built.image = systemImage
+	if _, err := os.Stat(systemImage); err == nil {
+		return nil
+	}
+	home := filepath.Join(dir, "home")
+	built.image = filepath.Join(home, "img", "micro")
+	cmd := exec.Command(filepath.Join(dir, "falcon"), "image", "build", "micro")
+	cmd.Env = append(os.Environ(), "FALCON_HOME="+home)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w", cmd, err)
+	}
+	return os.Chmod(home, 0o755) // the ordinary user's labs stand on it as well
+}
+
+func build(to string, env []string, packages ...string) error {
+	cmd := exec.Command("go", append([]string{"build", "-ldflags=-s -w", "-o", to + "/"}, packages...)...)
+	cmd.Env = append(os.Environ(), env...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", cmd, err, out)
+	}
+	return nil
+}
