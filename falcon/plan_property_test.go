@@ -1,6 +1,7 @@
 package falcon
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -98,7 +99,7 @@ func (u unique) add(t *rapid.T, value, owner string) {
 func TestPlansOfAnyTopology(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		topo := drawTopology(t)
-		if err := topo.Validate(nil); err != nil {
+		if err := topo.Validate(context.Background()); err != nil {
 			t.Fatalf("the topology that was drawn is not valid: %v", err)
 		}
 		p, err := plan(topo, factsOf(fakeFabric{}))

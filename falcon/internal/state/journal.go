@@ -196,7 +196,10 @@ func (j *Journal) write(e entry) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	err = j.exclusively(func(size int64) error {
-		_, err := j.file.WriteAt(line, size)
+		size, err := j.cutOff(size)
+		if err == nil {
+			_, err = j.file.WriteAt(line, size)
+		}
 		if err == nil {
 			err = j.file.Sync()
 		}
@@ -211,6 +214,24 @@ func (j *Journal) write(e entry) error {
 		j.standing = apply(j.standing, e)
 	}
 	return err
+}
+
+// cutOff returns the size of the file without a last line that a writer who was
+// killed has left unfinished.
+func (j *Journal) cutOff(size int64) (int64, error) {
+	last := []byte{'\n'}
+	if _, err := j.file.ReadAt(last, max(size-1, 0)); err != nil && !errors.Is(err, io.EOF) {
+		return size, err
+	}
+	if last[0] == '\n' {
+		return size, nil
+	}
+	data := make([]byte, size)
+	if _, err := j.file.ReadAt(data, 0); err != nil {
+		return size, err
+	}
+	size = int64(bytes.LastIndexByte(data, '\n') + 1)
+	return size, j.file.Truncate(size)
 }
 
 // Standing returns what is recorded as made and not gone, oldest first.

@@ -99,6 +99,36 @@ func TestLockFilesOfPartsAreIndependent(t *testing.T) {
 	unlock()
 }
 
+func TestSharedLocksKeepOnlyTheWholeLockWaiting(t *testing.T) {
+	f := newFolder(t)
+	var unlocks []func()
+	for range 2 {
+		unlock, err := f.LockShared(t.Context(), "reboot", func(holder string) { t.Errorf("it waits for %s", holder) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		unlocks = append(unlocks, unlock)
+	}
+	w := startWaiter(t.Context(), f)
+	within(t, "Lock to wait for the shared locks", w.waits)
+	unlocks[0]()
+	select {
+	case err := <-w.done:
+		t.Fatalf("Lock returned (%v) beside a shared lock", err)
+	case <-time.After(20 * time.Millisecond): // no event tells what must not happen
+	}
+	unlocks[1]()
+	if err := within(t, "Lock", w.done); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := f.LockShared(ctx, "reboot", func(string) { cancel() })
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("LockShared beside Lock: %v, want to wait until cancelled", err)
+	}
+	w.unlock()
+}
+
 func TestLockNeedsItsFolder(t *testing.T) {
 	f, err := Open(t.TempDir() + "/nowhere")
 	if err != nil {
