@@ -38,6 +38,9 @@ func (a *app) launch(cmd *cobra.Command, o launchOptions, asJSON bool) error {
 	p.start()
 	err := a.lab.Launch(cmd.Context(), o)
 	p.finish(err)
+	if err != nil && o.keep {
+		return fmt.Errorf("%w\nwhat was made is kept: launch again to go on, or remove it (%s destroy)", err, a.root.Name())
+	}
 	if err != nil || asJSON {
 		return err
 	}

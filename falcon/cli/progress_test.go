@@ -79,6 +79,14 @@ func TestLaunchPrintsStepsAsLinesOfJSON(t *testing.T) {
 	}
 }
 
+func TestALaunchThatKeepsWhatItMadeSaysSo(t *testing.T) {
+	p := testProgram{lab: fakeLab{err: errors.New("no memory")}}
+	got := p.run(t, "launch", "--keep")
+	if want := "ring: no memory\nwhat was made is kept: launch again to go on, or remove it (ring destroy)\n"; got.status != 1 || got.stderr != want {
+		t.Errorf("status %d, %q, want 1, %q", got.status, got.stderr, want)
+	}
+}
+
 func TestLaunchPassesItsOptionsOn(t *testing.T) {
 	for args, want := range map[string]launchOptions{
 		"launch":                 {loginTimeout: falcon.DefaultLoginTimeout},
