@@ -40,9 +40,10 @@ type Console struct {
 	room    sync.Cond     // the waiter advanced, or the console was closed
 	changed chan struct{} // closed and replaced whenever bytes or an error come
 	ring    [historySize]byte
-	end     int64 // bytes read since the beginning
-	held    int64 // first byte that an operation still needs; -1 for none
-	seen    int64 // where the last operation stopped reading
+	end     int64  // bytes read since the beginning
+	held    int64  // first byte that an operation still needs; -1 for none
+	seen    int64  // where the last operation stopped reading
+	line    string // the unterminated line there
 	screen  lineScanner
 	err     error
 	closed  bool
@@ -63,7 +64,7 @@ func New(s Stream, o Options) *Console {
 		c.store(h[:n])
 		h = h[n:]
 	}
-	c.seen = c.end
+	c.seen, c.line = c.end, c.screen.partial()
 	go c.read()
 	return c
 }
@@ -154,7 +155,10 @@ func (c *Console) begin(ctx context.Context, unread bool) (*session, error) {
 	defer c.mu.Unlock()
 	s := &session{c: c, off: c.end, line: c.screen.partial()}
 	if unread {
-		s.off, s.line = max(c.seen, c.end-historySize), ""
+		s.off, s.line = c.seen, c.line
+		if oldest := c.end - historySize; s.off < oldest {
+			s.off, s.line = oldest, ""
+		}
 	}
 	c.held = s.off
 	return s, nil
@@ -169,7 +173,7 @@ type session struct {
 
 func (s *session) close() {
 	s.c.mu.Lock()
-	s.c.held, s.c.seen = -1, s.off
+	s.c.held, s.c.seen, s.c.line = -1, s.off, s.line
 	s.c.room.Broadcast()
 	s.c.mu.Unlock()
 	<-s.c.turn

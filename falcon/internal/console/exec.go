@@ -122,9 +122,9 @@ func (s *session) ready(ctx context.Context, login *Profile) (bool, error) {
 	}
 	kind, err := s.waitPrompt(ctx, known, promptWait)
 	if err == nil && kind == promptNone {
-		// End of line, kill line, Enter: a half-typed line is cleared, and a
-		// shell shows a new prompt. Anything else gets an empty line.
-		if err = s.send(ctx, "\x05\x15\n"); err == nil {
+		// A half-typed line is cleared, and a shell shows a new prompt. Anything
+		// else gets an empty line.
+		if err = s.send(ctx, clearLine+"\n"); err == nil {
 			kind, err = s.waitPrompt(ctx, known, probeWait)
 		}
 	}
@@ -215,7 +215,7 @@ func (s *session) waitPrompt(ctx context.Context, known *regexp.Regexp, d time.D
 func (s *session) logout(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupWait)
 	defer cancel()
-	if _, err := s.waitPrompt(ctx, nil, probeWait); err != nil || s.send(ctx, "\x05\x15exit\r") != nil {
+	if _, err := s.waitPrompt(ctx, nil, probeWait); err != nil || s.send(ctx, clearLine+"exit\r") != nil {
 		return
 	}
 	for !isLogin(s.line) {

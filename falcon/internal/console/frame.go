@@ -39,6 +39,9 @@ const (
 	maxArg = 96 << 10
 )
 
+// clearLine clears a half-typed line at any prompt: to its end, kill it.
+const clearLine = "\x05\x15"
+
 // record kinds.
 const (
 	kindReady    = 'r' // the child shell waits for the payload
@@ -55,12 +58,12 @@ const (
 // size bytes of payload and runs them. It must stay under payloadLine bytes.
 // The control characters in front clear a half-typed line (end of line, kill).
 func bootstrapLine(id string, size int) string {
-	return fmt.Sprintf("\x05\x15"+` sh -c '_i=%s;t(){ printf "\036$_i $1.\n\036$_i $1.\n";};t r;_c=;while [ ${#_c} -lt %d ]&&IFS= read -r _l;do _c=$_c$_l;t "a ${#_c}";done;[ ${#_c} = %d ]||{ t x;exit;};eval "$(printf %%b "$_c")"'`+"\n", id, size, size)
+	return fmt.Sprintf(clearLine+` sh -c '_i=%s;t(){ printf "\036$_i $1.\n\036$_i $1.\n";};t r;_c=;while [ ${#_c} -lt %d ]&&IFS= read -r _l;do _c=$_c$_l;t "a ${#_c}";done;[ ${#_c} = %d ]||{ t x;exit;};eval "$(printf %%b "$_c")"'`+"\n", id, size, size)
 }
 
 // verifyLine makes any shell prove that it is one.
 func verifyLine(id string) string {
-	return fmt.Sprintf("\x05\x15"+` printf '\036%%s v.\n' %s %s`+"\n", id, id)
+	return fmt.Sprintf(clearLine+` printf '\036%%s v.\n' %s %s`+"\n", id, id)
 }
 
 // runner is the script around the command, for any POSIX shell.

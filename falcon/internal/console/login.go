@@ -72,6 +72,7 @@ func (c *Console) Login(ctx context.Context, p Profile) error {
 func (s *session) login(ctx context.Context, p Profile) (bool, error) {
 	l := &loginer{s: s, p: p, quiet: firstNudge, awaited: "a login or shell prompt"}
 	l.lines.onLine = l.sawLine
+	l.lines.line = []byte(s.line)
 	start := time.Now()
 	for {
 		done, err := l.step(ctx)
@@ -115,7 +116,7 @@ func (l *loginer) step(ctx context.Context) (bool, error) {
 	}
 	if quiet {
 		l.quiet = min(2*l.quiet, lastNudge)
-		return false, l.s.send(ctx, "\r")
+		return false, l.s.send(ctx, clearLine+"\r")
 	}
 	_, _ = l.lines.Write(data)
 	return false, l.check()
@@ -174,7 +175,7 @@ func (l *loginer) prompt(ctx context.Context) (done, acted bool, err error) {
 			return false, true, fmt.Errorf("%w: the image says no user for %q; log in by hand (serial %s)", ErrLogin, line, l.s.c.name)
 		}
 		l.sentUser = true
-		return answer("\x15"+l.p.User, "a password or shell prompt after the user name")
+		return answer(clearLine+l.p.User, "a password or shell prompt after the user name")
 	case l.sentUser && passwordPrompt.MatchString(line):
 		return answer(l.p.Password, "a shell prompt after the password")
 	case isPrompt(line, l.p.Prompt):
