@@ -198,6 +198,16 @@ piano/0    02:00:00:00:00:03  -      f1v1    violin/0  f1v0
 	}
 }
 
+func TestInfoOfNodesWithoutLinksHasNoTableOfThem(t *testing.T) {
+	s := status()
+	s.Nodes = s.Nodes[:1]
+	s.Nodes[0].Links = nil
+	p := testProgram{lab: fakeLab{status: s}}
+	if got := p.run(t, "info"); strings.Contains(got.stdout, "INTERFACE") || !strings.HasSuffix(got.stdout, "violin.sock\n") {
+		t.Errorf("got %s", got.stdout)
+	}
+}
+
 func TestInfoAsJSONHasWhatScriptsReadOfIt(t *testing.T) {
 	p := testProgram{lab: fakeLab{status: status()}}
 	got := p.run(t, "info", "--json")

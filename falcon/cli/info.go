@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -65,13 +66,14 @@ func printStatus(out io.Writer, s *falcon.Status) error {
 }
 
 func printInterfaces(out io.Writer, s *falcon.Status) error {
+	if !slices.ContainsFunc(s.Nodes, func(n falcon.NodeStatus) bool { return len(n.Links) > 0 }) {
+		return nil
+	}
 	fmt.Fprintln(out)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "INTERFACE\tMAC\tSLOT\tDEVICE\tPEER\tPEER DEVICE")
-	any := false
 	for _, n := range s.Nodes {
 		for _, l := range n.Links {
-			any = true
 			peer := l.External
 			if l.Peer != "" {
 				peer = fmt.Sprintf("%s/%d", l.Peer, l.PeerIndex)
@@ -79,9 +81,6 @@ func printInterfaces(out io.Writer, s *falcon.Status) error {
 			fmt.Fprintf(w, "%s/%d\t%s\t%s\t%s\t%s\t%s\n", n.Name, l.Index, cmp.Or(l.MAC, "-"),
 				cmp.Or(l.Slot, "-"), cmp.Or(l.Device, "-"), cmp.Or(peer, "-"), cmp.Or(l.PeerDevice, "-"))
 		}
-	}
-	if !any {
-		return nil
 	}
 	return w.Flush()
 }
