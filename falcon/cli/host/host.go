@@ -20,7 +20,7 @@ func Command() *cobra.Command {
 		Long: `Look after the images and labs of this host. Labs are launched and worked in by
 their own programs; "falcon new" writes one.`,
 	}
-	root.AddCommand(newNewCommand(), newLsCommand(), newDestroyCommand(), newDoctorCommand())
+	root.AddCommand(newNewCommand(), newLsCommand(), newDestroyCommand(), newDoctorCommand(), newImageCommand())
 	return root
 }
 

@@ -201,7 +201,7 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 		return err
 	}
 	defer l.release()
-	by, err := s.standingOn(ctx, img.Dir)
+	by, err := s.UsedBy(ctx, img)
 	if err != nil {
 		return fmt.Errorf("removing image %q: %w", name, err)
 	}
@@ -215,9 +215,9 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 	return os.RemoveAll(img.Dir)
 }
 
-// standingOn describes what stands on the image in a folder: other images,
-// unfinished snapshots among them, and disks.
-func (s *Store) standingOn(ctx context.Context, dir string) ([]string, error) {
+// UsedBy describes what stands on an image: other images, unfinished snapshots
+// among them, and disks. Other stores are not looked into.
+func (s *Store) UsedBy(ctx context.Context, img Image) ([]string, error) {
 	var by []string
 	records, err := filepath.Glob(filepath.Join(globEscape(s.home), "img", "*", "image.json*"))
 	if err != nil {
@@ -228,7 +228,7 @@ func (s *Store) standingOn(ctx context.Context, dir string) ([]string, error) {
 		if err := readJSON(path, &r); err != nil {
 			return nil, err
 		}
-		if r.Parent != nil && r.Parent.Dir == dir {
+		if r.Parent != nil && r.Parent.Dir == img.Dir {
 			by = append(by, fmt.Sprintf("image %q", filepath.Base(filepath.Dir(path))))
 		}
 	}
@@ -237,7 +237,7 @@ func (s *Store) standingOn(ctx context.Context, dir string) ([]string, error) {
 		return nil, err
 	}
 	for _, d := range disks {
-		if d.ImageDir == dir {
+		if d.ImageDir == img.Dir {
 			by = append(by, d.Owner.String())
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -122,6 +123,35 @@ func (a *apt) kernelPackage(ctx context.Context) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("apt knows no kernel for package linux-image-amd64")
+}
+
+// sources are the lines of sources.list by which the machine gets Debian's own
+// packages of a release. A machine of another release has the archive, though
+// not that release: then it is asked for there.
+func (a *apt) sources(ctx context.Context, release string) ([]string, error) {
+	host, err := hostRelease()
+	if err != nil {
+		return nil, err
+	}
+	out, err := a.get(ctx, "", "", "indextargets", "--format", "$(SITE) $(RELEASE) $(COMPONENT)", "Created-By: Packages")
+	if err != nil {
+		return nil, err
+	}
+	var lines []string
+	for line := range strings.Lines(string(out)) {
+		f := strings.Fields(line)
+		if len(f) != 3 || f[2] != "main" || (f[1] != host && !strings.HasPrefix(f[1], host+"-")) {
+			continue
+		}
+		l := sourceLine(f[0], release+strings.TrimPrefix(f[1], host))
+		if !slices.Contains(lines, l) {
+			lines = append(lines, l)
+		}
+	}
+	if len(lines) == 0 {
+		return nil, fmt.Errorf("this machine's apt knows no Debian archive: name one with --mirror")
+	}
+	return lines, nil
 }
 
 // aptStatus turns the lines that apt writes to its status descriptor, such as

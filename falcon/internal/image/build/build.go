@@ -53,7 +53,7 @@ func (b Builder) Build(ctx context.Context, name string, progress image.Progress
 	all := Recipes()
 	i, ok := slices.BinarySearchFunc(all, name, func(r Recipe, n string) int { return cmp.Compare(r.Name, n) })
 	if !ok {
-		return image.Image{}, notBuildable(name)
+		return image.Image{}, &image.NotFoundError{Name: name, Hint: Hint(name)}
 	}
 	progress.Report(image.Step{What: "waiting for other builders of this image"})
 	draft, err := b.Store.Create(ctx, name)
@@ -84,11 +84,14 @@ func (b Builder) Ensure(ctx context.Context, name string, progress image.Progres
 	return img, err
 }
 
-func notBuildable(name string) error {
+// Hint says how to come by an image that is not there.
+func Hint(name string) string {
 	var names []string
 	for _, r := range Recipes() {
+		if r.Name == name {
+			return "build it with: falcon image build " + name
+		}
 		names = append(names, r.Name)
 	}
-	return &image.NotFoundError{Name: name, Hint: fmt.Sprintf(
-		"there is no recipe for it (only for %s); get it with: falcon image import FILE %s", strings.Join(names, " and "), name)}
+	return fmt.Sprintf("there is a recipe for %s only; get it with: falcon image import FILE %s", strings.Join(names, " and "), name)
 }

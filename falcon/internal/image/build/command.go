@@ -29,6 +29,8 @@ var (
 	xzTool     = tool{"xz", "xz-utils"}
 	mmdebstrap = tool{"mmdebstrap", "mmdebstrap"}
 	unshare    = tool{"unshare", "util-linux"}
+	newuidmap  = tool{"newuidmap", "uidmap"}
+	tarTool    = tool{"tar", "tar"}
 	shell      = tool{"sh", "dash"}
 )
 

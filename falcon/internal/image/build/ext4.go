@@ -24,8 +24,8 @@ func makeExt4(ctx context.Context, t *tree, work, out string, o ext4Options) err
 	if err := t.write(root); err != nil {
 		return fmt.Errorf("writing the root file system: %w", err)
 	}
-	if err := mkfs(ctx, root, out, o); err != nil {
-		return err
+	if err := (command{tool: mke2fs, args: mkfsArgs(root, out, o)}).run(ctx); err != nil {
+		return fmt.Errorf("making the root file system: %w", err)
 	}
 	if os.Geteuid() == 0 && os.Getegid() == 0 {
 		return nil
@@ -42,18 +42,14 @@ func makeExt4(ctx context.Context, t *tree, work, out string, o ext4Options) err
 const ext4Features = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg," +
 	"sparse_super,large_file,huge_file,dir_nlink,extra_isize"
 
-// mkfs makes a sparse file of the given size with what is in root. The journal
-// is small: it makes a disk survive a killed guest and costs little.
-func mkfs(ctx context.Context, root, out string, o ext4Options) error {
-	err := command{tool: mke2fs, args: []string{
+// mkfsArgs are mke2fs' arguments for a sparse file of the given size with what
+// is in root. The journal is small: it makes a disk survive a killed guest and
+// costs little.
+func mkfsArgs(root, out string, o ext4Options) []string {
+	return []string{
 		"-q", "-t", "ext4", "-d", root, "-L", o.label, "-b", "4096", "-m", "0", "-J", "size=4",
-		"-O", ext4Features, "-E", "root_owner=0:0,lazy_itable_init=0,nodiscard",
-		out, fmt.Sprintf("%dk", o.size>>10),
-	}}.run(ctx)
-	if err != nil {
-		return fmt.Errorf("making the root file system: %w", err)
+		"-O", ext4Features, "-E", "root_owner=0:0,lazy_itable_init=0,nodiscard", out, fmt.Sprintf("%dk", o.size>>10),
 	}
-	return nil
 }
 
 // toQcow2 turns a raw disk into a compressed qcow2 file and removes it.

@@ -3,7 +3,6 @@ package build
 import (
 	"bytes"
 	"context"
-	_ "embed"
 	"fmt"
 	"io/fs"
 	"os"
@@ -12,17 +11,6 @@ import (
 	"strings"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
-)
-
-var (
-	//go:embed files/initramfs-init
-	initramfsInit []byte
-	//go:embed files/micro-init
-	microInit []byte
-	//go:embed files/micro-profile
-	microProfile []byte
-	//go:embed files/micro-inputrc
-	microInputrc []byte
 )
 
 // microPackages are what the programs of a micro guest come from.
@@ -63,7 +51,7 @@ const (
 	// kernelAppend is the part of the command line that all our kernels share.
 	// A high baud rate matters even to a virtual port: the receive timeout is
 	// counted in characters. The rest saves start-up time under TCG.
-	kernelAppend = "console=ttyS0,115200 root=/dev/vda quiet loglevel=3 mitigations=off nokaslr tsc=reliable no_timer_check"
+	kernelAppend = "console=ttyS0,115200 root=/dev/vda quiet loglevel=3 mitigations=off nokaslr tsc=reliable no_timer_check cryptomgr.notests rodata=off"
 )
 
 func buildMicro(ctx context.Context, j *job) (image.Spec, error) {
@@ -176,7 +164,7 @@ func (p *parts) writeInitrd(out string) error {
 	for _, applet := range []string{"sh", "mount", "modprobe", "switch_root", "usleep"} {
 		t.link("bin/"+applet, "busybox")
 	}
-	t.file("init", 0o755, initramfsInit)
+	t.file("init", 0o755, embedded("initramfs-init"))
 	mods, err := p.modules.load(bootModules...)
 	if err != nil {
 		return err
@@ -240,14 +228,17 @@ func (p *parts) applets(ctx context.Context, t *tree) error {
 }
 
 func microConfig(t *tree) {
-	t.file("usr/bin/init", 0o755, microInit)
+	t.file("usr/bin/init", 0o755, embedded("micro-init"))
+	t.file("usr/lib/falcon/power-button", 0o755, embedded("power-button"))
+	t.file("usr/lib/falcon/grow-root", 0o755, embedded("grow-root"))
+	t.file("usr/lib/falcon/later", 0o755, embedded("micro-later"))
 	for name, content := range map[string]string{
 		"etc/hostname":     "micro\n",
 		"etc/hosts":        "127.0.0.1 localhost\n::1 localhost\n",
 		"etc/passwd":       "root::0:0:root:/root:/bin/bash\ntcpdump:x:100:100::/:/bin/false\nnobody:x:65534:65534::/:/bin/false\n",
 		"etc/group":        "root:x:0:\ntcpdump:x:100:\nnogroup:x:65534:\n",
-		"etc/profile":      string(microProfile),
-		"etc/inputrc":      string(microInputrc),
+		"etc/profile":      string(embedded("micro-profile")),
+		"etc/inputrc":      string(embedded("micro-inputrc")),
 		"etc/disk-sectors": fmt.Sprintln(microSize / 512),
 		"etc/os-release":   "NAME=\"Falcon micro\"\nID=falcon-micro\nPRETTY_NAME=\"Falcon micro\"\n",
 	} {

@@ -1,0 +1,96 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// Export writes an image's disk, with all that it stands on, to a new file. The
+// file's name tells the format (.raw, .img or .qcow2), and whether it is then
+// compressed (.zst). The file appears when it is whole; it must not exist.
+func (s *Store) Export(ctx context.Context, name, file string, progress Progress) error {
+	if err := s.export(ctx, name, file, progress); err != nil {
+		return fmt.Errorf("exporting image %q to %s: %w", name, file, err)
+	}
+	return nil
+}
+
+func (s *Store) export(ctx context.Context, name, file string, progress Progress) error {
+	plain, compress := strings.CutSuffix(file, ".zst")
+	format := formatOf(plain)
+	if format == "" || strings.HasSuffix(plain, ".xz") || strings.HasSuffix(plain, ".gz") {
+		return errors.New("the file's name must end in .raw, .img or .qcow2, perhaps followed by .zst")
+	}
+	if exists(file) {
+		return errors.New("the file exists already")
+	}
+	img, unlock, err := s.hold(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	// Beside the file, so that it can be renamed.
+	work, err := os.MkdirTemp(filepath.Dir(file), ".falcon-export-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	out := filepath.Join(work, "disk")
+	err = qemuImg(ctx, convertProgress{"writing the disk", progress},
+		"convert", "-p", "-f", img.Format, "-O", format, img.Disk, out)
+	if err == nil && compress {
+		out, err = compressFile(ctx, out, progress)
+	}
+	if err != nil {
+		return err
+	}
+	if err := syncDir(out); err != nil {
+		return err
+	}
+	return os.Rename(out, file)
+}
+
+// compressFile makes a zstd file beside another and removes that.
+func compressFile(ctx context.Context, from string, progress Progress) (to string, err error) {
+	in, err := os.Open(from)
+	if err != nil {
+		return "", err
+	}
+	defer in.Close()
+	info, err := in.Stat()
+	if err != nil {
+		return "", err
+	}
+	to = from + ".zst"
+	out, err := os.Create(to)
+	if err != nil {
+		return "", err
+	}
+	w, err := zstd.NewWriter(out)
+	if err != nil {
+		return "", errors.Join(err, out.Close())
+	}
+	_, err = io.Copy(w, &reporter{contextReader{ctx, in}, Step{What: "compressing", Total: info.Size(), Bytes: true}, progress})
+	return to, errors.Join(err, w.Close(), out.Close(), os.Remove(from))
+}
+
+// reporter reports how far a file has been read.
+type reporter struct {
+	contextReader
+	step     Step
+	progress Progress
+}
+
+func (r *reporter) Read(p []byte) (int, error) {
+	n, err := r.contextReader.Read(p)
+	r.step.Done += int64(n)
+	r.progress.Report(r.step)
+	return n, err
+}
