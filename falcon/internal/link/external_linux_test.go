@@ -114,7 +114,7 @@ func crossExternal(t *testing.T, guest, wire port, x External) {
 		copy(frame[6:], x.MAC)
 		passes(t, guest, wire, frame)
 	}
-	for _, name := range []string{"ARP broadcast", "IPv6 multicast", "1514"} {
+	for _, name := range []string{"ARP broadcast", "IPv6 multicast", "IPv6 neighbour solicitation", "LLDP", "802.1Q", "1514"} {
 		frame := frames()[name]
 		if frame[0]&1 == 0 {
 			copy(frame, x.MAC)
@@ -264,6 +264,19 @@ func TestExternalNeedsAnInterfaceThatIsUp(t *testing.T) {
 	}
 	if _, err := os.Lstat(k.Path()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the namespace is left: %v", err)
+	}
+}
+
+func TestFailedCreateUndoesExternals(t *testing.T) {
+	k := newKernel(t, Auto)
+	host, _ := hostPair(t)
+	good, bad := testExternal(host, false), testExternal(testPrefix+"none", false)
+	bad.Name, bad.Device = "topo_right_ext_vnic0", testPrefix+"y"
+	if err := k.Create(t.Context(), nil, []External{good, bad}); !errors.Is(err, ErrNoInterface) {
+		t.Errorf("create: %v", err)
+	}
+	if left := hostInterface(t, host).Macvtaps; len(left) > 0 {
+		t.Errorf("left: %v", left)
 	}
 }
 

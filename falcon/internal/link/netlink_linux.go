@@ -281,24 +281,20 @@ func (r *rtnl) redirectTarget(index int) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("list filters: %w", err)
 	}
-	var targets []int
-	for _, f := range filters {
+	for _, f := range filters { // the first one decides
 		switch f := f.(type) {
 		case *netlink.BpfFilter:
 			target, _ := strconv.Atoi(strings.TrimPrefix(f.Name, bpfFilterPrefix))
-			targets = append(targets, target)
+			return target, nil
 		case *netlink.U32:
 			if len(f.Actions) > 0 { // else a hash table of u32's own
-				targets = append(targets, mirredTarget(f.Actions))
+				return mirredTarget(f.Actions), nil
 			}
 		default:
 			return 0, nil
 		}
 	}
-	if len(targets) != 1 {
-		return 0, nil
-	}
-	return targets[0], nil
+	return 0, nil
 }
 
 func mirredTarget(actions []netlink.Action) int {

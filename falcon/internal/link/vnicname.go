@@ -98,10 +98,13 @@ func (v VNICName) String() string {
 func ParseVNICName(s string) (VNICName, error) {
 	name, query, _ := strings.Cut(s, "?")
 	v := VNICName{Name: name}
+	options, err := url.ParseQuery(query)
 	if kind, rest, ok := strings.Cut(name, ":"); ok {
 		v.Kind, v.Name = VNICKind(kind), rest
+		if kind == "" {
+			err = errors.Join(err, errors.New("there is no kind before the colon"))
+		}
 	}
-	options, err := url.ParseQuery(query)
 	for key, values := range options {
 		err = errors.Join(err, v.set(key, values[len(values)-1]))
 	}

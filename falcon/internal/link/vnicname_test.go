@@ -38,6 +38,7 @@ func TestParseVNICNameRefuses(t *testing.T) {
 		"":                                 "",
 		"host:":                            "",
 		"wire:x":                           "unknown",
+		":x":                               "colon",
 		"x?speed=10":                       "unknown",
 		"x?mtu=67":                         "not within",
 		"x?mtu=big":                        "invalid syntax",
@@ -94,7 +95,7 @@ func hardware(b []byte) string {
 
 func FuzzParseVNICName(f *testing.F) {
 	for _, s := range []string{"violin-0", "host:fx0?mtu=1500", "user:?mac=" + someMAC,
-		"dgram:a?peer=b&mac=" + someMAC + "&mtu=9000", "a:b:c?d?e", "x?mtu=%31500"} {
+		"dgram:a?peer=b&mac=" + someMAC + "&mtu=9000", "a:b:c?d?e", "::", "x?mtu=%31500"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
