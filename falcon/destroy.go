@@ -133,6 +133,9 @@ func (l *lab) remove(ctx context.Context, j *state.Journal, objects []state.Obje
 }
 
 func (l *lab) removeObject(ctx context.Context, o state.Object) error {
+	if (o.Kind == state.Server || o.Kind == state.Disk) && !namePattern.MatchString(o.Name) {
+		return errors.New("the journal is damaged: that is not the name of a node")
+	}
 	switch o.Kind {
 	case state.Server:
 		if err := l.endServer(ctx, o); err != nil {
@@ -186,7 +189,7 @@ func (l *lab) dissolve(removed []state.Object) error {
 	}
 	nodes := make(map[string]bool)
 	for _, o := range removed { // the record may be damaged
-		if o.Kind == state.Server || o.Kind == state.Disk {
+		if (o.Kind == state.Server || o.Kind == state.Disk) && namePattern.MatchString(o.Name) {
 			nodes[o.Name] = true
 		}
 	}

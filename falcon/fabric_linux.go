@@ -63,8 +63,7 @@ func (f *kernelFabric) device(full, node string, index int, external bool) strin
 	if name := fmt.Sprintf("%s-%d", node, index); len(name) <= maxDevice {
 		return name
 	}
-	suffix := fmt.Sprintf("-%s-%d", digest(full)[:4], index)
-	return node[:maxDevice-len(suffix)] + suffix
+	return node[:3] + "-" + digest(full)[:maxDevice-4]
 }
 
 func digest(s string) string {
@@ -130,11 +129,15 @@ func (f *kernelFabric) createExternal(ctx context.Context, i *InterfacePlan) err
 		return err
 	}
 	return f.kernel.Create(ctx, nil, []link.External{{
-		Name: i.Name, Device: i.Device, MAC: mac, Host: i.External, Exclusive: i.Exclusive}})
+		Name: f.hostName(i.Name), Device: i.Device, MAC: mac, Host: i.External, Exclusive: i.Exclusive}})
 }
 
+// hostName is the full name of a device among those of the host, where another
+// folder's topology may have the same name.
+func (f *kernelFabric) hostName(full string) string { return full + "." + f.id }
+
 func (f *kernelFabric) destroyExternal(ctx context.Context, o state.Object) error {
-	return link.DestroyExternals([]link.External{{Name: o.Name, Device: o.Device, Host: o.Host}})
+	return link.DestroyExternals([]link.External{{Name: f.hostName(o.Name), Device: o.Device, Host: o.Host}})
 }
 
 func (f *kernelFabric) inspect(ctx context.Context, p *Plan) (map[string]deviceStatus, error) {
@@ -142,14 +145,14 @@ func (f *kernelFabric) inspect(ctx context.Context, p *Plan) (map[string]deviceS
 	for _, n := range p.Nodes {
 		for _, i := range n.Interfaces {
 			if i.Peer == "" && i.Device != "" {
-				externals = append(externals, link.External{Name: i.Name, Device: i.Device, Host: i.External})
+				externals = append(externals, link.External{Name: f.hostName(i.Name), Device: i.Device, Host: i.External})
 			}
 		}
 	}
 	devices, err := f.kernel.Inspect(ctx, externals)
 	status := make(map[string]deviceStatus, len(devices))
 	for name, d := range devices {
-		status[name] = deviceStatus{
+		status[strings.TrimSuffix(name, "."+f.id)] = deviceStatus{
 			Up: d.Up, RxBytes: d.Rx.Bytes, TxBytes: d.Tx.Bytes, RxFrames: d.Rx.Packets, TxFrames: d.Tx.Packets}
 	}
 	return status, err

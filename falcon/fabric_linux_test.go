@@ -46,7 +46,7 @@ func TestKernelDevicesAreNamedAfterTheirNodes(t *testing.T) {
 func TestKernelDevicesOfLongNamesAreUnique(t *testing.T) {
 	f := kernelFabricIn(t, "/lab", "big")
 	owner := make(map[string]string)
-	for n := range 50 {
+	for n := range 1000 {
 		node := fmt.Sprintf("spine_switch_of_the_rack_%04d", n)
 		for _, index := range []int{0, 1, 10, 215} {
 			full := fmt.Sprintf("big_%s_vn_vnic%d", node, index)

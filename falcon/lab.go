@@ -45,6 +45,9 @@ func openLab(dir, name string, log *slog.Logger) (*lab, error) {
 	if err != nil {
 		return nil, err
 	}
+	if uid, foreign := folder.ForeignOwner(); foreign && fileExists(folder.File(recordFile)) {
+		return nil, fmt.Errorf("state folder %s belongs to user %d: work in it as that user, or choose another folder", folder.Path(), uid)
+	}
 	h, err := newHost(name, folder, log)
 	if err != nil {
 		return nil, err
@@ -77,7 +80,8 @@ func (l *lab) loadOrNew() (*record, error) {
 
 // lock takes the folder for one command.
 func (l *lab) lock(ctx context.Context, purpose string) (unlock func(), err error) {
-	return l.folder.Lock(ctx, purpose, l.waiting)
+	unlock, err = l.folder.Lock(ctx, purpose, l.waiting)
+	return l.tidying(unlock), err
 }
 
 func (l *lab) waiting(holder string) {
@@ -85,34 +89,27 @@ func (l *lab) waiting(holder string) {
 	l.report(Progress{Stage: StageStart, Detail: "waiting for " + holder})
 }
 
-// lockExisting is lock for commands that need a launched topology: it makes no
-// folder. The record is read under the lock.
-func (l *lab) lockExisting(ctx context.Context, purpose string) (*record, func(), error) {
-	return l.existing(func() (func(), error) { return l.lock(ctx, purpose) })
-}
-
-// lockNode takes one node of a launched topology, beside others who do the
-// same with other nodes.
-func (l *lab) lockNode(ctx context.Context, node, purpose string) (*record, func(), error) {
-	return l.existing(func() (func(), error) {
-		unlock, err := l.folder.LockShared(ctx, purpose, l.waiting)
-		if err != nil {
-			return nil, err
+// tidying is an unlock that leaves no folder behind in which nothing has come
+// to stand.
+func (l *lab) tidying(unlock func()) func() {
+	return func() {
+		defer unlock()
+		if fileExists(l.folder.File(recordFile)) || fileExists(l.folder.File(state.JournalFile)) {
+			return
 		}
-		unlockNode, err := l.folder.LockFile(ctx, node+lockExt, purpose, l.waiting)
-		if err != nil {
-			unlock()
-			return nil, err
+		if err := errors.Join(l.folder.RemoveLock(), l.folder.Remove()); err != nil {
+			l.log.Warn("removing an empty state folder", "error", err)
 		}
-		return func() { unlockNode(); unlock() }, nil
-	})
-}
-
-func (l *lab) existing(lock func() (func(), error)) (*record, func(), error) {
-	if _, err := l.load(); err != nil {
-		return nil, nil, err
 	}
-	unlock, err := lock()
+}
+
+// lockExisting is lock for commands that need a launched topology. The record
+// is read under the lock.
+func (l *lab) lockExisting(ctx context.Context, purpose string) (*record, func(), error) {
+	if _, err := l.load(); err != nil {
+		return nil, nil, err // without making a folder
+	}
+	unlock, err := l.lock(ctx, purpose)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -122,6 +119,30 @@ func (l *lab) existing(lock func() (func(), error)) (*record, func(), error) {
 		return nil, nil, err
 	}
 	return r, unlock, nil
+}
+
+// lockNode is lockExisting for one node, beside others who do the same with
+// other nodes.
+func (l *lab) lockNode(ctx context.Context, node, purpose string) (*record, func(), error) {
+	if _, err := l.load(); err != nil {
+		return nil, nil, err
+	}
+	shared, err := l.folder.LockShared(ctx, purpose, l.waiting)
+	if err != nil {
+		return nil, nil, err
+	}
+	unlock := l.tidying(shared)
+	r, err := l.load()
+	if err != nil {
+		unlock()
+		return nil, nil, err
+	}
+	unlockNode, err := l.folder.LockFile(ctx, node+lockExt, purpose, l.waiting)
+	if err != nil {
+		unlock()
+		return nil, nil, err
+	}
+	return r, func() { unlockNode(); unlock() }, nil
 }
 
 // owner names a node to the image store.

@@ -74,9 +74,6 @@ func (l *lab) launch(ctx context.Context, t *Topology, o launchOptions) error {
 	if _, err := l.prepare(ctx, t); err != nil {
 		return err
 	}
-	if err := l.folder.Create(); err != nil {
-		return err
-	}
 	unlock, err := l.lock(ctx, "launch")
 	if err != nil {
 		return err
@@ -190,10 +187,13 @@ func (l *lab) makeObjects(ctx context.Context, tx *transaction, p *Plan) error {
 		return err
 	}
 	return inParallel(ctx,
-		func(ctx context.Context) error { return l.makeLinks(ctx, tx, p) },
+		func(ctx context.Context) error { return l.makeLinks(ctx, p, tx.make) },
 		func(ctx context.Context) error { return l.makeDisks(ctx, tx, p) },
 	)
 }
+
+// maker records an object and has it made.
+type maker func(o state.Object, do func() error) error
 
 // register lists the topology among those of the host.
 func (l *lab) register(tx *transaction) error {
@@ -202,10 +202,10 @@ func (l *lab) register(tx *transaction) error {
 	})
 }
 
-func (l *lab) makeLinks(ctx context.Context, tx *transaction, p *Plan) error {
+func (l *lab) makeLinks(ctx context.Context, p *Plan, make maker) error {
 	if len(p.Links) > 0 {
 		o := state.Object{Kind: state.Links, Name: p.Namespace}
-		if err := tx.make(o, func() error { return l.host.createLinks(ctx, p) }); err != nil {
+		if err := make(o, func() error { return l.host.createLinks(ctx, p) }); err != nil {
 			return err
 		}
 	}
@@ -217,7 +217,7 @@ func (l *lab) makeLinks(ctx context.Context, tx *transaction, p *Plan) error {
 				continue
 			}
 			o := state.Object{Kind: state.External, Name: x.Name, Device: x.Device, Host: x.External}
-			if err := tx.make(o, func() error { return l.host.createExternal(ctx, x) }); err != nil {
+			if err := make(o, func() error { return l.host.createExternal(ctx, x) }); err != nil {
 				return &NodeError{Node: n.Name, Err: err}
 			}
 		}

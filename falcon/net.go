@@ -34,9 +34,6 @@ func (t *Topology) makeNet(ctx context.Context) error {
 	if _, err := l.prepare(ctx, t); err != nil {
 		return err
 	}
-	if err := l.folder.Create(); err != nil {
-		return err
-	}
 	unlock, err := l.lock(ctx, "netcreate")
 	if err != nil {
 		return err
@@ -53,7 +50,7 @@ func (t *Topology) makeNet(ctx context.Context) error {
 		if err := l.register(tx); err != nil {
 			return err
 		}
-		return l.makeLinks(ctx, tx, r.next.Plan)
+		return l.makeLinks(ctx, r.next.Plan, tx.make)
 	})
 }
 

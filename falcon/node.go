@@ -199,14 +199,15 @@ func (n *Node) Start(ctx context.Context, opts ...LaunchOption) error {
 }
 
 // restoreLinks makes the links that are missing. Nodes that are started at
-// once do it one after the other.
+// once do it one after the other, and none takes them away again when it fails:
+// they are the others' too.
 func (l *lab) restoreLinks(ctx context.Context, tx *transaction, p *Plan) error {
 	unlock, err := l.folder.LockFile(ctx, linksLock, "making links", nil)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	return l.makeLinks(ctx, tx, p)
+	return l.makeLinks(ctx, p, tx.restore)
 }
 
 // Stop ends the guest in order: as if its power button were pressed, and by

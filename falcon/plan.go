@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/google/uuid"
+	"github.com/hashicorp/go-multierror"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 	"github.com/falcon-vm/falcon-go/propolis"
@@ -92,9 +93,8 @@ type InterfacePlan struct {
 	// empty for a link to the host's network.
 	Peer      string `json:"peer,omitempty"`
 	PeerIndex int    `json:"peer_index"`
-	// External is the host interface of a link to the host's network:
-	// "user" for address translation, "default" for the default route's
-	// where that is not known yet.
+	// External is the host interface of a link to the host's network,
+	// "user" for address translation.
 	External  string `json:"external,omitempty"`
 	Exclusive bool   `json:"exclusive,omitempty"`
 
@@ -154,12 +154,17 @@ type fabricNames interface {
 func plan(t *Topology, f facts) (*Plan, error) {
 	p := &Plan{Version: PlanVersion, Topology: t.name, Fabric: f.fabric.name(), Namespace: f.fabric.namespace()}
 	macs := chooseMACs(t, f)
+	var errs *multierror.Error
 	for _, n := range t.nodes {
 		np, err := planNode(n, f, macs)
 		if err != nil {
-			return nil, &NodeError{Node: n.name, Err: err}
+			errs = multierror.Append(errs, &NodeError{Node: n.name, Err: err})
+			continue
 		}
 		p.Nodes = append(p.Nodes, *np)
+	}
+	if errs != nil {
+		return nil, joined(errs)
 	}
 	for _, l := range t.links {
 		if l.external == nil {

@@ -70,10 +70,13 @@ func setupScript(np *NodePlan) string {
 		target := shellQuote(m.Target)
 		fmt.Fprintf(&b, "mkdir -p %s\n", target)
 		fmt.Fprintf(&b, "grep -qF %s /proc/mounts || mount -t 9p -o trans=virtio,version=9p2000.L,msize=65536,ro %s %s\n",
-			shellQuote(" "+m.Target+" 9p "), shellQuote(m.Tag), target)
+			shellQuote(" "+mountsEscape.Replace(m.Target)+" 9p "), shellQuote(m.Tag), target)
 	}
 	return b.String()
 }
+
+// mountsEscape writes a path as /proc/mounts does.
+var mountsEscape = strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, `\`, `\134`)
 
 // shellQuote quotes a word for a POSIX shell.
 func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

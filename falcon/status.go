@@ -58,12 +58,11 @@ type NodeStatus struct {
 	Memory        Bytes  `json:"memory"`
 	Disk          string `json:"disk,omitempty"`
 	// Console is the address of the node's API, which serves the console.
-	Console string        `json:"console,omitempty"`
-	VNC     string        `json:"vnc,omitempty"`
-	Mounts  []MountPlan   `json:"mounts,omitempty"`
-	Links   []LinkStatus  `json:"links"`
-	Boot    string        `json:"boot"`
-	uptime  time.Duration // for people
+	Console string       `json:"console,omitempty"`
+	VNC     string       `json:"vnc,omitempty"`
+	Mounts  []MountPlan  `json:"mounts,omitempty"`
+	Links   []LinkStatus `json:"links"`
+	Boot    string       `json:"boot"`
 }
 
 // LinkStatus is an interface of a node.

@@ -62,6 +62,13 @@ func (tx *transaction) make(o state.Object, do func() error) error {
 		tx.mu.Lock()
 		tx.made = append(tx.made, o)
 		tx.mu.Unlock()
+	}
+	return tx.restore(o, do)
+}
+
+// restore is make for an object that stays when the transaction fails.
+func (tx *transaction) restore(o state.Object, do func() error) error {
+	if !tx.stands(o) {
 		if err := tx.journal.Make(o); err != nil {
 			return err
 		}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -43,6 +44,21 @@ func Open(path string) (*Folder, error) {
 // Path returns the absolute path of the folder.
 func (f *Folder) Path() string { return f.path }
 
+// ForeignOwner reports the user that the folder belongs to when that is
+// another one than this process's: what such a folder says is not to be
+// believed, least of all by root.
+func (f *Folder) ForeignOwner() (uid uint32, foreign bool) {
+	info, err := os.Stat(f.path)
+	if err != nil {
+		return 0, false
+	}
+	s, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, false
+	}
+	return s.Uid, int(s.Uid) != os.Geteuid()
+}
+
 // File returns the absolute path of a file in the folder.
 func (f *Folder) File(name string) string { return filepath.Join(f.path, name) }
 
@@ -72,8 +88,9 @@ func (f *Folder) Remove() error {
 
 const lockFile = "lock"
 
-// Lock takes the folder for this process alone until unlock is called. While
-// another holds it, Lock waits, and says so once through waiting.
+// Lock takes the folder for this process alone until unlock is called, and
+// makes it when it is not there. While another holds it, Lock waits, and says
+// so once through waiting.
 func (f *Folder) Lock(ctx context.Context, purpose string, waiting func(holder string)) (unlock func(), err error) {
 	return f.lock(ctx, lockFile, unix.LOCK_EX, purpose, waiting)
 }
@@ -93,6 +110,12 @@ func (f *Folder) lock(ctx context.Context, name string, how int, purpose string,
 	path := f.File(name)
 	for {
 		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if errors.Is(err, os.ErrNotExist) {
+			if err := f.Create(); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("locking the state folder: %w", err)
 		}
@@ -102,9 +125,6 @@ func (f *Folder) lock(ctx context.Context, name string, how int, purpose string,
 		// Who held it may have destroyed the topology, and the lock with it.
 		if !sameFile(file, path) {
 			file.Close()
-			if err := f.Create(); err != nil {
-				return nil, err
-			}
 			continue
 		}
 		// The note is for those who wait; a full disk is no reason to be

@@ -129,13 +129,19 @@ func TestSharedLocksKeepOnlyTheWholeLockWaiting(t *testing.T) {
 	w.unlock()
 }
 
-func TestLockNeedsItsFolder(t *testing.T) {
+func TestLockMakesItsFolderForItsOwnerAlone(t *testing.T) {
 	f, err := Open(t.TempDir() + "/nowhere")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.Lock(t.Context(), "exec", nil); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("locking a folder that is not there: %v, want %v", err, os.ErrNotExist)
+	unlock, err := f.Lock(t.Context(), "launch", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	info, err := os.Stat(f.Path())
+	if err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("the folder is %v (%v), want mode 0700", info, err)
 	}
 }
 
