@@ -39,13 +39,7 @@ func TestDuo(t *testing.T) {
 		{"a stopped node keeps its disk", testStopStart},
 		{"all nodes stopped and started", testStopStartAll},
 	} {
-		// Each on the lab of the whole test, whose end is after all.
-		if !t.Run(step.name, func(t *testing.T) {
-			own, on := *l.site, *l
-			own.t = t
-			on.site = &own
-			step.run(t, &on)
-		}) {
+		if !t.Run(step.name, func(t *testing.T) { step.run(t, l.in(t)) }) {
 			return
 		}
 	}
@@ -75,7 +69,6 @@ func testPreflight(t *testing.T, l *lab) {
 			t.Errorf("the check %q fails", c.Name)
 		}
 	}
-	l.t = t
 	l.gone() // it makes nothing
 }
 

@@ -34,6 +34,8 @@ type site struct {
 	dir  string
 	home string
 	user *syscall.Credential // nil for the user who runs the tests
+
+	before map[string]bool // hostObjects
 }
 
 // newSite returns a site whose leftovers fail the test. The test needs root and
@@ -62,8 +64,8 @@ func newSiteOf(t *testing.T, user *syscall.Credential) *site {
 	if built.image != systemImage {
 		check(t, os.Symlink(built.image, filepath.Join(s.home, "img", "micro")))
 	}
-	before := s.hostObjects()
-	t.Cleanup(func() { s.checkLeaks(before) })
+	s.before = s.hostObjects()
+	t.Cleanup(func() { s.clean("at the end") })
 	return s
 }
 

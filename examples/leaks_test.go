@@ -31,16 +31,17 @@ func (s *site) hostObjects() map[string]bool {
 	return objects
 }
 
-// checkLeaks fails the test for everything that it has left on the host.
-func (s *site) checkLeaks(before map[string]bool) {
+// clean fails the test for everything that its labs have left on the host.
+func (s *site) clean(when string) {
+	s.t.Helper()
 	for o := range s.hostObjects() {
-		if !before[o] {
-			s.t.Errorf("leak: %s", o)
+		if !s.before[o] {
+			s.t.Errorf("leak %s: %s", when, o)
 		}
 	}
 	for _, leaks := range [][]string{s.processes(), s.mounts(), s.sockets(), s.files()} {
 		for _, l := range leaks {
-			s.t.Errorf("leak: %s", l)
+			s.t.Errorf("leak %s: %s", when, l)
 		}
 	}
 }
