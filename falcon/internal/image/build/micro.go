@@ -14,10 +14,11 @@ import (
 )
 
 // microPackages are what the programs of a micro guest come from.
-var microPackages = []string{"busybox-static", "bash", "iproute2", "ethtool", "tcpdump", "iperf3", "e2fsprogs", "ncurses-base"}
+var microPackages = []string{"busybox-static", "bash", "dash", "coreutils", "iproute2", "ethtool", "tcpdump", "iperf3", "e2fsprogs", "ncurses-base"}
 
-// microPrograms are real programs; busybox stands in for all others.
-var microPrograms = []string{"bash", "ip", "tc", "ss", "bridge", "ethtool", "tcpdump", "iperf3", "resize2fs"}
+// microPrograms are real programs; busybox stands in for all others. Its own
+// shell is not among them: it would run its applets in place of real programs.
+var microPrograms = []string{"bash", "dash", "cksum", "env", "timeout", "ip", "tc", "ss", "bridge", "ethtool", "tcpdump", "iperf3", "resize2fs"}
 
 // bootModules are what the initramfs needs to mount the root file system.
 var bootModules = []string{"virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "nvme"}
@@ -195,6 +196,7 @@ func (p *parts) microRoot(ctx context.Context) (*tree, error) {
 	if err := p.programs.program(t, "busybox"); err != nil {
 		return nil, err
 	}
+	t.link("usr/bin/sh", "dash")
 	if err := p.applets(ctx, t); err != nil {
 		return nil, err
 	}
