@@ -164,12 +164,14 @@ func explainSpace(err error, home string) error {
 	return err
 }
 
-// RemoveDisk deletes a node's disk. That it is gone already is no error.
+// RemoveDisk deletes a node's disk, or what a CreateDisk that was killed has
+// made of it. That it is gone already is no error.
 func (s *Store) RemoveDisk(ctx context.Context, owner DiskOwner) error {
 	if err := owner.valid(); err != nil {
 		return err
 	}
-	if !exists(s.diskPath(owner)) && !exists(s.diskRecordPath(owner)) {
+	path, recordPath := s.diskPath(owner), s.diskRecordPath(owner)
+	if !exists(filepath.Dir(path)) {
 		return nil
 	}
 	l, err := s.lockDisk(ctx, owner)
@@ -178,14 +180,14 @@ func (s *Store) RemoveDisk(ctx context.Context, owner DiskOwner) error {
 	}
 	defer l.release()
 	var r diskRecord
-	if err := readJSON(s.diskRecordPath(owner), &r); err != nil {
+	if err := readJSON(recordPath, &r); err != nil {
 		r = diskRecord{} // gone or damaged: all that it could tell is what to tidy
 	}
-	err = errors.Join(removeIfThere(s.diskPath(owner)), s.dropPending(r), removeIfThere(s.diskRecordPath(owner)))
+	err = errors.Join(removeIfThere(path), s.dropPending(r), removeIfThere(recordPath), removeHalfMade(path), removeHalfMade(recordPath))
 	if err != nil {
 		return fmt.Errorf("removing the disk of %s: %w", owner, err)
 	}
-	_ = os.Remove(filepath.Dir(s.diskPath(owner))) // if empty
+	_ = os.Remove(filepath.Dir(path)) // if empty
 	return nil
 }
 

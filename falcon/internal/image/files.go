@@ -34,7 +34,7 @@ func writeJSON(path string, value any, mode fs.FileMode) error {
 
 // replaceFile writes a new file beside path, makes it durable, and renames it.
 func replaceFile(path string, mode fs.FileMode, write func(*os.File) error) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-")
+	f, err := os.CreateTemp(filepath.Dir(path), halfMade(path))
 	if err != nil {
 		return err
 	}
@@ -47,6 +47,18 @@ func replaceFile(path string, mode fs.FileMode, write func(*os.File) error) (err
 		return err
 	}
 	return os.Rename(f.Name(), path)
+}
+
+// halfMade begins the names of the files that replaceFile writes beside path.
+func halfMade(path string) string { return "." + filepath.Base(path) + ".new-" }
+
+// removeHalfMade removes what calls of replaceFile have left that were killed.
+func removeHalfMade(path string) error {
+	left, err := filepath.Glob(globEscape(filepath.Join(filepath.Dir(path), halfMade(path))) + "*")
+	for _, f := range left {
+		err = errors.Join(err, removeIfThere(f))
+	}
+	return err
 }
 
 // syncDir makes the names in a folder durable.
