@@ -2,7 +2,6 @@ package falcon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -47,48 +46,33 @@ func (t *Topology) Launch(ctx context.Context, opts ...LaunchOption) error {
 		opt(&o)
 	}
 	l, err := t.open()
+	var lease string
 	if err == nil {
-		err = l.launch(ctx, t, o)
+		lease, err = l.launch(ctx, t, o)
 	}
 	if err != nil {
 		return fmt.Errorf("launching %s: %w", t.name, err)
 	}
-	if !t.Persistent {
-		context.AfterFunc(ctx, func() { l.destroyAtEnd(ctx, t) })
+	if lease != "" {
+		context.AfterFunc(ctx, func() { l.destroyAtEnd(ctx, lease) })
 	}
 	return nil
 }
 
-func (l *lab) launch(ctx context.Context, t *Topology, o launchOptions) error {
-	if err := t.Validate(ctx); err != nil {
-		return err
-	}
-	if _, err := l.loadOrNew(); err != nil {
-		return err // before any image is built for it
-	}
-	if err := l.ensureImages(ctx, t); err != nil {
-		return err
-	}
-	// Once before anything is made, so that a refusal leaves no trace, and
-	// once under the lock, because another launch may have come between.
-	if _, err := l.prepare(ctx, t); err != nil {
-		return err
-	}
-	unlock, err := l.lock(ctx, "launch")
+// launch returns the lease of a topology that is not persistent.
+func (l *lab) launch(ctx context.Context, t *Topology, o launchOptions) (lease string, err error) {
+	r, unlock, err := l.begin(ctx, t, "launch")
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer unlock()
-	r, err := l.prepare(ctx, t)
-	if err != nil {
-		return err
-	}
-	return l.transact(ctx, o.keep, func(tx *transaction) error {
-		if !t.Persistent {
-			if err := l.lease(r.next); err != nil {
-				return err
-			}
+	// A topology that stands without a program is not bound to this one.
+	if !t.Persistent && (r.old == nil || r.old.Lease != "") {
+		if r.next.Lease, err = l.lease(); err != nil {
+			return "", err
 		}
+	}
+	return r.next.Lease, l.transact(ctx, r.old, o.keep, func(tx *transaction) error {
 		if err := tx.save(r.next); err != nil {
 			return err
 		}
@@ -99,8 +83,35 @@ func (l *lab) launch(ctx context.Context, t *Topology, o launchOptions) error {
 	})
 }
 
+// begin builds the images that are missing, locks the folder and plans.
+func (l *lab) begin(ctx context.Context, t *Topology, purpose string) (r *revision, unlock func(), err error) {
+	if err := t.Validate(ctx); err != nil {
+		return nil, nil, err
+	}
+	if _, err := l.loadOrNew(); err != nil {
+		return nil, nil, err // before any image is built for it
+	}
+	if err := l.ensureImages(ctx, t); err != nil {
+		return nil, nil, err
+	}
+	// Once before anything is made, so that a refusal leaves no trace, and
+	// once under the lock, because another launch may have come between.
+	if _, err := l.prepare(ctx, t); err != nil {
+		return nil, nil, err
+	}
+	if unlock, err = l.lock(ctx, purpose); err != nil {
+		return nil, nil, err
+	}
+	if r, err = l.prepare(ctx, t); err != nil {
+		unlock()
+		return nil, nil, err
+	}
+	return r, unlock, nil
+}
+
 // revision is a topology as it stands and as it is to be.
 type revision struct {
+	old *record // nil when it is not launched
 	// running holds the nodes that run and are left alone.
 	running map[string]bool
 	next    *record
@@ -268,11 +279,12 @@ func (l *lab) startNodes(ctx context.Context, tx *transaction, r *revision, o la
 	return inParallel(ctx, starts...)
 }
 
-// destroyAtEnd destroys a topology whose context has ended.
-func (l *lab) destroyAtEnd(ctx context.Context, t *Topology) {
+// destroyAtEnd destroys a topology whose context has ended, if it is still this
+// program's.
+func (l *lab) destroyAtEnd(ctx context.Context, lease string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reaperDeadline)
 	defer cancel()
-	if err := t.Destroy(ctx); err != nil && !errors.Is(err, ErrNotLaunched) {
-		l.log.Error("destroying the topology at the end of its context", "topology", t.name, "error", err)
+	if err := l.destroy(ctx, lease); err != nil {
+		l.log.Error("destroying the topology at the end of its context", "topology", l.name, "error", err)
 	}
 }

@@ -18,32 +18,19 @@ func (t *Topology) NetCreate(ctx context.Context) error {
 }
 
 func (t *Topology) makeNet(ctx context.Context) error {
-	if err := t.Validate(ctx); err != nil {
-		return err
-	}
 	l, err := t.open()
 	if err != nil {
 		return err
 	}
-	if _, err := l.loadOrNew(); err != nil {
-		return err
-	}
-	if err := l.ensureImages(ctx, t); err != nil {
-		return err // a plan needs them
-	}
-	if _, err := l.prepare(ctx, t); err != nil {
-		return err
-	}
-	unlock, err := l.lock(ctx, "netcreate")
+	r, unlock, err := l.begin(ctx, t, "netcreate")
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	r, err := l.prepare(ctx, t)
-	if err != nil {
-		return err
+	if r.old != nil {
+		r.next.Lease = r.old.Lease
 	}
-	return l.transact(ctx, false, func(tx *transaction) error {
+	return l.transact(ctx, r.old, false, func(tx *transaction) error {
 		if err := tx.save(r.next); err != nil {
 			return err
 		}

@@ -182,7 +182,7 @@ func (n *Node) Start(ctx context.Context, opts ...LaunchOption) error {
 		if np == nil {
 			return errors.New("it is declared and not launched: launch the topology again to add it")
 		}
-		return l.transact(ctx, o.keep, func(tx *transaction) error {
+		return l.transact(ctx, r, o.keep, func(tx *transaction) error {
 			if s, err := l.server(n.name); err == nil && l.runs(ctx, s) {
 				l.stage(n.name, StageRunning, "it runs already")
 				return nil

@@ -411,7 +411,7 @@ func reservedSlots(components []userComponent) (map[uint8]bool, error) {
 	slots := make(map[uint8]bool)
 	taken := make(map[propolis.PCIPath]string)
 	for _, c := range components {
-		path, ok := pciPath(c.component)
+		path, ok := propolis.PathOf(c.component)
 		if !ok {
 			continue
 		}
@@ -550,27 +550,4 @@ func (b *specBuilder) addEnd(e *End, p *InterfacePlan) {
 		})
 		b.add(key+"-backing", propolis.VirtioNetworkBackend{VNICName: p.vnic})
 	}
-}
-
-// pciPath returns the PCI path of a component that has one.
-func pciPath(c propolis.Component) (propolis.PCIPath, bool) {
-	switch c := c.(type) {
-	case propolis.VirtioDisk:
-		return c.PCIPath, true
-	case propolis.NVMeDisk:
-		return c.PCIPath, true
-	case propolis.VirtioNIC:
-		return c.PCIPath, true
-	case propolis.P9FS:
-		return c.PCIPath, true
-	case propolis.SoftNPUP9:
-		return c.PCIPath, true
-	case propolis.SoftNPUPCIPort:
-		return c.PCIPath, true
-	case propolis.PCIBridge:
-		return c.PCIPath, true
-	case propolis.VirtioSocket:
-		return c.PCIPath, true
-	}
-	return propolis.PCIPath{}, false
 }

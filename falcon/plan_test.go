@@ -173,7 +173,7 @@ func TestSpecIsWhatUpstreamSends(t *testing.T) {
 func slots(spec propolis.InstanceSpec) map[string]string {
 	paths := make(map[string]string)
 	for name, c := range spec.Components {
-		if path, ok := pciPath(c); ok {
+		if path, ok := propolis.PathOf(c); ok {
 			paths[name] = path.String()
 		}
 	}
@@ -335,7 +335,7 @@ func TestManyInterfacesShareSlotsInTheirOrder(t *testing.T) {
 		var paths []propolis.PCIPath
 		functions := make(map[uint8][]uint8)
 		for i := range p.Interfaces {
-			path, _ := pciPath(p.Spec.Components[fmt.Sprint("net", i)])
+			path, _ := propolis.PathOf(p.Spec.Components[fmt.Sprint("net", i)])
 			if path.String() != p.Interfaces[i].Slot {
 				t.Errorf("interface %d is noted at %s and is at %s", i, p.Interfaces[i].Slot, path)
 			}

@@ -270,7 +270,7 @@ func (l *lab) revise(ctx context.Context, t *Topology) (*revision, hostFacts, er
 	if err != nil {
 		return nil, hf, err
 	}
-	r := &revision{running: make(map[string]bool), next: newRecord(t, p, old)}
+	r := &revision{old: old, running: make(map[string]bool), next: newRecord(t, p, old)}
 	standing, err := l.folder.Standing()
 	if err != nil {
 		return nil, hf, err

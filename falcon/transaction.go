@@ -29,12 +29,8 @@ type transaction struct {
 }
 
 // transact runs do and, when that fails and keep is not set, removes what it
-// has made. The caller holds the folder's lock.
-func (l *lab) transact(ctx context.Context, keep bool, do func(*transaction) error) error {
-	before, err := l.loadOrNew()
-	if err != nil {
-		return err
-	}
+// has made and brings the record of before back. The caller holds a lock.
+func (l *lab) transact(ctx context.Context, before *record, keep bool, do func(*transaction) error) error {
 	j, err := l.folder.Journal()
 	if err != nil {
 		return err

@@ -121,6 +121,29 @@ func (p PCIPath) String() string {
 	return fmt.Sprintf("%d.%d.%d", p.Bus, p.Device, p.Function)
 }
 
+// PathOf returns the PCI path of a component that has one.
+func PathOf(c Component) (PCIPath, bool) {
+	switch c := c.(type) {
+	case VirtioDisk:
+		return c.PCIPath, true
+	case NVMeDisk:
+		return c.PCIPath, true
+	case VirtioNIC:
+		return c.PCIPath, true
+	case P9FS:
+		return c.PCIPath, true
+	case SoftNPUP9:
+		return c.PCIPath, true
+	case SoftNPUPCIPort:
+		return c.PCIPath, true
+	case PCIBridge:
+		return c.PCIPath, true
+	case VirtioSocket:
+		return c.PCIPath, true
+	}
+	return PCIPath{}, false
+}
+
 // Components are the components of an instance by name.
 type Components map[string]Component
 

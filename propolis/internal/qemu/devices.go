@@ -61,7 +61,7 @@ func (b *builder) serialPort(id string, index int) {
 // then the rest.
 func (b *builder) devices() {
 	for _, name := range b.pci.order {
-		path, _ := pciPathOf(b.spec.Components[name])
+		path, _ := propolis.PathOf(b.spec.Components[name])
 		at := b.pci.address(path)
 		switch c := b.spec.Components[name].(type) {
 		case propolis.PCIBridge:

@@ -26,25 +26,6 @@ type pciPlan struct {
 	bridges  bool
 }
 
-// pciPathOf returns the place of a component that has one.
-func pciPathOf(c propolis.Component) (propolis.PCIPath, bool) {
-	switch c := c.(type) {
-	case propolis.VirtioDisk:
-		return c.PCIPath, true
-	case propolis.NVMeDisk:
-		return c.PCIPath, true
-	case propolis.VirtioNIC:
-		return c.PCIPath, true
-	case propolis.P9FS:
-		return c.PCIPath, true
-	case propolis.PCIBridge:
-		return c.PCIPath, true
-	case propolis.VirtioSocket:
-		return c.PCIPath, true
-	}
-	return propolis.PCIPath{}, false
-}
-
 // planPCI gives every device its place and refuses those that have none.
 func (b *builder) planPCI() {
 	b.pci = pciPlan{
@@ -55,7 +36,7 @@ func (b *builder) planPCI() {
 	var bridges, devices []string
 	for _, name := range b.names() {
 		c := b.spec.Components[name]
-		path, ok := pciPathOf(c)
+		path, ok := propolis.PathOf(c)
 		if !ok || !b.claim(name, path) {
 			continue
 		}
@@ -119,7 +100,7 @@ func (b *builder) orderBridges(bridges []string) {
 // checkPlaces refuses what a guest could never find.
 func (b *builder) checkPlaces() {
 	for _, name := range b.pci.order {
-		p, _ := pciPathOf(b.spec.Components[name])
+		p, _ := propolis.PathOf(b.spec.Components[name])
 		if !b.pci.buses[p.Bus] {
 			b.refuse(name, "PCI path %s: there is no bus %d; add a pci_pci_bridge", p, p.Bus)
 		}
@@ -131,8 +112,8 @@ func (b *builder) checkPlaces() {
 }
 
 func (b *builder) byPath(x, y string) int {
-	p, _ := pciPathOf(b.spec.Components[x])
-	q, _ := pciPathOf(b.spec.Components[y])
+	p, _ := propolis.PathOf(b.spec.Components[x])
+	q, _ := propolis.PathOf(b.spec.Components[y])
 	return cmp.Or(cmp.Compare(p.Bus, q.Bus), cmp.Compare(p.Device, q.Device), cmp.Compare(p.Function, q.Function))
 }
 
