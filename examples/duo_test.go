@@ -34,6 +34,7 @@ func TestDuo(t *testing.T) {
 		{"exec ends with the guest's status", testExecStatus},
 		{"exec carries binary output byte for byte", testExecBinary},
 		{"launch again changes nothing", testLaunchAgain},
+		{"serial", testSerial},
 		{"logs", testLogs},
 		{"reboot", testReboot},
 		{"a stopped node keeps its disk", testStopStart},

@@ -3,11 +3,13 @@
 package examples_test
 
 import (
+	"bufio"
 	"fmt"
-	"os/exec"
+	"net"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -72,6 +74,34 @@ func newNamespace(t *testing.T, name string) netns.NsHandle {
 	return ns
 }
 
+// inNamespace does something in a network namespace, together with what it
+// starts.
+func inNamespace(t *testing.T, ns netns.NsHandle, do func()) {
+	t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	home, err := netns.Get()
+	check(t, err)
+	defer home.Close()
+	check(t, netns.Set(ns))
+	defer func() { check(t, netns.Set(home)) }()
+	do()
+}
+
+// dial returns what a TCP server has to say. It keeps to the calling thread.
+func dial(address string) (string, error) {
+	conn, err := net.DialTimeout("tcp", address, 30*time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		return "", err
+	}
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	return line, err
+}
+
 func TestExternalLinkReachesTheHostsNetwork(t *testing.T) {
 	s := newSite(t)
 	host := addVeth(t, "198.51.100.1/24")
@@ -81,9 +111,15 @@ func TestExternalLinkReachesTheHostsNetwork(t *testing.T) {
 	dev := "dev=$(grep -l " + link.MAC + " /sys/class/net/*/address | cut -d/ -f5); "
 	l.sh("violin", dev+"ip link set $dev up && ip addr add 198.51.100.2/24 dev $dev")
 	l.pings("violin", "198.51.100.1")
-	if out, err := exec.Command("ip", "netns", "exec", host, "ping", "-c", "1", "-W", "20", "198.51.100.2").CombinedOutput(); err != nil {
-		t.Errorf("from outside: %v\n%s", err, out)
-	}
+	l.sh("violin", "echo hello | nc -l -p 7000 >/dev/null 2>&1 &")
+	outside, err := netns.GetFromName(host)
+	check(t, err)
+	defer outside.Close()
+	inNamespace(t, outside, func() {
+		if got, err := dial("198.51.100.2:7000"); err != nil || got != "hello\n" {
+			t.Errorf("from outside the guest says %q (%v)", got, err)
+		}
+	})
 	device, err := netlink.LinkByName(link.Device)
 	if err != nil || device.Type() != "macvtap" || device.Attrs().HardwareAddr.String() != link.MAC {
 		t.Errorf("the device %s is %+v (%v)", link.Device, device, err)

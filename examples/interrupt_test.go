@@ -84,7 +84,7 @@ func TestDestroyAfterALaunchThatWasKilled(t *testing.T) {
 	for _, d := range []time.Duration{1, 20, 60} {
 		points = append(points, func(*launching) { time.Sleep(d * time.Millisecond) })
 	}
-	for n := 1; n <= 10; n++ {
+	for n := 1; n <= 9; n++ {
 		points = append(points, func(p *launching) { p.untilJournal(n) })
 	}
 	for _, word := range []string{"start", "boot", "login", "ready"} {
@@ -95,13 +95,16 @@ func TestDestroyAfterALaunchThatWasKilled(t *testing.T) {
 		p := l.begin()
 		reach(p)
 		p.signal(syscall.SIGKILL)
-		made := exists(l.state("journal"))
-		out := s.falcon("destroy", l.state(""))
-		if made && out.status != 0 {
-			t.Errorf("point %d: %s", i, out)
+		// Both ways to destroy have to do; the one without the program does
+		// not take a folder for a lab's that has not as much as a journal.
+		var out outcome
+		if i%2 == 0 && exists(l.state("journal")) {
+			out = s.falcon("destroy", l.state(""))
+		} else {
+			out = l.run("destroy")
 		}
-		if exists(l.state("")) && !made {
-			check(t, os.RemoveAll(l.state(""))) // no more than a folder and a lock
+		if out.status != 0 {
+			t.Errorf("point %d: %s", i, out)
 		}
 		l.gone()
 		s.clean(fmt.Sprint("after point ", i))

@@ -59,14 +59,25 @@ func newSiteOf(t *testing.T, user *syscall.Credential) *site {
 	check(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	s := &site{t: t, dir: dir, home: filepath.Join(dir, "home"), user: user}
-	check(t, os.Chmod(dir, 0o711))
-	s.mkdir("home/img")
-	if built.image != systemImage {
-		check(t, os.Symlink(built.image, filepath.Join(s.home, "img", "micro")))
+	if user != nil {
+		s.home = filepath.Join(dir, "data", "falcon") // XDG_DATA_HOME
 	}
+	check(t, os.Chmod(dir, 0o711))
+	s.linkImage()
 	s.before = s.hostObjects()
 	t.Cleanup(func() { s.clean("at the end") })
 	return s
+}
+
+// linkImage puts the image micro into the home where it is not the system's.
+func (s *site) linkImage() {
+	s.t.Helper()
+	home, err := filepath.Rel(s.dir, s.home)
+	check(s.t, err)
+	s.mkdir(filepath.Join(home, "img"))
+	if built.image != systemImage {
+		check(s.t, os.Symlink(built.image, filepath.Join(s.home, "img", "micro")))
+	}
 }
 
 // mkdir makes a folder in the site that its user owns.
@@ -140,11 +151,14 @@ func (o outcome) String() string {
 func (s *site) command(ctx context.Context, dir, program string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = dir
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "FALCON_EXT=") })
-	cmd.Env = append(cmd.Env, "FALCON_HOME="+s.home)
-	if s.user != nil {
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "FALCON_") && !strings.HasPrefix(v, "FALCON_ACCEL=")
+	})
+	if s.user == nil {
+		cmd.Env = append(cmd.Env, "FALCON_HOME="+s.home)
+	} else {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.user}
-		cmd.Env = append(cmd.Env, "HOME="+s.dir, "TMPDIR="+s.dir)
+		cmd.Env = append(cmd.Env, "HOME="+s.dir, "XDG_DATA_HOME="+filepath.Dir(s.home))
 	}
 	cmd.WaitDelay = 5 * time.Second
 	return cmd

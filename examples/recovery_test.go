@@ -150,13 +150,12 @@ func TestDestroyGoesOnPastWhatIsGoneOrCannotGo(t *testing.T) {
 	kill(t, i.Nodes[0].ServerPID)
 	check(t, os.Remove(i.Nodes[1].Disk))
 	check(t, netns.DeleteNamed(i.Namespace))
-	// A disk that cannot be removed, and a namespace that cannot be.
+	// A disk that cannot be removed, because something is mounted there, and a
+	// namespace that cannot be, because it is none.
 	stuck := i.Nodes[2].Disk
-	check(t, syscall.Mount("none", filepath.Dir(stuck), "tmpfs", 0, "size=64k"))
-	unmount := func() { _ = syscall.Unmount(filepath.Dir(stuck), syscall.MNT_DETACH) }
+	check(t, syscall.Mount(stuck, stuck, "", syscall.MS_BIND, ""))
+	unmount := func() { _ = syscall.Unmount(stuck, syscall.MNT_DETACH) }
 	t.Cleanup(unmount)
-	check(t, os.Mkdir(stuck, 0o700))
-	check(t, os.WriteFile(filepath.Join(stuck, "in-the-way"), nil, 0o600))
 	blocked := filepath.Join("/run/netns", i.Namespace)
 	check(t, os.Mkdir(blocked, 0o700))
 	check(t, os.WriteFile(filepath.Join(blocked, "in-the-way"), nil, 0o600))

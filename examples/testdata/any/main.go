@@ -13,75 +13,91 @@ import (
 	"github.com/falcon-vm/falcon-go/falcon/cli"
 )
 
-var (
-	name, image                           string
-	nodes, links, mounts, exts, exclusive []string
-)
+// declaration is what the flags say.
+type declaration struct {
+	name, image                                  string
+	nodes, disks, links, mounts, exts, exclusive []string
+}
 
 func main() {
+	var d declaration
 	cli.Program{
 		Name:  "any",
 		Short: "The topology that its flags say",
 		Flags: func(f *pflag.FlagSet) {
-			f.StringVar(&name, "name", "any", "name of the topology")
-			f.StringVar(&image, "image", "micro", "image of nodes that name none")
-			f.StringSliceVar(&nodes, "node", nil, "a node: NAME[:MEMORY IN MIB[:IMAGE]]")
-			f.StringSliceVar(&links, "link", nil, "a link: NODE:NODE[:MTU]")
-			f.StringSliceVar(&mounts, "mount", nil, "a mount: NODE:SOURCE:TARGET")
-			f.StringSliceVar(&exts, "ext", nil, "an external link: NODE:INTERFACE, or NODE:user")
-			f.StringSliceVar(&exclusive, "exclusive", nil, "an exclusive external link: NODE:INTERFACE")
+			f.StringVar(&d.name, "name", "any", "name of the topology")
+			f.StringVar(&d.image, "image", "micro", "image of nodes that name none")
+			f.StringSliceVar(&d.nodes, "node", nil, "a node: NAME[:MEMORY IN MIB[:IMAGE]]")
+			f.StringSliceVar(&d.disks, "disk", nil, "the size of a node's disk: NODE:MIB")
+			f.StringSliceVar(&d.links, "link", nil, "a link: NODE:NODE[:MAC:MAC, with dashes]")
+			f.StringSliceVar(&d.mounts, "mount", nil, "a mount: NODE:SOURCE:TARGET")
+			f.StringSliceVar(&d.exts, "ext", nil, "an external link: NODE:INTERFACE, or NODE:user")
+			f.StringSliceVar(&d.exclusive, "exclusive", nil, "an exclusive external link: NODE:INTERFACE")
 		},
-		Declare: declare,
+		Declare: d.declare,
 	}.Main()
 }
 
-func declare() (*falcon.Topology, error) {
-	topo := falcon.New(name)
-	for _, n := range nodes {
-		if err := declareNode(topo, strings.Split(n, ":")); err != nil {
-			return nil, err
+func (d *declaration) declare() (*falcon.Topology, error) {
+	topo := falcon.New(d.name)
+	for _, words := range split(d.nodes) {
+		memory, image := "128", d.image
+		if len(words) > 1 {
+			memory = words[1]
+		}
+		if len(words) > 2 {
+			image = words[2]
+		}
+		size, err := mebibytes(memory)
+		if err != nil {
+			return nil, fmt.Errorf("memory of node %s: %w", words[0], err)
+		}
+		topo.Node(words[0], image, 1, size)
+	}
+	for _, words := range split(d.disks) {
+		size, err := mebibytes(words[1])
+		if err != nil {
+			return nil, fmt.Errorf("disk of node %s: %w", words[0], err)
+		}
+		topo.Lookup(words[0]).DiskSize(size)
+	}
+	for _, words := range split(d.links) {
+		link := topo.Link(topo.Lookup(words[0]), topo.Lookup(words[1]))
+		if len(words) > 2 {
+			link.A.MAC(words[2])
+			link.B.MAC(words[3])
 		}
 	}
-	for _, l := range links {
-		w := strings.Split(l, ":")
-		link := topo.Link(topo.Lookup(w[0]), topo.Lookup(w[1]))
-		if len(w) == 3 {
-			mtu, err := strconv.Atoi(w[2])
-			if err != nil {
-				return nil, fmt.Errorf("link %s: %w", l, err)
-			}
-			link.MTU(mtu)
-		}
-	}
-	for _, m := range mounts {
-		w := strings.Split(m, ":")
-		topo.Lookup(w[0]).Mount(w[1], w[2])
-	}
-	for _, e := range exts {
-		if w := strings.Split(e, ":"); w[1] == "user" {
-			topo.Lookup(w[0]).UserExtLink()
-		} else {
-			topo.Lookup(w[0]).ExtLink(w[1])
-		}
-	}
-	for _, e := range exclusive {
-		w := strings.Split(e, ":")
-		topo.Lookup(w[0]).ExtLinkExclusive(w[1])
-	}
+	d.declareOutside(topo)
 	return topo, nil
 }
 
-func declareNode(topo *falcon.Topology, words []string) error {
-	memory, from := uint64(128), image
-	if len(words) > 1 {
-		var err error
-		if memory, err = strconv.ParseUint(words[1], 10, 32); err != nil {
-			return fmt.Errorf("memory of node %s: %w", words[0], err)
+// declareOutside declares what of the host the nodes use.
+func (d *declaration) declareOutside(topo *falcon.Topology) {
+	for _, words := range split(d.mounts) {
+		topo.Lookup(words[0]).Mount(words[1], words[2])
+	}
+	for _, words := range split(d.exts) {
+		if words[1] == "user" {
+			topo.Lookup(words[0]).UserExtLink()
+		} else {
+			topo.Lookup(words[0]).ExtLink(words[1])
 		}
 	}
-	if len(words) > 2 {
-		from = words[2]
+	for _, words := range split(d.exclusive) {
+		topo.Lookup(words[0]).ExtLinkExclusive(words[1])
 	}
-	topo.Node(words[0], from, 1, falcon.MiB(memory))
-	return nil
+}
+
+func split(list []string) [][]string {
+	var words [][]string
+	for _, s := range list {
+		words = append(words, strings.Split(s, ":"))
+	}
+	return words
+}
+
+func mebibytes(s string) (falcon.Bytes, error) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	return falcon.MiB(n), err
 }

@@ -1,0 +1,66 @@
+//go:build linux
+
+package examples_test
+
+import (
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// ordinary is a user without any privilege: who runs the tests, or nobody in
+// particular when that is root.
+func ordinary() *syscall.Credential {
+	if os.Geteuid() != 0 {
+		return &syscall.Credential{Uid: uint32(os.Getuid()), Gid: uint32(os.Getgid()), NoSetGroups: true}
+	}
+	return &syscall.Credential{Uid: 54321, Gid: 54321}
+}
+
+func TestOrdinaryUserNeedsNoPrivilege(t *testing.T) {
+	s := newSiteOf(t, ordinary())
+	cargo := s.mkdir("cargo")
+	check(t, os.WriteFile(cargo+"/readme.txt", []byte("from the host\n"), 0o644))
+	l := s.lab("duo", "duo", "--cargo-bay", cargo, "--ext", "user")
+	l.launch()
+	l.addresses("violin", "piano", 1)
+	l.pings("violin", "10.9.1.2")
+	l.pings("piano", "10.9.1.1")
+	if got := l.sh("violin", "cat /opt/cargo-bay/readme.txt"); got != "from the host\n" {
+		t.Errorf("the mount has %q", got)
+	}
+	if out := l.run("exec", "piano", "exit 7"); out.status != 7 {
+		t.Errorf("exec: %s", out)
+	}
+	for _, n := range l.info().Nodes {
+		if n.State != "running" || !owns(n.PID, s.user.Uid) {
+			t.Errorf("info says of %s: %+v", n.Name, n)
+		}
+	}
+	if out := s.falcon("ls"); out.status != 0 || !strings.Contains(out.stdout, l.dir) {
+		t.Errorf("falcon ls: %s", out)
+	}
+	l.sh("violin", "echo kept > /root/kept; sync")
+	l.must("hyperstop", "violin")
+	l.must("hyperstart", "violin")
+	if got := l.sh("violin", "cat /root/kept"); got != "kept\n" {
+		t.Errorf("after hyperstart the file is %q", got)
+	}
+	l.addresses("violin", "piano", 1)
+	l.pings("piano", "10.9.1.1")
+	l.destroy()
+
+	refused := s.lab("refused", "any", "--node", "a", "--ext", "a:lo")
+	refused.refuse(refused.launchArgs(), "node a", "root")
+	refused.gone()
+}
+
+// owns reports whether a process belongs to a user.
+func owns(pid int, user uint32) bool {
+	info, err := os.Stat("/proc/" + itoa(pid))
+	if err != nil {
+		return false
+	}
+	return info.Sys().(*syscall.Stat_t).Uid == user
+}
