@@ -65,14 +65,15 @@ func (s *Store) Create(ctx context.Context, name string) (*Draft, error) {
 // removal that was cut short is cleared away. The name is locked by the caller.
 func (s *Store) vacant(name string) error {
 	dir := s.imageDir(name)
-	switch {
-	case exists(filepath.Join(dir, recordFile)):
+	if exists(filepath.Join(dir, recordFile)) {
 		return fmt.Errorf("%w: %q in %s", ErrExists, name, s.home)
-	case exists(filepath.Join(dir, pendingFile)):
-		var r record
-		if err := readJSON(filepath.Join(dir, pendingFile), &r); err != nil {
-			return err
-		}
+	}
+	var r record
+	err := readJSON(filepath.Join(dir, pendingFile), &r)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err == nil && s.holdsDisk(dir, r) {
 		return fmt.Errorf("%w: %q is an unfinished snapshot of %s; it goes with that node's disk", ErrExists, name, r.Owner)
 	}
 	return os.RemoveAll(dir)

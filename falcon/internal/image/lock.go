@@ -60,9 +60,11 @@ func acquire(ctx context.Context, path string, exclusive bool) (*lock, error) {
 	}
 }
 
+// release lets go of the lock. The last holder removes the file, which it may do
+// only while it holds it alone.
 func (l *lock) release() {
-	if l.exclusive {
-		_ = os.Remove(l.f.Name()) // before the lock goes: nobody else may hold the name
+	if l.exclusive || flock(l.f, syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+		_ = os.Remove(l.f.Name())
 	}
 	_ = l.f.Close()
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -83,6 +84,21 @@ func (s *Store) interrupted(name string, owner DiskOwner, disk diskRecord) bool 
 	}
 	top, err := os.Stat(s.diskPath(owner))
 	return err == nil && !os.SameFile(base, top)
+}
+
+// holdsDisk tells whether the disk of the node of an unfinished snapshot may
+// stand on it. It does not if the process died before it said so in the disk's
+// record, or if the disk is gone.
+func (s *Store) holdsDisk(dir string, pending record) bool {
+	if pending.Owner == nil {
+		return false
+	}
+	var disk diskRecord
+	err := readJSON(s.diskRecordPath(*pending.Owner), &disk)
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	return disk.Image.Dir == dir
 }
 
 func (s *Store) publish(name string) (Image, error) {

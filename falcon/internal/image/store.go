@@ -228,7 +228,10 @@ func (s *Store) UsedBy(ctx context.Context, img Image) ([]string, error) {
 		if err := readJSON(path, &r); err != nil {
 			return nil, err
 		}
-		if r.Parent != nil && r.Parent.Dir == img.Dir {
+		if r.Parent == nil || r.Parent.Dir != img.Dir {
+			continue
+		}
+		if filepath.Base(path) != pendingFile || s.holdsDisk(filepath.Dir(path), r) {
 			by = append(by, fmt.Sprintf("image %q", filepath.Base(filepath.Dir(path))))
 		}
 	}

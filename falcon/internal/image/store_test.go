@@ -1,12 +1,13 @@
 package image
 
 import (
-	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func needTool(t *testing.T, name string) string {
@@ -27,55 +28,292 @@ func run(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-func testStore(t *testing.T) *Store {
+func testStore(t *testing.T, system ...string) *Store {
 	t.Helper()
-	s, err := Open(Options{Home: filepath.Join(t.TempDir(), "home"), System: []string{}})
+	s, err := Open(Options{Home: filepath.Join(t.TempDir(), "home"), System: append([]string{}, system...)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
-// addImage stores a qcow2 image of 16 MiB that holds word at its start.
+const testImageSize = 16 << 20
+
+// addImage stores an image that boots by kernel; its disk begins with word.
 func addImage(t *testing.T, s *Store, name, word string) Image {
 	t.Helper()
-	ctx := context.Background()
-	d, err := s.Create(ctx, name)
+	d, err := s.Create(t.Context(), name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer d.Discard()
-	raw := filepath.Join(d.Dir, "raw")
+	raw := filepath.Join(d.Dir, "disk.raw")
 	if err := os.WriteFile(raw, []byte(word), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(raw, 16<<20); err != nil {
+	if err := os.Truncate(raw, testImageSize); err != nil {
 		t.Fatal(err)
 	}
-	run(t, "qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, filepath.Join(d.Dir, "disk.qcow2"))
-	img, err := d.Commit(ctx, Spec{Disk: "disk.qcow2", Format: "qcow2", Boot: Boot{Method: BootBIOS}})
+	if err := os.WriteFile(filepath.Join(d.Dir, "vmlinux"), []byte("kernel"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	img, err := d.Commit(t.Context(), Spec{
+		Disk: "disk.raw", Format: "raw", OS: "test",
+		Boot:    Boot{Method: BootKernel, Kernel: "vmlinux", Append: "quiet"},
+		Console: Console{Prompt: "# $", Known: true},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return img
 }
 
+func addDisk(t *testing.T, s *Store, o DiskOwner, image string) string {
+	t.Helper()
+	path, err := s.CreateDisk(t.Context(), o, image, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 func owner(node string) DiskOwner {
 	return DiskOwner{ID: "t1", Topology: "duo", Folder: "/lab/duo/.falcon", Node: node}
 }
 
-func TestOverlayIsValidQcow2OnItsImage(t *testing.T) {
+// leftovers lists what a store holds besides empty folders.
+func leftovers(t *testing.T, s *Store) []string {
+	t.Helper()
+	var all []string
+	for _, dir := range []string{"img", "topo", "lock", "tmp"} {
+		entries, err := os.ReadDir(filepath.Join(s.Home(), dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			all = append(all, dir+"/"+e.Name())
+		}
+	}
+	return all
+}
+
+func TestValidName(t *testing.T) {
+	for name, ok := range map[string]bool{
+		"micro": true, "debian-12": true, "a.b_C-9": true, strings.Repeat("x", MaxName): true,
+		"": false, "9p": false, ".hidden": false, "a/b": false, "../x": false, "a b": false, "é": false,
+		strings.Repeat("x", MaxName+1): false,
+	} {
+		if err := ValidName(name); (err == nil) != ok {
+			t.Errorf("ValidName(%q) = %v", name, err)
+		}
+	}
+}
+
+func TestDefaultHomeFollowsTheEnvironment(t *testing.T) {
+	t.Setenv("FALCON_HOME", "/srv/falcon")
+	if home, err := DefaultHome(); err != nil || home != "/srv/falcon" {
+		t.Errorf("with FALCON_HOME: %q, %v", home, err)
+	}
+	t.Setenv("FALCON_HOME", "")
+	t.Setenv("XDG_DATA_HOME", "/data")
+	want := "/data/falcon"
+	if os.Geteuid() == 0 {
+		want = SystemHome
+	}
+	if home, err := DefaultHome(); err != nil || home != want {
+		t.Errorf("with XDG_DATA_HOME: %q, %v, want %q", home, err, want)
+	}
+}
+
+func TestEmptyStoreIsNotMadeByLooking(t *testing.T) {
 	s := testStore(t)
-	img := addImage(t, s, "base", "hello")
-	path, err := s.CreateDisk(t.Context(), owner("violin"), "base", 1<<30)
+	if images, err := s.List(t.Context()); err != nil || len(images) != 0 {
+		t.Errorf("List = %v, %v", images, err)
+	}
+	_, err := s.Get(t.Context(), "micro")
+	var missing *NotFoundError
+	if !errors.Is(err, ErrNotFound) || !errors.As(err, &missing) || missing.Name != "micro" {
+		t.Errorf("Get = %v", err)
+	}
+	if exists(s.Home()) {
+		t.Error("the store's folder was made")
+	}
+}
+
+func TestCommittedImageIsComplete(t *testing.T) {
+	s := testStore(t)
+	addImage(t, s, "base", "hello")
+	img, err := s.Get(t.Context(), "base")
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(t, "qemu-img", "check", "-f", "qcow2", path)
-	info := run(t, "qemu-img", "info", "-f", "qcow2", path)
-	for _, want := range []string{"virtual size: 1 GiB", "backing file: " + img.Disk, "backing file format: qcow2"} {
-		if !strings.Contains(info, want) {
-			t.Errorf("qemu-img info lacks %q:\n%s", want, info)
+	sum := run(t, "sh", "-c", `cat "$1" "$2" | sha256sum`, "sh", img.Disk, img.Boot.Kernel)
+	if want := "sha256:" + strings.Fields(sum)[0]; img.Digest != want {
+		t.Errorf("digest %s, of the files it is %s", img.Digest, want)
+	}
+	if img.VirtualSize != testImageSize || img.Size <= 0 || img.Size > 1<<20 {
+		t.Errorf("virtual size %d, size %d", img.VirtualSize, img.Size)
+	}
+	if img.Boot.Kernel != filepath.Join(img.Dir, "vmlinux") || img.Boot.Append != "quiet" || !img.Console.Known {
+		t.Errorf("boot %+v, console %+v", img.Boot, img.Console)
+	}
+	if left := leftovers(t, s); len(left) != 1 {
+		t.Errorf("beside the image there is %v", left)
+	}
+}
+
+func TestHalfMadeImageIsNotSeen(t *testing.T) {
+	s := testStore(t)
+	d, err := s.Create(t.Context(), "base")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if images, err := s.List(t.Context()); err != nil || len(images) != 0 {
+		t.Errorf("List = %v, %v", images, err)
+	}
+	if _, err := d.Commit(t.Context(), Spec{Disk: "disk.raw", Format: "raw"}); err == nil {
+		t.Error("an image without a disk was stored")
+	}
+	d.Discard()
+	if left := leftovers(t, s); len(left) != 0 {
+		t.Errorf("left over: %v", left)
+	}
+}
+
+func TestSecondBuilderWaitsForTheFirst(t *testing.T) {
+	s := testStore(t)
+	first, err := s.Create(t.Context(), "base")
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := make(chan error, 1)
+	go func() {
+		d, err := s.Create(t.Context(), "base")
+		if err == nil {
+			d.Discard()
 		}
+		second <- err
+	}()
+	other, err := s.Create(t.Context(), "other") // another name is free meanwhile
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.Discard()
+	select {
+	case err := <-second:
+		t.Fatalf("the second builder did not wait: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	if err := os.WriteFile(filepath.Join(first.Dir, "disk.raw"), make([]byte, 512), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.Commit(t.Context(), Spec{Disk: "disk.raw", Format: "raw"}); err != nil {
+		t.Fatal(err)
+	}
+	first.Discard()
+	if err := <-second; !errors.Is(err, ErrExists) {
+		t.Errorf("the second builder got %v, want ErrExists", err)
+	}
+}
+
+func TestWorkFoldersOfDeadBuildersAreSwept(t *testing.T) {
+	s := testStore(t)
+	alive, err := s.Create(t.Context(), "alive")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer alive.Discard()
+	dead := filepath.Join(s.Home(), "tmp", "dead-1")
+	young := filepath.Join(s.Home(), "tmp", "young-1")
+	for _, dir := range []string{dead, young} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old := time.Now().Add(-time.Hour)
+	for _, dir := range []string{dead, alive.Dir} {
+		if err := os.Chtimes(dir, old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, err := s.Create(t.Context(), "next")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Discard()
+	if exists(dead) || !exists(young) || !exists(alive.Dir) {
+		t.Errorf("after a sweep: dead %v, young %v, alive %v", exists(dead), exists(young), exists(alive.Dir))
+	}
+}
+
+func TestSystemImagesAreSeenButNotRemoved(t *testing.T) {
+	system := testStore(t)
+	addImage(t, system, "micro", "theirs")
+	addImage(t, system, "both", "theirs")
+	s := testStore(t, system.Home())
+	mine := addImage(t, s, "both", "mine")
+
+	images, err := s.List(t.Context())
+	if err != nil || len(images) != 2 {
+		t.Fatalf("List = %v, %v", images, err)
+	}
+	if both, micro := images[0], images[1]; both.ReadOnly || both.Digest != mine.Digest || !micro.ReadOnly {
+		t.Errorf("List = %+v", images)
+	}
+	if err := s.Remove(t.Context(), "micro"); !errors.Is(err, ErrReadOnly) {
+		t.Errorf("Remove = %v, want ErrReadOnly", err)
+	}
+	path := addDisk(t, s, owner("violin"), "micro")
+	if info := run(t, "qemu-img", "info", "-f", "qcow2", path); !strings.Contains(info, system.Home()) {
+		t.Errorf("the disk does not stand on the system's image:\n%s", info)
+	}
+}
+
+func TestRemoveRefusesWhatSomethingStandsOn(t *testing.T) {
+	s := testStore(t)
+	addImage(t, s, "base", "hello")
+	addDisk(t, s, owner("violin"), "base")
+	if _, err := s.Snapshot(t.Context(), owner("violin"), "tuned", nil); err != nil {
+		t.Fatal(err)
+	}
+	addDisk(t, s, owner("piano"), "base")
+	for image, by := range map[string][]string{
+		"base":  {`image "tuned"`, `node "piano" of topology "duo" (/lab/duo/.falcon)`},
+		"tuned": {`node "violin" of topology "duo" (/lab/duo/.falcon)`},
+	} {
+		err := s.Remove(t.Context(), image)
+		var inUse *InUseError
+		if !errors.As(err, &inUse) || strings.Join(inUse.By, ";") != strings.Join(by, ";") {
+			t.Errorf("Remove(%s) = %v, want in use by %v", image, err, by)
+		}
+	}
+	for _, node := range []string{"violin", "piano"} {
+		if err := s.RemoveDisk(t.Context(), owner(node)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, image := range []string{"tuned", "base"} {
+		if err := s.Remove(t.Context(), image); err != nil {
+			t.Errorf("Remove(%s) = %v", image, err)
+		}
+	}
+	if left := leftovers(t, s); len(left) != 0 {
+		t.Errorf("left over: %v", left)
+	}
+	if err := s.Remove(t.Context(), "base"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("removing it again = %v", err)
+	}
+}
+
+func TestDamagedImageDoesNotHideOthers(t *testing.T) {
+	s := testStore(t)
+	addImage(t, s, "good", "x")
+	bad := addImage(t, s, "bad", "x")
+	if err := os.WriteFile(filepath.Join(bad.Dir, recordFile), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	images, err := s.List(t.Context())
+	if err == nil || !strings.Contains(err.Error(), `"bad"`) || len(images) != 1 || images[0].Name != "good" {
+		t.Errorf("List = %v, %v", images, err)
 	}
 }

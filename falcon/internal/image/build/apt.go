@@ -126,8 +126,7 @@ func (a *apt) kernelPackage(ctx context.Context) (string, error) {
 }
 
 // sources are the lines of sources.list by which the machine gets Debian's own
-// packages of a release. A machine of another release has the archive, though
-// not that release: then it is asked for there.
+// packages, for a release.
 func (a *apt) sources(ctx context.Context, release string) ([]string, error) {
 	host, err := hostRelease()
 	if err != nil {
@@ -137,8 +136,19 @@ func (a *apt) sources(ctx context.Context, release string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	lines := sourcesOf(string(out), host, release)
+	if len(lines) == 0 {
+		return nil, fmt.Errorf("this machine's apt knows no Debian archive: name one with --mirror")
+	}
+	return lines, nil
+}
+
+// sourcesOf chooses Debian's own among apt's index targets, each a line with
+// site, release and component. The host may be of another release than the one
+// that is wanted; the archive has that too, under its own name.
+func sourcesOf(targets, host, release string) []string {
 	var lines []string
-	for line := range strings.Lines(string(out)) {
+	for line := range strings.Lines(targets) {
 		f := strings.Fields(line)
 		if len(f) != 3 || f[2] != "main" || (f[1] != host && !strings.HasPrefix(f[1], host+"-")) {
 			continue
@@ -148,10 +158,7 @@ func (a *apt) sources(ctx context.Context, release string) ([]string, error) {
 			lines = append(lines, l)
 		}
 	}
-	if len(lines) == 0 {
-		return nil, fmt.Errorf("this machine's apt knows no Debian archive: name one with --mirror")
-	}
-	return lines, nil
+	return lines
 }
 
 // aptStatus turns the lines that apt writes to its status descriptor, such as

@@ -54,6 +54,15 @@ var debianMasked = []string{
 	"systemd-fsck-root.service", "systemd-tmpfiles-setup-dev.service",
 }
 
+// debianNoGenerators are generators of units that make none here. systemd runs
+// all of them before it does anything else.
+var debianNoGenerators = []string{
+	"systemd-bless-boot-generator", "systemd-cryptsetup-generator", "systemd-debug-generator", "systemd-getty-generator",
+	"systemd-gpt-auto-generator", "systemd-hibernate-resume-generator", "systemd-integritysetup-generator",
+	"systemd-rc-local-generator", "systemd-run-generator", "systemd-system-update-generator", "systemd-sysv-generator",
+	"systemd-veritysetup-generator",
+}
+
 // debianNoModules are folders of kernel modules for hardware that no hypervisor
 // shows to a guest. Without them the image is half as large.
 var debianNoModules = []string{
@@ -95,7 +104,7 @@ func buildDebian(ctx context.Context, j *job) (image.Spec, error) {
 	}
 	return image.Spec{
 		Disk: "disk.qcow2", Format: "qcow2", OS: "debian-12",
-		Boot:    image.Boot{Method: image.BootKernel, Kernel: "vmlinux", Initrd: "initrd.img", Append: kernelAppend},
+		Boot:    image.Boot{Method: image.BootKernel, Kernel: "vmlinux", Initrd: "initrd.img", Append: kernelAppend + " systemd.show_status=false"},
 		Console: image.Console{Prompt: debianPrompt, User: "root", Known: true},
 	}, nil
 }
@@ -166,6 +175,9 @@ func debianTree() *tree {
 	t := newTree()
 	for _, unit := range debianMasked {
 		t.link("etc/systemd/system/"+unit, "/dev/null")
+	}
+	for _, generator := range debianNoGenerators {
+		t.link("etc/systemd/system-generators/"+generator, "/dev/null")
 	}
 	for _, name := range []string{"console", "devices", "later", "power-button"} {
 		t.file("etc/systemd/system/falcon-"+name+".service", 0o644, embedded("debian-"+name+".service"))

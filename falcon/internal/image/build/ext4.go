@@ -43,11 +43,11 @@ const ext4Features = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,
 	"sparse_super,large_file,huge_file,dir_nlink,extra_isize"
 
 // mkfsArgs are mke2fs' arguments for a sparse file of the given size with what
-// is in root. The journal is small: it makes a disk survive a killed guest and
-// costs little.
+// is in root. The journal has the usual size: growing the file system later
+// takes transactions that do not fit into a small one.
 func mkfsArgs(root, out string, o ext4Options) []string {
 	return []string{
-		"-q", "-t", "ext4", "-d", root, "-L", o.label, "-b", "4096", "-m", "0", "-J", "size=4",
+		"-q", "-t", "ext4", "-d", root, "-L", o.label, "-b", "4096", "-m", "0",
 		"-O", ext4Features, "-E", "root_owner=0:0,lazy_itable_init=0,nodiscard", out, fmt.Sprintf("%dk", o.size>>10),
 	}
 }
