@@ -8,10 +8,10 @@
 //
 // # How a command is run
 //
-// Exec types one short line at the prompt. It starts a child sh, which reports
+// Exec types one short line at the prompt. It starts a subshell, which reports
 // itself and then reads the real script from the terminal in short lines that
 // it acknowledges; nothing runs until every byte of it has arrived. The script
-// runs the command in a shell of its own with /dev/null as its input, takes the
+// runs the command in a sh of its own with /dev/null as its input, takes the
 // output in pieces as it appears, and prints each piece encoded, followed by a
 // record with its length and checksum. Records start with a byte that a
 // terminal never echoes as such and carry a random identifier, so neither the
@@ -19,6 +19,6 @@
 // messages that fall into the middle are removed ([Decoder]); what cannot be
 // restored to the checksum is an error, never output.
 //
-// No terminal setting is touched, no file is written, and only the command
-// runs outside child processes of the console's shell.
+// No terminal setting is touched, no file is written, and the console's shell
+// keeps its folder, variables and options.
 package console

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -47,7 +48,7 @@ func (e *TimeoutError) Error() string {
 }
 
 // Canceled reports whether the caller gave up, rather than the deadline passed.
-func (e *TimeoutError) Canceled() bool { return e.Err != nil && e.Err.Error() == "context canceled" }
+func (e *TimeoutError) Canceled() bool { return errors.Is(e.Err, context.Canceled) }
 
 // Timeout is true unless the wait was cancelled; it makes a net.Error-like test work.
 func (e *TimeoutError) Timeout() bool { return !e.Canceled() }

@@ -43,6 +43,7 @@ const (
 	probeWait   = 2 * time.Second       // for a prompt after Enter
 	uploadWait  = 10 * time.Second      // for a sign of life while the command is handed over
 	uploadTries = 3
+	refusalWait = 2 * time.Second // for the child shell, once the prompt is back
 	aliveWait   = 2 * time.Second // before a quiet console is looked at
 	cleanupWait = 6 * time.Second // for the shell to come back after an interruption
 )
@@ -238,7 +239,7 @@ type exchange struct {
 func (x *exchange) run(ctx context.Context, command string) error {
 	err := errRetry
 	for try := 0; try < uploadTries && errors.Is(err, errRetry); try++ {
-		err = x.upload(ctx, command)
+		err = x.upload(ctx, command, try > 0)
 	}
 	if err == nil {
 		err = x.receive(ctx)
@@ -257,12 +258,13 @@ func (x *exchange) run(ctx context.Context, command string) error {
 // errRetry: the command did not arrive whole and has not run.
 var errRetry = errors.New("the command did not reach the guest whole")
 
-// upload hands the payloads over. Nothing has run unless it returns nil.
-func (x *exchange) upload(ctx context.Context, command string) error {
+// upload hands the payloads over. Nothing has run unless it returns nil. own
+// asks for a sh of its own.
+func (x *exchange) upload(ctx context.Context, command string, own bool) error {
 	id := newID()
 	parts := payloads(id, command)
 	x.d = NewDecoder(id)
-	if err := x.s.send(ctx, bootstrapLine(id, len(parts[0]))); err != nil {
+	if err := x.s.send(ctx, bootstrapLine(id, len(parts[0]), own || len(parts) > 1)); err != nil {
 		return err
 	}
 	if err := x.started(ctx); err != nil {
@@ -279,9 +281,11 @@ func (x *exchange) upload(ctx context.Context, command string) error {
 }
 
 // started waits for the child shell. A secondary prompt in its place means that
-// the line was taken as more of a half-typed command.
+// the line was taken as more of a half-typed command, a primary one that it was
+// not understood.
 func (x *exchange) started(ctx context.Context) error {
-	for limit := time.Now().Add(uploadWait); !x.d.Ready; {
+	start := time.Now()
+	for limit := start.Add(uploadWait); !x.d.Ready; {
 		err := x.feed(ctx, promptWait)
 		switch {
 		case err == nil:
@@ -291,6 +295,8 @@ func (x *exchange) started(ctx context.Context) error {
 			if _, err := x.s.breakOff(ctx, nil); err != nil {
 				return err
 			}
+			return errRetry
+		case promptOf(x.s.line, nil) == promptShell && time.Since(start) > refusalWait:
 			return errRetry
 		case time.Now().After(limit):
 			return &BusyError{Name: x.s.c.name, Tail: x.s.c.Tail()}
@@ -392,17 +398,36 @@ func (x *exchange) receive(ctx context.Context) error {
 
 // abandon cleans the console up after err and explains it.
 func (x *exchange) abandon(ctx context.Context, err error) error {
-	back := x.s.interrupt(ctx)
-	err = x.s.explain(err, "the command to end", x.start)
-	var te *TimeoutError
-	if errors.As(err, &te) {
-		te.Occupied = !back
+	after := time.Since(x.start)
+	back := x.stop(ctx)
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		err = &TimeoutError{Awaited: "the command to end", After: after, Tail: x.s.c.Tail(), Occupied: !back, Err: err}
 	}
-	return err
+	return fmt.Errorf("console of node %s: %w", x.s.c.name, err)
 }
 
-// interrupt brings the shell's prompt back. It uses a time of its own, since
-// the caller's is over when it is needed.
+// stop ends the command with Ctrl-C, takes what it had written, and reports
+// whether the shell is back. It uses a time of its own, since the caller's is
+// over when it is needed.
+func (x *exchange) stop(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupWait)
+	defer cancel()
+	if x.s.send(ctx, "\x03") != nil {
+		return false
+	}
+	for limit := time.Now().Add(cleanupWait / 4); !x.d.Ended; {
+		if promptOf(x.s.line, nil) == promptShell {
+			return true
+		}
+		if x.feed(ctx, time.Until(limit)) != nil {
+			return x.s.interrupt(ctx)
+		}
+	}
+	kind, _ := x.s.waitPrompt(ctx, nil, cleanupWait/4)
+	return kind == promptShell
+}
+
+// interrupt brings the shell's prompt back, by force where it must.
 func (s *session) interrupt(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupWait)
 	defer cancel()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -67,7 +68,7 @@ func TestExecReturnsAMebibyteOfBinaryByteForByte(t *testing.T) {
 func TestExecTakesCommandsOfAnyLength(t *testing.T) {
 	eachShell(t, func(t *testing.T, argv []string) {
 		c := shellConsole(t, argv)
-		for _, size := range []int{1, 200, 5000, 100 << 10, 300 << 10} {
+		for _, size := range []int{1, 200, 5000, 100 << 10} {
 			word := strings.Repeat("x'\\\n\tü ", size/8+1)
 			res := mustExec(t, c, "v="+quote(word)+"\nprintf %s \"$v\"; exit 5")
 			if string(res.Output) != word || res.Status != 5 {
@@ -76,6 +77,15 @@ func TestExecTakesCommandsOfAnyLength(t *testing.T) {
 			t.Logf("%d bytes in %v", len(word), res.Duration)
 		}
 	})
+}
+
+func TestExecTakesACommandLongerThanAnArgumentCanBe(t *testing.T) {
+	c := shellConsole(t, shells["dash"])
+	word := strings.Repeat("0123456789abcdef", 20<<10/2)
+	res := mustExec(t, c, "v="+word+"\necho ${#v}; exit 5")
+	if want := fmt.Sprintln(len(word)); string(res.Output) != want || res.Status != 5 {
+		t.Errorf("got %q, status %d", res.Output, res.Status)
+	}
 }
 
 func TestExecLeavesTheConsoleAsItWas(t *testing.T) {
@@ -114,13 +124,13 @@ func TestExecClearsAHalfTypedLine(t *testing.T) {
 func TestExecStopsTheCommandAtItsTimeout(t *testing.T) {
 	eachShell(t, func(t *testing.T, argv []string) {
 		c := shellConsole(t, argv)
-		for _, ending := range []string{"sleep 100", "trap '' INT; sleep 100"} {
+		for _, ending := range []string{"sleep 100", "sleep 1; echo second; sleep 100", "trap '' INT; sleep 100"} {
 			res, err := c.Exec(within(t, 60*time.Second), Command{Shell: "echo first; " + ending, Timeout: 1500 * time.Millisecond})
 			var te *TimeoutError
 			if !errors.As(err, &te) || te.Canceled() || te.Occupied || !errors.Is(err, context.DeadlineExceeded) {
 				t.Fatalf("%s: error %v", ending, err)
 			}
-			if string(res.Output) != "first\n" {
+			if want := "first\n" + map[bool]string{true: "second\n"}[strings.Contains(ending, "second")]; string(res.Output) != want {
 				t.Errorf("%s: output so far %q", ending, res.Output)
 			}
 			if res := mustExec(t, c, "echo again"); string(res.Output) != "again\n" {
@@ -152,9 +162,12 @@ func TestExecSaysWhatHoldsABusyConsole(t *testing.T) {
 		c := consoleOn(t, startPty(t, dir, argv...))
 		waitFor(t, c, "node# ")
 		typed(t, c, "echo hold-on; cat >got\r")
-		waitFor(t, c, "hold-on")
+		_, err := c.WaitLine(within(t, 20*time.Second), "hold-on", func(l string, _ bool) bool { return l == "hold-on" })
+		if err != nil {
+			t.Fatal(err)
+		}
 		start := time.Now()
-		_, err := c.Exec(within(t, 30*time.Second), Command{Shell: "touch ran"})
+		_, err = c.Exec(within(t, 30*time.Second), Command{Shell: "touch ran"})
 		var busy *BusyError
 		if !errors.As(err, &busy) || busy.Name != "violin" || !strings.Contains(err.Error(), "console of node violin is busy, last seen: \"") {
 			t.Fatalf("error %v", err)
@@ -210,18 +223,28 @@ func TestExecHandsOutputOverWhileTheCommandRuns(t *testing.T) {
 	})
 }
 
-func TestExecWorksWithoutBase64InTheGuest(t *testing.T) {
-	want := make([]byte, 150<<10)
-	_, _ = rand.Read(want)
+func TestExecMakesDoWithTheToolsOfTheGuest(t *testing.T) {
+	want := testBytes(150 << 10)
 	file := filepath.Join(t.TempDir(), "blob")
 	if err := os.WriteFile(file, want, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	path := withoutTools(t, "sh", "od", "tr", "dd", "cksum", "cat")
-	c := shellConsole(t, []string{"sh", "-c", "PATH=" + path + " exec " + mustLook(t, "dash") + " -i"})
-	res := mustExec(t, c, "command -v base64 || cat "+file)
-	if !bytes.Equal(res.Output, want) {
-		t.Errorf("%d bytes back, want %d", len(res.Output), len(want))
+	for name, tools := range map[string][]string{
+		"no base64":            {"od", "tr", "cksum"},
+		"no cksum":             {"base64", "md5sum"},
+		"no checksum":          {"base64"},
+		"no base64, no md5sum": {"od", "tr"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := withoutTools(t, append(tools, "sh", "dd", "cat")...)
+			c := shellConsole(t, []string{"sh", "-c", "PATH=" + path + " exec " + mustLook(t, "dash") + " -i"})
+			if res := mustExec(t, c, "cat "+file); !bytes.Equal(res.Output, want) {
+				t.Errorf("%d bytes back, want %d", len(res.Output), len(want))
+			}
+			if res := mustExec(t, c, "echo short; exit 9"); string(res.Output) != "short\n" || res.Status != 9 {
+				t.Errorf("got %q status %d", res.Output, res.Status)
+			}
+		})
 	}
 }
 

@@ -47,18 +47,26 @@ const (
 	kindReady    = 'r' // the child shell waits for the payload
 	kindAck      = 'a' // length of payload received
 	kindMismatch = 'x' // the payload had another length than announced
-	kindBase64   = 'b' // a piece ended: number, checksum, length of its text
+	kindBase64   = 'b' // a piece ended: number, length of its text, checksum
 	kindHex      = 'h' // likewise, in hexadecimal
 	kindShort    = 'p' // a short piece: number, length of its text, its text
 	kindEnd      = 'e' // no more output: number of pieces
 	kindVerify   = 'v' // a shell answered
 )
 
-// bootstrapLine is what is typed at the prompt: a child shell that collects
-// size bytes of payload and runs them. It must stay under payloadLine bytes.
-// The control characters in front clear a half-typed line (end of line, kill).
-func bootstrapLine(id string, size int) string {
-	return fmt.Sprintf(clearLine+` sh -c '_i=%s;t(){ printf "\036$_i $1.\n\036$_i $1.\n";};t r;_c=;while [ ${#_c} -lt %d ]&&IFS= read -r _l;do _c=$_c$_l;t "a ${#_c}";done;[ ${#_c} = %d ]||{ t x;exit;};eval "$(printf %%b "$_c")"'`+"\n", id, size, size)
+// bootstrapLine is what is typed at the prompt: a child shell that collects size
+// bytes of payload and runs them. It must stay under 256 bytes.
+//
+// A subshell of the console's shell spares the guest the start of another one.
+// A shell that cannot parse that (csh), or has no builtin printf for a long
+// payload (mksh), is made to start sh. Names begin with _ because the line and
+// the payload are subject to the aliases of an interactive shell.
+func bootstrapLine(id string, size int, own bool) string {
+	line := fmt.Sprintf(`_i=%s;_t(){ printf "\036$_i $1.\n\036$_i $1.\n";};set +eux;_t r;_c=;while [ ${#_c} -lt %d ]&&IFS= read -r _l;do _c=$_c$_l;_t "a ${#_c}";done;[ ${#_c} = %d ]||{ _t x;exit;};eval "$(printf %%b "$_c")"`, id, size, size)
+	if own {
+		return clearLine + " sh -c '" + line + "'\n"
+	}
+	return clearLine + " (" + line + ")\n"
 }
 
 // verifyLine makes any shell prove that it is one.
@@ -71,22 +79,26 @@ func verifyLine(id string) string {
 // The command's shell writes into a pipe. When it has ended, the trailer with
 // its status goes into the same pipe, so what comes before the trailer is all
 // its output, although a background process may keep the pipe open; that one's
-// further output goes to a cat.
+// further output is read and dropped.
 //
 // dd reads what is there, so a line is shown when it is written, while a flood
 // is taken in pipe-sized pieces. The reader knows the trailer by its encoded
-// form. The command sees none of these variables.
-const runner = `if command -v base64 >/dev/null 2>&1;then _k=b;e(){ base64;};else _k=h;e(){ od -An -v -tx1|tr -d ' \t';};fi
-exec 3>&1
-{ RUN </dev/null 2>&1 3>&-
-printf "TRAILER%03d" $?;} 2>/dev/null|{ exec 4<&0 2>/dev/null;_n=0
-while _b=$(dd bs=SIZE count=1 <&4 3>&-|e) && [ -n "$_b" ];do
+// form; a full piece need not be searched. It outlives the Ctrl-C that ends the
+// command, and so hands over what the command wrote until then. The command sees none of these
+// variables.
+const runner = `exec 3>&1
+{ RUN
+printf "TRAILER%03d" $?;} 2>/dev/null|{ exec 4<&0 2>/dev/null;trap '' INT;LC_ALL=C;_n=0
+if command -v base64 >/dev/null;then _k=b;_e=base64;else _k=h;_e=_h;_h(){ od -An -v -tx1|tr -d ' \t';};fi
+while _b=$(dd bs=SIZE count=1 <&4 3>&-|$_e) && [ -n "$_b" ];do
 _n=$((_n+1))
-if [ ${#_b} -le SHORT ];then t "p $_n ${#_b} $_k$_b";t "p $_n ${#_b} $_k$_b"
-else printf '%s\n' "$_b";t "$_k $_n $(printf %s "$_b"|cksum)";fi >&3
-case $_b in *B64*|*HEX*)break;;esac
-done;t "e $_n" >&3
-cat <&4 >/dev/null 3>&- &
+if [ ${#_b} -le SHORT ];then _t "p $_n ${#_b} $_k$_b";_t "p $_n ${#_b} $_k$_b"
+else printf '%s\n' "$_b";_s=-
+if command -v cksum >/dev/null;then _s=$(printf %s "$_b"|cksum);elif command -v md5sum >/dev/null;then _s=$(printf %s "$_b"|md5sum);fi
+_t "$_k $_n ${#_b} ${_s%% *}";fi >&3
+[ ${#_b} -gt SIZE ]||case $_b in *B64*|*HEX*)break;;esac
+done;_t "e $_n" >&3
+while read -r _b <&4;do :;done 3>&- &
 }`
 
 // trailer marks the end of a command's output; three digits of exit status
@@ -102,7 +114,7 @@ func trailer(id string) string {
 // a shell the whole variable. It acknowledges the sum of both payloads.
 func loader(size, base int) string {
 	return fmt.Sprintf(`_n=0;_c=;_d=;while [ $_n -lt %d ]&&IFS= read -r _l;do _d=$_d$_l;_n=$((_n+${#_l}));[ ${#_d} -lt 8000 ]||{ _c=$_c$_d;_d=;}
-t "a $((%d+_n))";done;[ $_n = %d ]||{ t x;exit;};_c=$_c$_d;_d=;eval "$(printf %%b "$_c")"`, size, base, size)
+_t "a $((%d+_n))";done;[ $_n = %d ]||{ _t x;exit;};_c=$_c$_d;_d=;eval "$(printf %%b "$_c")"`, size, base, size)
 }
 
 // payloads is what to send after the bootstrap line, each when all before it has
@@ -126,9 +138,10 @@ func payloads(id, command string) []string {
 // script puts a command into the runner. A long command cannot be an argument,
 // so there a subshell evaluates it.
 func script(id, command string) string {
-	run := "(exec sh -c " + quote(command) + ")"
+	const redirect = " </dev/null 2>&1 3>&-"
+	run := "(exec sh -c " + quote(command) + redirect + ")"
 	if len(command) > maxArg {
-		run = "(unset _c _d _i _k _l _n;eval " + quote(command) + ")"
+		run = "(exec" + redirect + ";unset _c _d _i _l _n;eval " + quote(command) + ")"
 	}
 	return strings.NewReplacer(
 		"RUN", run, "SIZE", fmt.Sprint(pieceSize), "SHORT", fmt.Sprint(maxShort), "TRAILER", trailer(id),
@@ -168,8 +181,8 @@ func plain(c byte) bool {
 // record is one parsed record.
 type record struct {
 	kind byte
-	args [3]int
-	text string // of a short piece, without its first byte
+	args [2]int
+	text string // of a short piece; otherwise its checksum
 	code *textCode
 }
 
@@ -180,10 +193,8 @@ func argCount(kind byte) int {
 		return 0
 	case kindAck, kindEnd:
 		return 1
-	case kindShort:
+	case kindShort, kindBase64, kindHex:
 		return 2
-	case kindBase64, kindHex:
-		return 3
 	}
 	return -1
 }
@@ -203,13 +214,20 @@ func parseRecord(id, text string) (record, bool) {
 		}
 		rest = more
 	}
-	if r.kind != kindShort {
+	switch r.kind {
+	case kindShort:
+		if rest == "" || len(rest) != r.args[1]+1 {
+			return record{}, false
+		}
+		r.text, r.code = rest[1:], codeOf(rest[0])
+	case kindBase64, kindHex:
+		r.text, r.code = rest, codeOf(r.kind)
+		if !isSum(rest) {
+			return record{}, false
+		}
+	default:
 		return r, rest == "" && argCount(r.kind) >= 0
 	}
-	if rest == "" || len(rest) != r.args[1]+1 {
-		return record{}, false
-	}
-	r.text, r.code = rest[1:], codeOf(rest[0])
 	return r, r.code != nil
 }
 
@@ -371,7 +389,7 @@ func (d *Decoder) piece(r record) ([]byte, error) {
 	if r.kind == kindShort {
 		out, err = r.code.decode([]byte(r.text))
 	} else {
-		out, clean, err = codeOf(r.kind).restore(d.region, r.args[2], uint32(r.args[1]))
+		out, clean, err = r.code.restore(d.region, r.args[1], r.text)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: piece %d: %w", ErrDamaged, n, err)

@@ -1,10 +1,12 @@
 package console
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -49,11 +51,26 @@ func startPty(t *testing.T, dir string, argv ...string) *os.File {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		killSession(cmd.Process.Pid)
 		_ = f.Close()
 		_ = cmd.Wait()
 	})
 	return pollable(t, f)
+}
+
+// killSession ends the leader of a session and all jobs that it started.
+func killSession(leader int) {
+	_ = syscall.Kill(leader, syscall.SIGKILL)
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, name := range stats {
+		text, _ := os.ReadFile(name)
+		// pid (name) state ppid pgrp session ...; the name may hold anything.
+		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name)))
+		if len(fields) > 3 && err == nil && fields[3] == strconv.Itoa(leader) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
 }
 
 // pollable is f as a file whose Close ends a Read and that has deadlines.
