@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -21,10 +20,6 @@ import (
 
 // selfPath is this program, also after its file has been replaced.
 const selfPath = "/proc/self/exe"
-
-// stopGrace is how long a guest may take to power off when it is stopped. A
-// Debian guest under TCG has been seen to need eight seconds.
-const stopGrace = 20 * time.Second
 
 // linuxHost runs nodes with the propolis-server inside this program, which
 // uses QEMU.
