@@ -19,7 +19,10 @@ import (
 	"github.com/falcon-vm/falcon-go/falcon/cli"
 )
 
-var image, cargo, ext string
+var (
+	image, cargo, ext string
+	memory            uint64 // MiB
+)
 
 func main() {
 	cli.Program{Name: "duo", Short: "Two nodes and a link", Flags: flags, Declare: declare}.Main()
@@ -28,6 +31,7 @@ func main() {
 func flags(f *pflag.FlagSet) {
 	_, source, _, _ := runtime.Caller(0) // its folder, wherever the program is run from
 	f.StringVar(&image, "image", "micro", "base image of the nodes")
+	f.Uint64Var(&memory, "memory", 256, "memory of each node in MiB; other people's images may need 512 or more")
 	f.StringVar(&cargo, "cargo-bay", filepath.Join(filepath.Dir(source), "cargo-bay"), "folder that violin gets as /opt/cargo-bay")
 	f.StringVar(&ext, "ext", os.Getenv("FALCON_EXT"), "violin's link to the outside: a host interface, \"default\", \"user\" (no privilege), or none")
 }
@@ -35,8 +39,8 @@ func flags(f *pflag.FlagSet) {
 func declare() (*falcon.Topology, error) {
 	topo := falcon.New("duo")
 
-	violin := topo.Node("violin", image, 1, falcon.MiB(256))
-	piano := topo.Node("piano", image, 1, falcon.MiB(256))
+	violin := topo.Node("violin", image, 1, falcon.MiB(memory))
+	piano := topo.Node("piano", image, 1, falcon.MiB(memory))
 
 	violin.Mount(cargo, "/opt/cargo-bay")
 	topo.Link(violin, piano)

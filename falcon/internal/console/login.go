@@ -43,6 +43,10 @@ const (
 	// stream began. The time doubles up to lastNudge.
 	firstNudge = 1500 * time.Millisecond
 	lastNudge  = 12 * time.Second
+	// nudge is Enter on a cleared line. It must do no harm to a boot loader's
+	// menu, where the firmware may have kept it for: Ctrl-E, which [clearLine]
+	// begins with, would choose GRUB's last entry.
+	nudge = "\x15\r"
 	// verifyTime is how long a shell may take to answer at a prompt.
 	verifyTime = 10 * time.Second
 	// maxRefusals is how often a login is tried: noise may have spoilt one.
@@ -116,7 +120,7 @@ func (l *loginer) step(ctx context.Context) (bool, error) {
 	}
 	if quiet {
 		l.quiet = min(2*l.quiet, lastNudge)
-		return false, l.s.send(ctx, clearLine+"\r")
+		return false, l.s.send(ctx, nudge)
 	}
 	_, _ = l.lines.Write(data)
 	return false, l.check()

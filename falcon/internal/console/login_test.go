@@ -140,3 +140,23 @@ func TestExecLogsInAndOutAgain(t *testing.T) {
 		}
 	}
 }
+
+// fakeMenu is a boot menu that waits. Ctrl-E goes to its last entry, as in
+// GRUB's, Enter starts what is chosen.
+const fakeMenu = `stty raw -echo
+chosen='exec sh -i'
+printf '*the first entry\r\n the last entry\r\n'
+while :; do
+	case $(dd bs=1 count=1 2>&- | od -An -tx1) in
+	*05) chosen='printf "the last entry is started\r\n"; sleep 60' ;;
+	*0d) stty sane; eval "$chosen" ;;
+	esac
+done
+`
+
+func TestLoginTakesABootMenusChoice(t *testing.T) {
+	c := consoleOn(t, startPty(t, t.TempDir(), "env", "PS1=# ", "sh", "-c", fakeMenu))
+	if err := c.Login(within(t, 10*time.Second), Profile{}); err != nil {
+		t.Error(err)
+	}
+}
