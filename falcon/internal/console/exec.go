@@ -431,7 +431,7 @@ func (x *exchange) stop(ctx context.Context) bool {
 func (s *session) interrupt(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupWait)
 	defer cancel()
-	for _, key := range []string{"\x03", "\x03", "\x1c"} {
+	for _, key := range []string{"\x03", "\x1c"} {
 		if s.send(ctx, key) != nil {
 			return false
 		}

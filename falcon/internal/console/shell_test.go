@@ -29,6 +29,7 @@ var optional = map[string]bool{"mksh": true, "ksh93": true}
 
 // eachShell runs a test on every shell there is.
 func eachShell(t *testing.T, f func(t *testing.T, argv []string)) {
+	t.Parallel() // most of the time is waiting
 	for name, argv := range shells {
 		t.Run(name, func(t *testing.T) {
 			if _, err := exec.LookPath(argv[0]); err != nil {
