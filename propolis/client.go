@@ -218,13 +218,15 @@ func offsetQuery(fromStart, mostRecent *uint64) url.Values {
 
 // OverlayRequest is the body of [Client.SwitchOverlay]'s request.
 type OverlayRequest struct {
-	// Path is a qcow2 file whose backing file is the disk's present one.
+	// Path is where a qcow2 file is to be whose backing file is the disk's
+	// present one. It is there, or it waits with ".next" appended to Path,
+	// as it must where Path names the disk's present file, and takes its place.
 	Path string `json:"path"`
 }
 
 // SwitchOverlay makes the running instance write to the empty qcow2 file at
-// path from now on, whose backing file must be the present file of the backend
-// component disk. The guest is paused for the moment it takes. It is an
+// path from now on (see [OverlayRequest]), whose backing file must be the present
+// file of the backend component disk. The guest is paused for the moment it takes. It is an
 // extension of this module's own server; others answer 404.
 func (c *Client) SwitchOverlay(ctx context.Context, disk, path string) error {
 	p := "/falcon/disk/" + url.PathEscape(disk) + "/overlay"

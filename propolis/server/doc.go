@@ -22,7 +22,8 @@
 //
 //	PUT /falcon/disk/{id}/overlay  {"path": "new.qcow2"}
 //
-// makes the running disk of the backend component id write to the existing,
-// empty qcow2 file at path, whose backing file is the disk's present one, while
-// the guest is paused for a moment. It answers 204.
+// makes the running disk of the backend component id write to an existing, empty
+// qcow2 file, whose backing file is the disk's present one, while the guest is
+// paused for a moment. The file is at path, or it waits there with ".next"
+// appended to take the place of the file at path. It answers 204.
 package server

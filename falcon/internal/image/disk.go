@@ -164,8 +164,8 @@ func explainSpace(err error, home string) error {
 	return err
 }
 
-// RemoveDisk deletes a node's disk, or what a CreateDisk that was killed has
-// made of it. That it is gone already is no error.
+// RemoveDisk deletes a node's disk, and what calls that were killed have left of
+// it. That it is gone already is no error.
 func (s *Store) RemoveDisk(ctx context.Context, owner DiskOwner) error {
 	if err := owner.valid(); err != nil {
 		return err

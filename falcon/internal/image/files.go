@@ -52,13 +52,19 @@ func replaceFile(path string, mode fs.FileMode, write func(*os.File) error) (err
 // halfMade begins the names of the files that replaceFile writes beside path.
 func halfMade(path string) string { return "." + filepath.Base(path) + ".new-" }
 
-// removeHalfMade removes what calls of replaceFile have left that were killed.
+// removeHalfMade removes what calls have left that were killed while they
+// replaced the file at path, of replaceFile or of a hypervisor.
 func removeHalfMade(path string) error {
-	left, err := filepath.Glob(globEscape(filepath.Join(filepath.Dir(path), halfMade(path))) + "*")
-	for _, f := range left {
-		err = errors.Join(err, removeIfThere(f))
+	dir, name := filepath.Split(path)
+	var errs []error
+	for _, begin := range []string{halfMade(path), name + "."} {
+		left, err := filepath.Glob(globEscape(filepath.Join(dir, begin)) + "*")
+		errs = append(errs, err)
+		for _, f := range left {
+			errs = append(errs, removeIfThere(f))
+		}
 	}
-	return err
+	return errors.Join(errs...)
 }
 
 // syncDir makes the names in a folder durable.

@@ -7,12 +7,13 @@ import (
 	"testing"
 )
 
-func TestRemoveDiskRemovesWhatAKilledCreateDiskHasMade(t *testing.T) {
+func TestRemoveDiskRemovesWhatKilledCallsHaveMade(t *testing.T) {
 	for name, tt := range map[string]struct{ files, stay []string }{
 		"the folder alone":     {nil, nil},
 		"half of the record":   {[]string{".a.json.new-123"}, nil},
 		"half of the disk":     {[]string{"a.json", ".a.qcow2.new-123"}, nil},
 		"both, several times":  {[]string{".a.json.new-1", ".a.json.new-2", "a.json", ".a.qcow2.new-3"}, nil},
+		"live snapshots":       {[]string{"a.json", "a.qcow2", "a.qcow2.next", "a.qcow2.1"}, nil},
 		"beside another disk":  {[]string{".a.json.new-1"}, []string{"b.json", "b.qcow2", ".b.json.new-1"}},
 		"beside a longer name": {[]string{"a.json"}, []string{"aa.json", ".aa.json.new-1"}},
 	} {

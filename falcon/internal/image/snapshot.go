@@ -15,9 +15,9 @@ import (
 
 // Snapshot makes a node's disk the image name and gives the node a fresh, empty
 // overlay on it, in constant time. For a node that runs, switchOverlay is called
-// with the fresh overlay's path when that is in place, and must make the
-// hypervisor write there; if it fails, all is put back. It is nil for a node
-// that is stopped.
+// with the disk's path when the fresh overlay waits beside it, with ".next"
+// appended, and must make the hypervisor put it in its place and write there;
+// if it fails, all is put back. It is nil for a node that is stopped.
 //
 // An image made this way holds whatever the guest wrote, secrets too, so only
 // its owner can read it.
@@ -146,13 +146,28 @@ func (t *transition) run(switchOverlay func(string) error) error {
 	if err := syncDir(t.dir); err != nil {
 		return err
 	}
+	fresh := path
+	if switchOverlay != nil {
+		// A hypervisor that runs may open the file at path anew.
+		fresh += waiting
+	}
 	t.moved = true
-	err = replaceFile(path, 0o600, func(f *os.File) error { return writeOverlay(f, size, base, "qcow2") })
+	err = replaceFile(fresh, 0o600, func(f *os.File) error { return writeOverlay(f, size, base, "qcow2") })
 	if err != nil || switchOverlay == nil {
 		return err
 	}
-	return switchOverlay(path)
+	if err := switchOverlay(path); err != nil {
+		return err
+	}
+	if exists(fresh) {
+		return fmt.Errorf("the hypervisor has left the overlay at %s", fresh)
+	}
+	return nil
 }
+
+// waiting is appended to a disk's path to name its fresh overlay for as long as
+// the hypervisor has not put it in its place.
+const waiting = ".next"
 
 const snapshotDisk = "disk.qcow2"
 
@@ -181,6 +196,9 @@ func (t *transition) undo() error {
 		if err := os.Rename(base, t.store.diskPath(t.disk.Owner)); err != nil {
 			return fmt.Errorf("putting the disk back: %w", err)
 		}
+	}
+	if err := removeIfThere(t.store.diskPath(t.disk.Owner) + waiting); err != nil {
+		return fmt.Errorf("removing the fresh overlay: %w", err)
 	}
 	if err := writeJSON(t.store.diskRecordPath(t.disk.Owner), t.disk, 0o600); err != nil {
 		return fmt.Errorf("putting the disk's record back: %w", err)

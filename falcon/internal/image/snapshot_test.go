@@ -69,16 +69,20 @@ func TestLiveSnapshotSwitchesToTheFreshOverlay(t *testing.T) {
 		t.Fatal(err)
 	}
 	called := false
-	img, err := s.Snapshot(t.Context(), owner("violin"), "one", func(fresh string) error {
+	img, err := s.Snapshot(t.Context(), owner("violin"), "one", func(path string) error {
 		called = true
-		info := run(t, "qemu-img", "info", "-f", "qcow2", fresh)
-		if fresh != disk || !strings.Contains(info, "img/one/disk.qcow2") {
-			t.Errorf("switched to %s:\n%s", fresh, info)
+		info := run(t, "qemu-img", "info", "-f", "qcow2", path+".next")
+		if path != disk || !strings.Contains(info, "img/one/disk.qcow2") {
+			t.Errorf("switched to %s:\n%s", path, info)
+		}
+		// A hypervisor opens by its name what the guest has written so far.
+		if now, err := os.Stat(path); err != nil || !os.SameFile(before, now) {
+			t.Errorf("before the switch the disk's path names another file: %v", err)
 		}
 		if _, err := s.Get(t.Context(), "one"); !errors.Is(err, ErrNotFound) {
 			t.Errorf("the image is seen before the guest has switched: %v", err)
 		}
-		return nil
+		return os.Rename(path+".next", path)
 	})
 	if err != nil || !called {
 		t.Fatalf("called %v, %v", called, err)

@@ -469,3 +469,69 @@ func TestSwitchOverlayWhileTheGuestWrites(t *testing.T) {
 		t.Errorf("sectors visible through the overlays: %v; want each to hold more than the one below", counts)
 	}
 }
+
+// TestSwitchOverlayInPlace has overlays take the place of the file that they
+// stand on, as snapshots of a node do. QEMU must go on to read the files of
+// before, which have other names by then.
+func TestSwitchOverlayInPlace(t *testing.T) {
+	needQEMU(t)
+	img, err := exec.LookPath("qemu-img")
+	if err != nil {
+		t.Skip("qemu-img is not installed")
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "disk.qcow2")
+	overlay := func(at, below, format string) {
+		t.Helper()
+		if out, err := exec.Command(img, "create", "-q", "-f", "qcow2", "-b", below, "-F", format, at).CombinedOutput(); err != nil {
+			t.Fatalf("qemu-img: %v: %s", err, out)
+		}
+	}
+	overlay(path, biosDisk(t), "raw")
+	g := startGuest(t, testConfig(t, diskOn(path)))
+	g.run()
+	g.expect(hello)
+	g.send("w")
+	kept := []string{path}
+	for i := range 3 {
+		g.expect("....")
+		base := filepath.Join(dir, fmt.Sprintf("base%d.qcow2", i))
+		if err := os.Link(path, base); err != nil {
+			t.Fatal(err)
+		}
+		kept = append(kept, base)
+		overlay(path+".next", base, "qcow2")
+		if err := g.SwitchOverlay(t.Context(), "backing", path); err != nil {
+			t.Fatal(err)
+		}
+		g.expect("....")
+		for _, k := range kept {
+			if !g.hasOpen(k) {
+				t.Errorf("after switch %d QEMU has not got %s open", i+1, k)
+			}
+		}
+	}
+	g.end()
+	if names, err := filepath.Glob(path + "*"); err != nil || len(names) != 1 {
+		t.Errorf("left: %v (%v)", names, err)
+	}
+}
+
+// hasOpen reports whether QEMU has a file open, under whatever name.
+func (g *guest) hasOpen(path string) bool {
+	g.t.Helper()
+	want, err := os.Stat(path)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", g.PID()))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	for _, fd := range fds {
+		if got, err := os.Stat(fd); err == nil && os.SameFile(got, want) {
+			return true
+		}
+	}
+	return false
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 )
 
@@ -11,11 +12,20 @@ import (
 // caller's own time may be up.
 const resumeLimit = 10 * time.Second
 
-// SwitchOverlay moves a disk onto the existing qcow2 overlay at path: what
+// waiting is appended to the path of a file to name the overlay that is to take
+// its place.
+const waiting = ".next"
+
+// SwitchOverlay moves a disk onto a qcow2 overlay that is to be at path: what
 // the guest writes from then on goes there, and what it had written is a file
 // at rest, which it reads only. disk is the name of the storage backend. The
 // guest stands still meanwhile if it was running. On error it goes on with
 // the old file.
+//
+// The overlay is at path already, or it waits beside it with ".next" appended
+// and takes the place of the file there. That must be so where path is that of
+// the disk's present file: QEMU opens that file anew, by its name, to only read
+// it from then on, and would take another one for it that it finds there.
 func (m *Machine) SwitchOverlay(ctx context.Context, disk, path string) error {
 	m.overlayMu.Lock()
 	defer m.overlayMu.Unlock()
@@ -26,16 +36,38 @@ func (m *Machine) SwitchOverlay(ctx context.Context, disk, path string) error {
 	m.overlay++
 	overlay := fmt.Sprintf("%s.%d", blockNode(disk), m.overlay)
 	err := m.whilePaused(ctx, func() error {
-		if err := m.snapshot(ctx, node, overlay, path); err != nil {
+		own, err := m.takeWaiting(path)
+		if err != nil {
 			return err
 		}
+		if err := m.snapshot(ctx, node, overlay, own); err != nil {
+			return errors.Join(err, rename(own, path, path+waiting))
+		}
 		m.disks[disk] = overlay
-		return nil
+		return rename(own, path, path)
 	})
 	if err != nil {
 		return fmt.Errorf("switching disk %q to %s: %w", disk, path, err)
 	}
 	return nil
+}
+
+// takeWaiting gives an overlay that waits a name that QEMU has seen no other
+// file under, and returns it; path itself where none waits.
+func (m *Machine) takeWaiting(path string) (string, error) {
+	if _, err := os.Lstat(path + waiting); errors.Is(err, os.ErrNotExist) {
+		return path, nil
+	}
+	own := fmt.Sprintf("%s.%d", path, m.overlay)
+	return own, os.Rename(path+waiting, own)
+}
+
+// rename gives an overlay that has waited for path another name.
+func rename(own, path, to string) error {
+	if own == path {
+		return nil
+	}
+	return os.Rename(own, to)
 }
 
 // whilePaused calls f with the guest stopped, which also flushes its disks.
