@@ -245,8 +245,11 @@ func (x *exchange) run(ctx context.Context, command string) error {
 		err = x.receive(ctx)
 	}
 	x.status = x.d.Status
-	if err == nil || errors.Is(err, ErrClosed) || errors.Is(err, errShellBack) {
+	switch {
+	case err == nil || errors.Is(err, errShellBack):
 		return err
+	case errors.Is(err, ErrClosed):
+		return x.s.explain(err, "the command to end", x.start)
 	}
 	var busy *BusyError
 	if errors.As(err, &busy) {
@@ -288,9 +291,11 @@ func (x *exchange) started(ctx context.Context) error {
 	for limit := start.Add(uploadWait); !x.d.Ready; {
 		err := x.feed(ctx, promptWait)
 		switch {
-		case err == nil:
-		case !errors.Is(err, errQuiet):
+		case err != nil && !errors.Is(err, errQuiet):
 			return err
+		case time.Now().After(limit):
+			return &BusyError{Name: x.s.c.name, Tail: x.s.c.Tail()}
+		case err == nil:
 		case promptOf(x.s.line, nil) == promptContinued:
 			if _, err := x.s.breakOff(ctx, nil); err != nil {
 				return err
@@ -298,8 +303,6 @@ func (x *exchange) started(ctx context.Context) error {
 			return errRetry
 		case promptOf(x.s.line, nil) == promptShell && time.Since(start) > refusalWait:
 			return errRetry
-		case time.Now().After(limit):
-			return &BusyError{Name: x.s.c.name, Tail: x.s.c.Tail()}
 		}
 	}
 	return nil
@@ -308,7 +311,11 @@ func (x *exchange) started(ctx context.Context) error {
 // part sends one payload, base bytes of which others came before, in a window
 // that follows the acknowledgements.
 func (x *exchange) part(ctx context.Context, p string, base int) error {
+	limit, acked := time.Now().Add(uploadWait), 0
 	for sent := 0; x.d.Acked < base+len(p); {
+		if x.d.Acked > acked {
+			limit, acked = time.Now().Add(uploadWait), x.d.Acked
+		}
 		var lines strings.Builder
 		for sent < len(p) && base+sent-x.d.Acked < payloadWindow {
 			n := min(payloadLine, len(p)-sent)
@@ -320,7 +327,7 @@ func (x *exchange) part(ctx context.Context, p string, base int) error {
 				return err
 			}
 		}
-		if err := x.feed(ctx, uploadWait); err != nil {
+		if err := x.feed(ctx, time.Until(limit)); err != nil {
 			return x.again(ctx, err)
 		}
 		if x.d.Mismatch {
@@ -379,10 +386,14 @@ var errShellBack = errors.New("the console's shell came back without the command
 
 // receive takes the output until its end.
 func (x *exchange) receive(ctx context.Context) error {
+	var exited time.Time
 	for !x.d.Ended {
 		err := x.feed(ctx, aliveWait)
+		if x.d.Exited && exited.IsZero() {
+			exited = time.Now()
+		}
 		switch {
-		case errors.Is(err, errQuiet) && x.d.Exited:
+		case x.d.Exited && time.Since(exited) > aliveWait:
 			// The output is complete; the reader waits for a background process
 			// because it did not know the trailer.
 			x.s.interrupt(ctx)
