@@ -65,12 +65,13 @@ func Attach(ctx context.Context, stream Stream, o TerminalOptions) error {
 		events: make(chan event), answered: make(chan struct{}, 1),
 	}
 	if t.person {
-		fmt.Fprintf(o.Notices, "attached to %s; leave with %s\r\n", o.Name, keyName(o.Detach))
 		old, err := term.MakeRaw(int(o.In.Fd()))
 		if err != nil {
 			return fmt.Errorf("put the terminal in raw mode: %w", err)
 		}
 		defer func() { _ = term.Restore(int(o.In.Fd()), old) }()
+		// Not before: the key means something else to a terminal that is not raw.
+		fmt.Fprintf(o.Notices, "attached to %s; leave with %s\r\n", o.Name, keyName(o.Detach))
 	}
 	err := t.run(ctx)
 	switch {
