@@ -234,6 +234,8 @@ func (n *Node) Stop(ctx context.Context) error {
 		begun := time.Now()
 		if err := l.halt(ctx, o); err != nil {
 			l.log.Warn("the guest did not stop in order", "node", n.name, "error", err)
+		} else if time.Since(begun) >= stopGrace {
+			l.log.Warn("the guest did not heed its power button and was stopped by force", "node", n.name, "waited", stopGrace)
 		}
 		j, err := l.folder.Journal()
 		if err != nil {
@@ -243,11 +245,7 @@ func (n *Node) Stop(ctx context.Context) error {
 		if err := l.endServer(ctx, o); err != nil {
 			return err
 		}
-		forced := ""
-		if time.Since(begun) >= stopGrace {
-			forced = fmt.Sprintf("by force: it did not power off within %v", stopGrace)
-		}
-		l.stage(n.name, StageStopped, forced)
+		l.stage(n.name, StageStopped, "")
 		return j.Gone(o)
 	})
 }
