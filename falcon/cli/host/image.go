@@ -37,7 +37,7 @@ func newImageLsCommand() *cobra.Command {
 		RunE: withStore(func(cmd *cobra.Command, s *image.Store, _ []string) error {
 			images, err := s.List(cmd.Context())
 			if asJSON {
-				return errors.Join(printJSON(cmd, imagesDocument{append([]image.Image{}, images...)}), err)
+				return errors.Join(printJSON(cmd, imagesDocument{imageDocumentVersion, append([]image.Image{}, images...)}), err)
 			}
 			printImages(cmd, images)
 			return err
@@ -47,9 +47,14 @@ func newImageLsCommand() *cobra.Command {
 	return cmd
 }
 
+// imageDocumentVersion changes when what is printed as JSON becomes something
+// that its readers cannot take any more.
+const imageDocumentVersion = 1
+
 // imagesDocument is what image ls prints as JSON.
 type imagesDocument struct {
-	Images []image.Image `json:"images"`
+	Version int           `json:"version"`
+	Images  []image.Image `json:"images"`
 }
 
 // digestDigits is how much of a digest a table shows: enough to tell two apart.
@@ -79,6 +84,7 @@ func orDash(s string) string {
 
 // imageDocument is what image show prints as JSON.
 type imageDocument struct {
+	Version int `json:"version"`
 	image.Image
 	UsedBy []string `json:"used_by"`
 }
@@ -99,7 +105,7 @@ func newImageShowCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			doc := imageDocument{img, append([]string{}, by...)}
+			doc := imageDocument{imageDocumentVersion, img, append([]string{}, by...)}
 			if asJSON {
 				return printJSON(cmd, doc)
 			}

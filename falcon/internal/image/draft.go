@@ -36,16 +36,20 @@ type Spec struct {
 }
 
 // Create starts an image of a name that is not taken in this store; else the
-// error is ErrExists. It waits for another builder of that name. The caller
-// must end with Discard, which is harmless after Commit.
-func (s *Store) Create(ctx context.Context, name string) (*Draft, error) {
+// error is ErrExists. It waits for another builder of that name, and reports it
+// if it has to. The caller must end with Discard, which is harmless after Commit.
+func (s *Store) Create(ctx context.Context, name string, progress Progress) (*Draft, error) {
 	if err := ValidName(name); err != nil {
 		return nil, err
 	}
 	if err := s.prepare(); err != nil {
 		return nil, err
 	}
-	l, err := acquire(ctx, s.imageLock(name), true)
+	l, busy, err := tryLock(s.imageLock(name))
+	if busy {
+		progress.Report(Step{What: "waiting for another builder of this image"})
+		l, err = acquire(ctx, s.imageLock(name), true)
+	}
 	if err != nil {
 		return nil, err
 	}

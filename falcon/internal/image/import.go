@@ -61,7 +61,7 @@ func (s *Store) importFile(ctx context.Context, file, name string, o ImportOptio
 		return Image{}, err
 	}
 	defer in.Close()
-	d, err := s.Create(ctx, name)
+	d, err := s.Create(ctx, name, o.Progress)
 	if err != nil {
 		return Image{}, err
 	}

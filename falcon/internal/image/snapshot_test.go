@@ -164,7 +164,7 @@ func TestInterruptedSnapshotKeepsTheDiskWhole(t *testing.T) {
 	if err := s.Remove(t.Context(), "base"); !errors.As(err, &inUse) {
 		t.Errorf("its parent can be removed: %v", err)
 	}
-	if _, err := s.Create(t.Context(), "one"); !errors.Is(err, ErrExists) || !strings.Contains(err.Error(), "violin") {
+	if _, err := s.Create(t.Context(), "one", nil); !errors.Is(err, ErrExists) || !strings.Contains(err.Error(), "violin") {
 		t.Errorf("its name can be taken: %v", err)
 	}
 	if _, err := s.Snapshot(t.Context(), owner("violin"), "two", nil); err == nil || !strings.Contains(err.Error(), `"one"`) {
@@ -220,7 +220,7 @@ func TestSnapshotSurvivesDeathAtEachStep(t *testing.T) {
 		if err := s.RemoveDisk(t.Context(), owner("violin")); err != nil {
 			t.Errorf("step %d: %v", step, err)
 		}
-		d, err := s.Create(t.Context(), "one")
+		d, err := s.Create(t.Context(), "one", nil)
 		if err != nil {
 			t.Errorf("step %d: the name stays taken: %v", step, err)
 			continue

@@ -42,7 +42,7 @@ const testImageSize = 16 << 20
 // addImage stores an image that boots by kernel; its disk begins with word.
 func addImage(t *testing.T, s *Store, name, word string) Image {
 	t.Helper()
-	d, err := s.Create(t.Context(), name)
+	d, err := s.Create(t.Context(), name, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +164,7 @@ func TestCommittedImageIsComplete(t *testing.T) {
 
 func TestHalfMadeImageIsNotSeen(t *testing.T) {
 	s := testStore(t)
-	d, err := s.Create(t.Context(), "base")
+	d, err := s.Create(t.Context(), "base", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,19 +182,19 @@ func TestHalfMadeImageIsNotSeen(t *testing.T) {
 
 func TestSecondBuilderWaitsForTheFirst(t *testing.T) {
 	s := testStore(t)
-	first, err := s.Create(t.Context(), "base")
+	first, err := s.Create(t.Context(), "base", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	second := make(chan error, 1)
+	second, waits := make(chan error, 1), make(chan Step, 1)
 	go func() {
-		d, err := s.Create(t.Context(), "base")
+		d, err := s.Create(t.Context(), "base", func(p Step) { waits <- p })
 		if err == nil {
 			d.Discard()
 		}
 		second <- err
 	}()
-	other, err := s.Create(t.Context(), "other") // another name is free meanwhile
+	other, err := s.Create(t.Context(), "other", nil) // another name is free meanwhile
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +202,7 @@ func TestSecondBuilderWaitsForTheFirst(t *testing.T) {
 	select {
 	case err := <-second:
 		t.Fatalf("the second builder did not wait: %v", err)
-	case <-time.After(50 * time.Millisecond):
+	case <-waits:
 	}
 	if err := os.WriteFile(filepath.Join(first.Dir, "disk.raw"), make([]byte, 512), 0o600); err != nil {
 		t.Fatal(err)
@@ -218,7 +218,7 @@ func TestSecondBuilderWaitsForTheFirst(t *testing.T) {
 
 func TestWorkFoldersOfDeadBuildersAreSwept(t *testing.T) {
 	s := testStore(t)
-	alive, err := s.Create(t.Context(), "alive")
+	alive, err := s.Create(t.Context(), "alive", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +236,7 @@ func TestWorkFoldersOfDeadBuildersAreSwept(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	d, err := s.Create(t.Context(), "next")
+	d, err := s.Create(t.Context(), "next", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -55,8 +55,7 @@ func (b Builder) Build(ctx context.Context, name string, progress image.Progress
 	if !ok {
 		return image.Image{}, &image.NotFoundError{Name: name, Hint: Hint(name)}
 	}
-	progress.Report(image.Step{What: "waiting for other builders of this image"})
-	draft, err := b.Store.Create(ctx, name)
+	draft, err := b.Store.Create(ctx, name, progress)
 	if err != nil {
 		return image.Image{}, err
 	}

@@ -95,11 +95,11 @@ func (m *modules) read(name, path string) (module, error) {
 	if err != nil {
 		return module{}, err
 	}
-	mod := module{name: name, file: rel, data: unsigned(data)}
 	f, err := elf.NewFile(bytes.NewReader(data))
 	if err != nil {
-		return mod, err
+		return module{}, err
 	}
+	mod := module{name: name, file: rel, data: untyped(f, unsigned(data))}
 	section := f.Section(".modinfo")
 	if section == nil {
 		return mod, fmt.Errorf("no .modinfo")
@@ -136,6 +136,23 @@ func unsigned(data []byte) []byte {
 		return data
 	}
 	return body[:int64(len(body))-size]
+}
+
+// untyped is a module whose type information the kernel does not find, as its
+// section has another name. Only tracers want it, and the kernel checks all of
+// it when it loads the module. It changes data.
+func untyped(f *elf.File, data []byte) []byte {
+	const name, other = "\x00.BTF\x00", "\x00.btf\x00"
+	for _, s := range f.Sections {
+		if s.Type != elf.SHT_STRTAB || s.Name != ".shstrtab" || s.Offset+s.Size > uint64(len(data)) {
+			continue
+		}
+		names := data[s.Offset : s.Offset+s.Size]
+		if i := bytes.Index(names, []byte(name)); i >= 0 {
+			copy(names[i:], other)
+		}
+	}
+	return data
 }
 
 func unxz(data []byte) ([]byte, error) {
