@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,7 +22,7 @@ func TestTopologyThatIsNotPersistentEndsWithItsProgram(t *testing.T) {
 		end        func(t *testing.T, p *program)
 	}{
 		{"its context is cancelled", "cancel", func(t *testing.T, p *program) {
-			p.site.goneWithin(t, p.dir)
+			s.goneWithin(t, p.dir, "falcon-propolis-server", "qemu-system")
 			check(t, p.stop()) // the program went on meanwhile
 		}},
 		{"it returns", "return", func(t *testing.T, p *program) { check(t, p.wait()) }},
@@ -37,14 +38,13 @@ func TestTopologyThatIsNotPersistentEndsWithItsProgram(t *testing.T) {
 				t.Errorf("while the program runs there are the processes %v", s.processes())
 			}
 			tt.end(t, p)
-			s.goneWithin(t, dir)
+			s.goneWithin(t, dir, "")
 		})
 	}
 }
 
 // program is a program that has launched a topology.
 type program struct {
-	site *site
 	dir  string
 	pid  int
 	stop func() error // ends its input, and waits
@@ -68,27 +68,22 @@ func (s *site) startProgram(t *testing.T, dir, then string) *program {
 	if !lines.Scan() || lines.Text() != "up" {
 		t.Fatalf("the program says %q, %v: %s", lines.Text(), cmd.Wait(), stderr.String())
 	}
-	return &program{s, dir, cmd.Process.Pid, func() error { in.Close(); return cmd.Wait() }, cmd.Wait}
+	return &program{dir, cmd.Process.Pid, func() error { in.Close(); return cmd.Wait() }, cmd.Wait}
 }
 
-// goneWithin waits for the end of a topology that nobody here destroys.
-func (s *site) goneWithin(t *testing.T, dir string) {
+// goneWithin waits for the end of a topology that nobody here destroys: of its
+// folder, and of the site's processes with one of the words.
+func (s *site) goneWithin(t *testing.T, dir string, words ...string) {
 	t.Helper()
-	for limit := time.Now().Add(time.Minute); time.Now().Before(limit); {
-		if !exists(dir) && !s.serving() {
-			return
+	gone := func() bool {
+		return !exists(dir) && !slices.ContainsFunc(s.processes(), func(p string) bool {
+			return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(p, w) })
+		})
+	}
+	for limit := time.Now().Add(time.Minute); !gone(); {
+		if time.Now().After(limit) {
+			t.Fatalf("after a minute there is still %s: %v, with the processes %v", dir, exists(dir), s.processes())
 		}
 		time.Sleep(50 * time.Millisecond) // the reaper is nobody's child
 	}
-	t.Errorf("after a minute there is still %s: %v, with the processes %v", dir, exists(dir), s.processes())
-}
-
-// serving reports whether servers, hypervisors or reapers of the site run.
-func (s *site) serving() bool {
-	for _, p := range s.processes() {
-		if strings.Contains(p, "falcon-propolis-server") || strings.Contains(p, "qemu-system") || strings.Contains(p, "falcon-reaper") {
-			return true
-		}
-	}
-	return false
 }

@@ -111,7 +111,7 @@ func TestExternalLinkReachesTheHostsNetwork(t *testing.T) {
 	dev := "dev=$(grep -l " + link.MAC + " /sys/class/net/*/address | cut -d/ -f5); "
 	l.sh("violin", dev+"ip link set $dev up && ip addr add 198.51.100.2/24 dev $dev")
 	l.pings("violin", "198.51.100.1")
-	l.sh("violin", "echo hello | nc -l -p 7000 >/dev/null 2>&1 &")
+	l.sh("violin", "{ echo hello | nc -l -p 7000 >/dev/null 2>&1 & }; until grep -qi ':1b58 .* 0a ' /proc/net/tcp /proc/net/tcp6; do usleep 100000; kill -0 $! || exit 1; done")
 	outside, err := netns.GetFromName(host)
 	check(t, err)
 	defer outside.Close()

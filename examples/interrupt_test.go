@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -152,10 +153,10 @@ func TestInterruptedLaunchLeavesNothing(t *testing.T) {
 }
 
 func TestInterruptedLaunchThatAddsLeavesTheRest(t *testing.T) {
-	l := newSite(t).lab("ring", "ring", "-n", "2")
+	l := newSite(t).lab("pair", "any", "--node", "a,b", "--link", "a:b")
 	l.launch()
 	before := l.info()
-	l.flags = []string{"-n", "3"}
+	l.flags = []string{"--node", "a,b,c,d", "--link", "a:b,c:d"}
 	p := l.begin()
 	p.until("boot")
 	if status := p.signal(syscall.SIGINT); status != 130 {
@@ -170,8 +171,14 @@ func TestInterruptedLaunchThatAddsLeavesTheRest(t *testing.T) {
 			t.Errorf("%+v has become %+v", n, a)
 		}
 	}
-	l.addresses("n0", "n1", 1)
-	l.pings("n0", "10.9.1.2")
+	l.addresses("a", "b", 1)
+	l.pings("a", "10.9.1.2")
+	if disks, _ := filepath.Glob(filepath.Join(l.home, "topo", "*", "*.qcow2")); len(disks) != 2 {
+		t.Errorf("there are the disks %v", disks)
+	}
+	if files, _ := filepath.Glob(l.state("[cd].*")); len(files) != 0 {
+		t.Errorf("of the nodes that were not added there are %v", files)
+	}
 	l.destroy()
 }
 

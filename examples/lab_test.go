@@ -152,7 +152,8 @@ func (s *site) command(ctx context.Context, dir, program string, args ...string)
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = dir
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
-		return strings.HasPrefix(v, "FALCON_") && !strings.HasPrefix(v, "FALCON_ACCEL=")
+		name, _, _ := strings.Cut(v, "=")
+		return slices.Contains([]string{"FALCON_HOME", "FALCON_EXT", "FALCON_LOG"}, name)
 	})
 	if s.user == nil {
 		cmd.Env = append(cmd.Env, "FALCON_HOME="+s.home)

@@ -53,15 +53,22 @@ func TestSnapshotsAreImagesOfTheirOwn(t *testing.T) {
 	}
 }
 
-// testLiveSnapshot takes a snapshot of a guest that is writing all the while.
+// testLiveSnapshot takes a snapshot of a guest that is writing all the while,
+// and has it read again from the disk what it wrote before.
 func testLiveSnapshot(t *testing.T, l *lab) {
-	l.sh("b", "echo two > /root/two; rm -f /tmp/stop; "+
+	sum := l.sh("b", "echo two > /root/two; rm -f /tmp/stop; "+
+		"dd if=/dev/urandom of=/root/before bs=64k count=64 2>/dev/null; sha256sum /root/before; "+
 		"{ i=0; while [ ! -e /tmp/stop ]; do i=$((i+1)); echo $i >> /root/counter; dd if=/dev/urandom of=/root/noise bs=64k count=8 conv=fsync; done; } >/dev/null 2>&1 &")
 	pid := l.node("b").PID
 	l.must("snapshot", "b", "two", "--live")
 	count := strings.TrimSpace(l.sh("b", "tail -n 1 /root/counter"))
 	l.sh("b", "for i in 1 2 3 4 5 6 7 8 9 10; do [ $(tail -n 1 /root/counter) != "+count+" ] && exit 0; sleep 1; done; exit 1")
-	l.sh("b", "touch /tmp/stop")
+	if got := l.sh("b", "touch /tmp/stop; echo 3 > /proc/sys/vm/drop_caches; sha256sum /root/before"); got != sum {
+		t.Errorf("what was written before the snapshot had the digest %s and has %s", sum, got)
+	}
+	if got := l.sh("b", "dmesg | grep -i 'EXT4-fs error' || true"); got != "" {
+		t.Errorf("after a live snapshot the guest's kernel says\n%s", got)
+	}
 	if n := l.node("b"); n.PID != pid || n.State != "running" {
 		t.Errorf("after a live snapshot: %+v", n)
 	}
