@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"syscall"
 	"time"
 )
 
@@ -22,7 +23,7 @@ func main() {
 	quick := flag.Bool("quick", false, "one and two nodes, three rounds")
 	programs := flag.String("programs", "", "`folder` with the programs solo and ring")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	counts := []int{1, 2, 4}
 	if *quick {
