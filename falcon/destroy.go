@@ -187,28 +187,32 @@ func (l *lab) dissolve(removed []state.Object) error {
 			errs = multierror.Append(errs, err)
 		}
 	}
-	nodes := make(map[string]bool)
-	for _, o := range removed { // the record may be damaged
-		if (o.Kind == state.Server || o.Kind == state.Disk) && namePattern.MatchString(o.Name) {
-			nodes[o.Name] = true
-		}
-	}
+	nodes := nodesOf(removed, nil) // the record may be damaged
 	if r, err := loadRecord(l.folder); err == nil {
 		for _, n := range r.Plan.Nodes {
 			nodes[n.Name] = true
 		}
 	}
-	for node := range nodes {
-		for _, f := range nodeFiles(node) {
-			keep(l.folder.RemoveFile(f))
-		}
-	}
+	keep(l.removeFiles(nodes))
 	// The record goes last but for the lock: until then this can be repeated.
 	for _, f := range []string{linksLock, state.JournalFile, recordFile} {
 		keep(l.folder.RemoveFile(f))
 	}
 	keep(l.folder.RemoveLock())
 	keep(l.folder.Remove())
+	return joined(errs)
+}
+
+// removeFiles removes the files of nodes from the state folder.
+func (l *lab) removeFiles(nodes map[string]bool) error {
+	var errs *multierror.Error
+	for node := range nodes {
+		for _, f := range nodeFiles(node) {
+			if err := l.folder.RemoveFile(f); err != nil {
+				errs = multierror.Append(errs, err)
+			}
+		}
+	}
 	return joined(errs)
 }
 

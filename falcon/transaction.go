@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -99,7 +100,7 @@ func (tx *transaction) undo(ctx context.Context) error {
 		return errors.Join(tx.journal.Close(), tx.l.dissolve(mine))
 	}
 	if tx.before != nil {
-		err = errors.Join(err, tx.save(tx.before))
+		err = errors.Join(err, tx.l.removeFiles(nodesOf(mine, tx.before)), tx.save(tx.before))
 	}
 	return errors.Join(err, tx.journal.Close())
 }
@@ -145,4 +146,16 @@ func joined(errs *multierror.Error) error {
 func fileExists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
+}
+
+// nodesOf returns the nodes that objects belong to, without those of a record.
+func nodesOf(objects []state.Object, without *record) map[string]bool {
+	nodes := make(map[string]bool)
+	for _, o := range objects {
+		if (o.Kind == state.Server || o.Kind == state.Disk) && namePattern.MatchString(o.Name) {
+			nodes[o.Name] = without == nil || without.Plan.Node(o.Name) == nil
+		}
+	}
+	maps.DeleteFunc(nodes, func(_ string, in bool) bool { return !in })
+	return nodes
 }
