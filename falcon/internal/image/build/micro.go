@@ -22,7 +22,7 @@ var microPrograms = []string{"bash", "dash", "cksum", "env", "timeout", "ip", "t
 
 // bootModules are what the initramfs loads: what it takes to mount the root file
 // system, and what is wanted as soon as there is a shell.
-var bootModules = []string{"virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "nvme", "virtio_net"}
+var bootModules = []string{"virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "nvme", "virtio_net", "button"}
 
 // microModules are the drivers and protocols of a micro guest.
 var microModules = []string{
@@ -243,7 +243,7 @@ func microConfig(t *tree) {
 	for name, content := range map[string]string{
 		"etc/hostname":     "micro\n",
 		"etc/hosts":        "127.0.0.1 localhost\n::1 localhost\n",
-		"etc/passwd":       "root::0:0:root:/root:/bin/bash\ntcpdump:x:100:100::/:/bin/false\nnobody:x:65534:65534::/:/bin/false\n",
+		"etc/passwd":       "root:x:0:0:root:/root:/bin/bash\ntcpdump:x:100:100:tcpdump:/:/bin/false\nnobody:x:65534:65534:nobody:/:/bin/false\n",
 		"etc/group":        "root:x:0:\ntcpdump:x:100:\ntty:x:5:\nnogroup:x:65534:\n",
 		"etc/fstab":        string(embedded("micro-fstab")),
 		"etc/profile":      string(embedded("micro-profile")),
