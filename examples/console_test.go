@@ -44,7 +44,13 @@ func testSerial(t *testing.T, l *lab) {
 	if got := l.sh("violin", "echo beside"); got != "beside\n" {
 		t.Errorf("exec beside serial: %q", got)
 	}
-	_, err = ours.WriteString("sleep 600\r\x03echo inter''rupted\r")
+	_, err = ours.WriteString("echo sleep''ing; sleep 600\r")
+	check(t, err)
+	screen.await(t, "sleeping")
+	_, err = ours.WriteString("\x03")
+	check(t, err)
+	screen.await(t, "^C\r\n[") // bash may lose what is typed before its prompt is back
+	_, err = ours.WriteString("echo inter''rupted\r")
 	check(t, err)
 	screen.await(t, "interrupted")
 	_, err = ours.WriteString("\x11") // Ctrl-q

@@ -257,7 +257,7 @@ func (l *lab) flush(ctx context.Context, np *NodePlan) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
-	if _, err := l.exec(ctx, np.Name, console.Command{Shell: "sync", Timeout: flushTimeout}); err != nil {
+	if _, err := l.exec(ctx, np.Name, console.Command{Shell: "sync", Direct: true, Timeout: flushTimeout}); err != nil {
 		l.log.Warn("the guest's file systems could not be written out", "node", np.Name, "error", err)
 	}
 }

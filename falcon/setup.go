@@ -45,12 +45,12 @@ func (l *lab) setUp(ctx context.Context, client *propolis.Client, np *NodePlan, 
 		return err
 	}
 	l.stage(np.Name, StageSetup, "")
-	result, err := c.Exec(ctx, console.Command{Shell: setupScript(np), Timeout: setupTimeout})
+	result, err := c.Exec(ctx, console.Command{Shell: setupScript(np), Direct: true, Timeout: setupTimeout})
 	if err != nil {
 		return fmt.Errorf("setting the guest up: %w", err)
 	}
 	if result.Status != 0 {
-		return fmt.Errorf("setting the guest up: exit status %d: %s", result.Status, strings.TrimSpace(string(result.Output)))
+		return fmt.Errorf("setting the guest up: exit status %d; its console's last lines:\n%s", result.Status, c.Tail())
 	}
 	return nil
 }
@@ -65,15 +65,14 @@ func setupScript(np *NodePlan) string {
 	fmt.Fprintf(&b, "set -e\necho %s > /proc/sys/kernel/hostname\necho %s > /etc/hostname\n", name, name)
 	fmt.Fprintf(&b, "h=\nif [ -r /etc/hosts ]; then while IFS= read -r l; do h=\"$h $l \"; done < /etc/hosts; fi\n")
 	fmt.Fprintf(&b, "case $h in *' '%[1]s' '*) ;; *) echo 127.0.1.1 %[1]s >> /etc/hosts ;; esac\n", name)
-	if len(np.Mounts) > 0 {
-		// Where they are built in there is no module to load.
-		b.WriteString("modprobe 9pnet_virtio 2>/dev/null || true\nmodprobe 9p 2>/dev/null || true\n")
-	}
 	for _, m := range np.Mounts {
 		target := shellQuote(m.Target)
-		fmt.Fprintf(&b, "mkdir -p %s\n", target)
-		fmt.Fprintf(&b, "grep -qF %s /proc/mounts || mount -t 9p -o trans=virtio,version=9p2000.L,msize=65536,ro %s %s\n",
-			shellQuote(" "+mountsEscape.Replace(m.Target)+" 9p "), shellQuote(m.Tag), target)
+		mount := fmt.Sprintf("mount -t 9p -o trans=virtio,version=9p2000.L,msize=65536,ro %s %s", shellQuote(m.Tag), target)
+		fmt.Fprintf(&b, "m=; while read -r d p t o; do case \"$p $t\" in %s) m=1 ;; esac; done < /proc/mounts\n",
+			shellQuote(mountsEscape.Replace(m.Target)+" 9p"))
+		fmt.Fprintf(&b, "[ -d %[1]s ] || mkdir -p %[1]s\n", target)
+		// A kernel older than 5.16 does not load the transport by itself.
+		fmt.Fprintf(&b, "[ \"$m\" ] || %[1]s 2>/dev/null || { modprobe 9pnet_virtio 2>/dev/null; %[1]s; }\n", mount)
 	}
 	return b.String()
 }

@@ -19,7 +19,7 @@ import (
 )
 
 func main() {
-	rounds := flag.Int("rounds", 5, "how often to measure each")
+	rounds := flag.Int("rounds", 9, "how often to measure each")
 	quick := flag.Bool("quick", false, "one and two nodes, three rounds")
 	programs := flag.String("programs", "", "`folder` with the programs solo and ring")
 	flag.Parse()
@@ -43,7 +43,7 @@ func bench(ctx context.Context, programs string, counts []int, rounds int) error
 		if err != nil {
 			return fmt.Errorf("%d nodes: %w", n, err)
 		}
-		fmt.Printf("| %d | %s | %s | %.2f |\n", n, spread(ours), spread(byHand), median(ours).Seconds()/median(byHand).Seconds())
+		fmt.Printf("| %d | %s | %s | %.2f |\n", n, spread(ours), spread(byHand), ratio(ours, byHand))
 	}
 	return nil
 }

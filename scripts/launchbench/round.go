@@ -210,13 +210,23 @@ func awaitPrompt(console io.Reader) error {
 	}
 }
 
-func median(d []time.Duration) time.Duration {
-	sorted := slices.Sorted(slices.Values(d))
+func median[T time.Duration | float64](values []T) T {
+	sorted := slices.Sorted(slices.Values(values))
 	n := len(sorted)
 	if n%2 == 1 {
 		return sorted[n/2]
 	}
 	return (sorted[n/2-1] + sorted[n/2]) / 2
+}
+
+// ratio is the median of the rounds' ratios. The two launches of a round follow
+// each other, so that what slows the machine for a while slows both.
+func ratio(ours, byHand []time.Duration) float64 {
+	ratios := make([]float64, len(ours))
+	for i := range ours {
+		ratios[i] = ours[i].Seconds() / byHand[i].Seconds()
+	}
+	return median(ratios)
 }
 
 // spread shows a median with the least and the greatest value.

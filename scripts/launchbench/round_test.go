@@ -46,6 +46,9 @@ func TestMedianAndSpread(t *testing.T) {
 	if m := median(odd[:2]); m != 2*time.Second {
 		t.Errorf("median of two: %v", m)
 	}
+	if r := ratio(odd, []time.Duration{2 * time.Second, 2 * time.Second, time.Second}); r != 1.5 {
+		t.Errorf("ratio: %v", r)
+	}
 	if s := spread(odd); s != "2.00 s (1.00 to 3.00)" {
 		t.Errorf("spread: %s", s)
 	}

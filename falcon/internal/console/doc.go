@@ -17,7 +17,8 @@
 // terminal never echoes as such and carry a random identifier, so neither the
 // echo nor earlier output nor the command itself can be taken for one. Kernel
 // messages that fall into the middle are removed ([Decoder]); what cannot be
-// restored to the checksum is an error, never output.
+// restored to the checksum is an error, never output. A command whose output is
+// of no interest can be run for its status alone (Command.Direct).
 //
 // No terminal setting is touched, no file is written, and the console's shell
 // keeps its folder, variables and options.

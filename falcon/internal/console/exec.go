@@ -26,6 +26,10 @@ type Command struct {
 	// that buffer because they do not write to a terminal need their own option
 	// (tcpdump -l).
 	Output io.Writer
+	// Direct leaves the output on the console, among whatever else is printed
+	// there, and so spares the guest all processes but those of the command. It
+	// needs Shell, and the shell may be any that the console has.
+	Direct bool
 	// Login, if set, is used where the console shows a login prompt. Exec then
 	// logs out again.
 	Login *Profile
@@ -75,7 +79,7 @@ func (c *Console) Exec(ctx context.Context, cmd Command) (Result, error) {
 	x := &exchange{s: s, start: start, out: cmd.Output}
 	loggedIn, err := s.ready(ctx, cmd.Login)
 	if err == nil {
-		err = x.run(ctx, text)
+		err = x.run(ctx, text, cmd.Direct)
 	}
 	if loggedIn {
 		s.logout(ctx)
@@ -236,10 +240,10 @@ type exchange struct {
 	status    int
 }
 
-func (x *exchange) run(ctx context.Context, command string) error {
+func (x *exchange) run(ctx context.Context, command string, direct bool) error {
 	err := errRetry
 	for try := 0; try < uploadTries && errors.Is(err, errRetry); try++ {
-		err = x.upload(ctx, command, try > 0)
+		err = x.upload(ctx, command, direct, try > 0)
 	}
 	if err == nil {
 		err = x.receive(ctx)
@@ -263,9 +267,13 @@ var errRetry = errors.New("the command did not reach the guest whole")
 
 // upload hands the payloads over. Nothing has run unless it returns nil. own
 // asks for a sh of its own.
-func (x *exchange) upload(ctx context.Context, command string, own bool) error {
+func (x *exchange) upload(ctx context.Context, command string, direct, own bool) error {
 	id := newID()
-	parts := payloads(id, command)
+	text := script(id, command)
+	if direct {
+		text = directScript(command)
+	}
+	parts := payloads(text)
 	x.d = NewDecoder(id)
 	if err := x.s.send(ctx, bootstrapLine(id, len(parts[0]), own || len(parts) > 1)); err != nil {
 		return err

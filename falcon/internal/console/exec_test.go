@@ -48,6 +48,38 @@ func TestExecGivesOutputAndStatus(t *testing.T) {
 	})
 }
 
+func TestExecDirectLeavesTheOutputOnTheConsole(t *testing.T) {
+	eachShell(t, func(t *testing.T, argv []string) {
+		c := shellConsole(t, argv)
+		for _, tc := range []struct {
+			shell, shown string
+			status       int
+		}{
+			{"echo $((6*7))done; cat", "42done", 0},
+			{"set -e\nfalse\necho no", "", 1},
+			{"no-such-command-here; exit 7", "no-such-command-here", 7},
+			{"sh -c 'kill -9 $$'", "", 137},
+		} {
+			res, err := c.Exec(t.Context(), Command{Shell: tc.shell, Direct: true, Timeout: 10 * time.Second})
+			if err != nil || res.Status != tc.status || len(res.Output) > 0 {
+				t.Errorf("%s: %q status %d, %v; want status %d", tc.shell, res.Output, res.Status, err, tc.status)
+			}
+			if !strings.Contains(c.Tail(), tc.shown) {
+				t.Errorf("%s: the console shows %s", tc.shell, c.Tail())
+			}
+		}
+		start := time.Now()
+		_, err := c.Exec(t.Context(), Command{Shell: "sleep 60", Direct: true, Timeout: time.Second})
+		var late *TimeoutError
+		if !errors.As(err, &late) || late.Occupied || time.Since(start) > 30*time.Second {
+			t.Errorf("at its timeout: %v", err)
+		}
+		if res := mustExec(t, c, "echo after"); string(res.Output) != "after\n" {
+			t.Errorf("after a timeout: %q", res.Output)
+		}
+	})
+}
+
 func TestExecReturnsAMebibyteOfBinaryByteForByte(t *testing.T) {
 	want := make([]byte, 1<<20)
 	_, _ = rand.Read(want)

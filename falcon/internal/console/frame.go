@@ -51,6 +51,7 @@ const (
 	kindHex      = 'h' // likewise, in hexadecimal
 	kindShort    = 'p' // a short piece: number, length of its text, its text
 	kindEnd      = 'e' // no more output: number of pieces
+	kindStatus   = 's' // exit status of a command that has written to the console
 	kindVerify   = 'v' // a shell answered
 )
 
@@ -119,8 +120,8 @@ _t "a $((%d+_n))";done;[ $_n = %d ]||{ _t x;exit;};_c=$_c$_d;_d=;eval "$(printf 
 
 // payloads is what to send after the bootstrap line, each when all before it has
 // been acknowledged.
-func payloads(id, command string) []string {
-	p := encodePayload(script(id, command))
+func payloads(script string) []string {
+	p := encodePayload(script)
 	if len(p) <= maxDirect {
 		return []string{p}
 	}
@@ -147,6 +148,11 @@ func script(id, command string) string {
 		"RUN", run, "SIZE", fmt.Sprint(pieceSize), "SHORT", fmt.Sprint(maxShort), "TRAILER", trailer(id),
 		"B64", base64.StdEncoding.EncodeToString([]byte(id)), "HEX", hex.EncodeToString([]byte(id)),
 	).Replace(runner)
+}
+
+// directScript runs a command in a subshell and tells its status.
+func directScript(command string) string {
+	return "(exec </dev/null;unset _c _l;eval " + quote(command) + ");_t \"s $?\""
 }
 
 // quote makes one word of any text without NUL for a POSIX shell.
@@ -191,7 +197,7 @@ func argCount(kind byte) int {
 	switch kind {
 	case kindReady, kindMismatch, kindVerify:
 		return 0
-	case kindAck, kindEnd:
+	case kindAck, kindEnd, kindStatus:
 		return 1
 	case kindShort, kindBase64, kindHex:
 		return 2
@@ -356,6 +362,8 @@ func (d *Decoder) apply(r record) ([]byte, error) {
 		d.Verified = true
 	case kindShort, kindBase64, kindHex:
 		return d.piece(r)
+	case kindStatus:
+		d.Status, d.Exited, d.Ended = normalStatus(r.args[0]), true, true
 	case kindEnd:
 		return nil, d.finish(r.args[0])
 	}

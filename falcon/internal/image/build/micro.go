@@ -183,7 +183,7 @@ func (p *parts) writeInitrd(out string) error {
 // microRoot is the root file system of a micro guest.
 func (p *parts) microRoot(ctx context.Context) (*tree, error) {
 	t := newTree()
-	for _, dir := range []string{"dev", "proc", "sys", "run", "mnt", "opt", "srv", "var/log", "var/run", "usr/bin", "etc"} {
+	for _, dir := range []string{"dev", "proc", "sys", "run", "mnt", "opt/cargo-bay" /* where labs mount by custom */, "srv", "var/log", "var/run", "usr/bin", "etc"} {
 		t.folder(dir, 0o755)
 	}
 	t.folder("root", 0o700)
