@@ -78,7 +78,7 @@ func (l *lab) exec(ctx context.Context, node string, cmd console.Command) (ExecR
 	}
 	defer client.Close()
 	if !np.Console.Known {
-		return ExecResult{}, fmt.Errorf("image %s has no login that falcon knows, so nothing can be run in it: use serial, or import the image with --login and --prompt", np.Image)
+		return ExecResult{}, fmt.Errorf("image %s has no login that falcon knows, so nothing can be run in it: use serial, or import it again with --user, and --password, --login, --prompt where its console needs them", np.Image)
 	}
 	unlock, err := l.folder.LockFile(ctx, node+consoleExt, "exec", nil)
 	if err != nil {

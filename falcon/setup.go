@@ -45,12 +45,18 @@ func (l *lab) setUp(ctx context.Context, client *propolis.Client, np *NodePlan, 
 		return err
 	}
 	l.stage(np.Name, StageSetup, "")
-	result, err := c.Exec(ctx, console.Command{Shell: setupScript(np), Direct: true, Timeout: setupTimeout})
+	command := console.Command{Shell: setupScript(np), Direct: true, Timeout: setupTimeout}
+	result, err := c.Exec(ctx, command)
+	if err == nil && result.Status != 0 {
+		// Once more for what it has to say; what was right stays as it is.
+		command.Direct = false
+		result, err = c.Exec(ctx, command)
+	}
 	if err != nil {
 		return fmt.Errorf("setting the guest up: %w", err)
 	}
 	if result.Status != 0 {
-		return fmt.Errorf("setting the guest up: exit status %d; its console's last lines:\n%s", result.Status, c.Tail())
+		return fmt.Errorf("setting the guest up: exit status %d: %s", result.Status, strings.TrimSpace(string(result.Output)))
 	}
 	return nil
 }
@@ -72,7 +78,8 @@ func setupScript(np *NodePlan) string {
 			shellQuote(mountsEscape.Replace(m.Target)+" 9p"))
 		fmt.Fprintf(&b, "[ -d %[1]s ] || mkdir -p %[1]s\n", target)
 		// A kernel older than 5.16 does not load the transport by itself.
-		fmt.Fprintf(&b, "[ \"$m\" ] || %[1]s 2>/dev/null || { modprobe 9pnet_virtio 2>/dev/null; %[1]s; }\n", mount)
+		fmt.Fprintf(&b, "[ \"$m\" ] || %[1]s 2>/dev/null || { modprobe 9pnet_virtio 2>/dev/null || true; %[1]s; } || "+
+			"{ echo the guest cannot mount %[2]s: its kernel must have the 9p file system, which kernels made for clouds lack; exit 1; }\n", mount, target)
 	}
 	return b.String()
 }

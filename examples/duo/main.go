@@ -32,7 +32,7 @@ func flags(f *pflag.FlagSet) {
 	_, source, _, _ := runtime.Caller(0) // its folder, wherever the program is run from
 	f.StringVar(&image, "image", "micro", "base image of the nodes")
 	f.Uint64Var(&memory, "memory", 256, "memory of each node in MiB; other people's images may need 512 or more")
-	f.StringVar(&cargo, "cargo-bay", filepath.Join(filepath.Dir(source), "cargo-bay"), "folder that violin gets as /opt/cargo-bay")
+	f.StringVar(&cargo, "cargo-bay", filepath.Join(filepath.Dir(source), "cargo-bay"), "folder that violin gets as /opt/cargo-bay, or none (--cargo-bay=)")
 	f.StringVar(&ext, "ext", os.Getenv("FALCON_EXT"), "violin's link to the outside: a host interface, \"default\", \"user\" (no privilege), or none")
 }
 
@@ -42,7 +42,9 @@ func declare() (*falcon.Topology, error) {
 	violin := topo.Node("violin", image, 1, falcon.MiB(memory))
 	piano := topo.Node("piano", image, 1, falcon.MiB(memory))
 
-	violin.Mount(cargo, "/opt/cargo-bay")
+	if cargo != "" {
+		violin.Mount(cargo, "/opt/cargo-bay")
+	}
 	topo.Link(violin, piano)
 	switch ext {
 	case "":

@@ -218,7 +218,7 @@ launched without set-up, and "serial" shows what they say.`,
 	f := cmd.Flags()
 	f.StringVar(&o.SHA256, "sha256", "", "`digest` that FILE, as it is, must have")
 	f.StringVar(&o.Format, "format", "", "the disk's format, raw or qcow2 (default by FILE's name)")
-	f.StringVar(&o.Boot.Method, "boot", "", "what boots the disk: bios, uefi or kernel (default bios, or kernel with --kernel)")
+	f.StringVar(&o.Boot.Method, "boot", "", "what boots the disk: bios, uefi or kernel (default kernel with --kernel, else what the disk's first sector is made for)")
 	f.StringVar(&o.Boot.Kernel, "kernel", "", "`file` of a kernel (bzImage, or an ELF file with a PVH entry)")
 	f.StringVar(&o.Boot.Initrd, "initrd", "", "`file` of the kernel's initial RAM disk")
 	f.StringVar(&o.Boot.Append, "append", "", "the kernel's command `line`")

@@ -20,7 +20,7 @@ import (
 )
 
 // ImportOptions describe a foreign disk image. The zero value takes a disk that
-// firmware (BIOS) boots and of whose login nothing is known.
+// firmware boots, BIOS where it can, and of whose login nothing is known.
 type ImportOptions struct {
 	// Format of the disk, "raw" or "qcow2"; by the file's name if empty.
 	Format string
@@ -73,6 +73,11 @@ func (s *Store) importFile(ctx context.Context, file, name string, o ImportOptio
 	if err := checkDisk(ctx, disk, spec.Format); err != nil {
 		return Image{}, err
 	}
+	if spec.Boot.Method == "" {
+		if spec.Boot.Method, err = firmwareOf(ctx, disk, spec.Format); err != nil {
+			return Image{}, err
+		}
+	}
 	if err := copyInto(ctx, d.Dir, &spec.Boot.Kernel, "kernel"); err != nil {
 		return Image{}, err
 	}
@@ -83,7 +88,8 @@ func (s *Store) importFile(ctx context.Context, file, name string, o ImportOptio
 	return d.Commit(ctx, spec)
 }
 
-// spec checks the options and makes of them what the image will be.
+// spec checks the options and makes of them what the image will be, but for the
+// kind of firmware if none is asked for.
 func (o ImportOptions) spec(file string) (Spec, error) {
 	format := o.Format
 	if format == "" {
@@ -94,18 +100,16 @@ func (o ImportOptions) spec(file string) (Spec, error) {
 	}
 	spec := Spec{Disk: "disk." + format, Format: format, Boot: o.Boot, Console: o.Console, OS: o.OS}
 	switch b := &spec.Boot; {
-	case b.Method == "":
-		b.Method = BootBIOS
-		if b.Kernel != "" {
-			b.Method = BootKernel
-		}
+	case b.Method == "" && b.Kernel != "":
+		b.Method = BootKernel
+	case b.Method == "": // the disk will tell
 	case b.Method == BootKernel && b.Kernel == "":
 		return Spec{}, errors.New("booting by kernel needs a kernel (--kernel)")
 	case b.Method != BootBIOS && b.Method != BootUEFI && b.Method != BootKernel:
 		return Spec{}, fmt.Errorf("boot method %q: want %s, %s or %s", b.Method, BootBIOS, BootUEFI, BootKernel)
 	}
 	if spec.Boot.Method != BootKernel && spec.Boot != (Boot{Method: spec.Boot.Method}) {
-		return Spec{}, fmt.Errorf("a kernel, an initrd or a command line has no use when %s boots the disk", spec.Boot.Method)
+		return Spec{}, errors.New("a kernel, an initrd or a command line has no use when firmware boots the disk")
 	}
 	if want := o.SHA256; want != "" {
 		if raw, err := hex.DecodeString(want); err != nil || len(raw) != sha256.Size {
@@ -285,6 +289,23 @@ func foreignFormat(f io.ReaderAt) error {
 		}
 	}
 	return nil
+}
+
+// firmwareOf tells which firmware boots a disk: UEFI if the first sector has
+// partitions and no program, which is all that BIOS would look for.
+func firmwareOf(ctx context.Context, disk, format string) (string, error) {
+	first := disk + ".first"
+	defer os.Remove(first)
+	if err := qemuImg(ctx, nil, "dd", "-f", format, "-O", "raw", "bs=512", "count=1", "if="+disk, "of="+first); err != nil {
+		return "", err
+	}
+	sector, err := os.ReadFile(first)
+	const program, signature = 440, 510
+	if err != nil || len(sector) <= signature || !bytes.HasPrefix(sector[signature:], []byte{0x55, 0xaa}) ||
+		!bytes.Equal(sector[:program], make([]byte, program)) {
+		return BootBIOS, err
+	}
+	return BootUEFI, nil
 }
 
 // copyInto copies the file at *path into a folder under a new name, which *path

@@ -205,6 +205,35 @@ func TestImportKeepsKernelAndConsole(t *testing.T) {
 	}
 }
 
+func TestImportTellsTheFirmwareByTheFirstSector(t *testing.T) {
+	s := testStore(t)
+	partitions := func(program string) []byte {
+		disk := make([]byte, 1<<20)
+		copy(disk, program)
+		disk[450] = 0xee
+		copy(disk[510:], "\x55\xaa")
+		return disk
+	}
+	raw := putFile(t, "d.raw", partitions(""))
+	qcow2 := filepath.Join(t.TempDir(), "d.qcow2")
+	if err := qemuImg(t.Context(), nil, "convert", "-f", "raw", "-O", "qcow2", raw, qcow2); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct{ file, say, want string }{
+		"uefi":       {file: raw, want: BootUEFI},
+		"uefi-qcow2": {file: qcow2, want: BootUEFI},
+		"asked-for":  {file: raw, say: BootBIOS, want: BootBIOS},
+		"bios":       {file: putFile(t, "d.raw", partitions("\xeb\x63\x90")), want: BootBIOS},
+		"no-table":   {file: putFile(t, "d.raw", make([]byte, 1<<20)), want: BootBIOS},
+		"tiny":       {file: putFile(t, "d.raw", []byte("x")), want: BootBIOS},
+	} {
+		img, err := s.Import(t.Context(), tc.file, name, ImportOptions{Boot: Boot{Method: tc.say}})
+		if err != nil || img.Boot.Method != tc.want {
+			t.Errorf("%s: booted by %q, %v; want %q", name, img.Boot.Method, err, tc.want)
+		}
+	}
+}
+
 func TestCancelledImportLeavesNothing(t *testing.T) {
 	s := testStore(t)
 	ctx, cancel := context.WithCancel(t.Context())
