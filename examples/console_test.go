@@ -44,7 +44,8 @@ func testSerial(t *testing.T, l *lab) {
 	if got := l.sh("violin", "echo beside"); got != "beside\n" {
 		t.Errorf("exec beside serial: %q", got)
 	}
-	_, err = ours.WriteString("echo sleep''ing; sleep 600\r")
+	// Said by the command itself: while bash still starts it, Ctrl-C confuses bash.
+	_, err = ours.WriteString("sh -c 'echo sleep\"\"ing; exec sleep 600'\r")
 	check(t, err)
 	screen.await(t, "sleeping")
 	_, err = ours.WriteString("\x03")
