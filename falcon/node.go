@@ -297,13 +297,13 @@ func (n *Node) Reboot(ctx context.Context) error {
 
 // reset resets a machine and sets the guest up again.
 func (l *lab) reset(ctx context.Context, client *propolis.Client, np *NodePlan) error {
-	// What the console says from here on belongs to the new run.
+	if err := resetMachine(ctx, client); err != nil {
+		return fmt.Errorf("resetting the machine: %w%s", err, l.lastWords(np.Name))
+	}
+	// A prompt from before the reset must not be taken for one of the new run.
 	h, err := client.History(ctx, propolis.HistoryRequest{MostRecent: new(uint64)})
 	if err != nil {
 		return fmt.Errorf("reading the console: %w", err)
-	}
-	if err := resetMachine(ctx, client); err != nil {
-		return fmt.Errorf("resetting the machine: %w%s", err, l.lastWords(np.Name))
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -81,8 +81,11 @@ func (c *Console) Exec(ctx context.Context, cmd Command) (Result, error) {
 	if err == nil {
 		err = x.run(ctx, text, cmd.Direct)
 	}
-	if loggedIn {
+	switch {
+	case loggedIn:
 		s.logout(ctx)
+	case err == nil: // whoever comes next finds the console at its prompt
+		_, _ = s.waitPrompt(ctx, nil, promptWait)
 	}
 	return Result{Output: x.collected, Status: x.status, Duration: time.Since(start)}, err
 }

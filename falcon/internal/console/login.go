@@ -182,6 +182,9 @@ func (l *loginer) prompt(ctx context.Context) (done, acted bool, err error) {
 		return answer(clearLine+l.p.User, "a password or shell prompt after the user name")
 	case l.sentUser && passwordPrompt.MatchString(line):
 		return answer(l.p.Password, "a shell prompt after the password")
+	case promptOf(line, nil) == promptContinued && !(l.p.Prompt != nil && l.p.Prompt.MatchString(line)):
+		l.lines.line = l.lines.line[:0]
+		return false, true, l.s.send(ctx, "\x03") // whatever is typed would only continue the command
 	case isPrompt(line, l.p.Prompt):
 		l.stage(2, StageLogin)
 		l.awaited = "the shell to answer at its prompt"

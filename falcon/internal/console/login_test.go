@@ -96,6 +96,18 @@ func TestLoginAcceptsAConsoleThatIsLoggedIn(t *testing.T) {
 	})
 }
 
+func TestLoginBreaksOffAHalfTypedCommand(t *testing.T) {
+	eachShell(t, func(t *testing.T, argv []string) {
+		c := consoleOn(t, startPty(t, t.TempDir(), argv...))
+		waitFor(t, c, "node# ")
+		typed(t, c, "echo 'it goes on\r")
+		waitFor(t, c, "> ")
+		if err := c.Login(within(t, 20*time.Second), Profile{}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestLoginThatIsRefusedSaysSo(t *testing.T) {
 	c := gettyConsole(t, "bash --norc -i", "PW=right")
 	err := c.Login(within(t, 20*time.Second), Profile{Known: true, User: "root", Password: "wrong"})
