@@ -26,6 +26,14 @@ func TestExecPrintsTheOutputAndEndsWithTheGuestsStatus(t *testing.T) {
 	}
 }
 
+func TestExecTakesDashesBeforeTheCommand(t *testing.T) {
+	p := testProgram{lab: fakeLab{nodes: map[string]*fakeNode{"violin": {}}}}
+	got := p.run(t, "exec", "violin", "--", "echo", "--", "x")
+	if got.status != 0 || !slices.Equal(p.lab.calls, []string{"exec violin echo -- x"}) {
+		t.Errorf("%+v, calls %q", got, p.lab.calls)
+	}
+}
+
 func TestExecLeavesFlagsBehindTheNodeToTheCommand(t *testing.T) {
 	n := &fakeNode{}
 	p := testProgram{lab: fakeLab{nodes: map[string]*fakeNode{"violin": n}}}

@@ -22,15 +22,24 @@ func (a *app) execCommand() *cobra.Command {
 words of the command are joined by spaces and interpreted by the guest's shell,
 as ssh does. Flags after NODE belong to the command. Where falcon itself fails,
 the exit status is 125.`,
-		Args:              atLeast(2),
+		Args: func(cmd *cobra.Command, args []string) error {
+			return execFailure(cmd.Context(), atLeast(2)(cmd, args))
+		},
 		ValidArgsFunction: a.completeNode,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			return execFailure(cmd.Context(), a.prepare(cmd))
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return execFailure(cmd.Context(), a.exec(cmd, args[0], strings.Join(args[1:], " "), timeout, asJSON))
+			words := args[1:]
+			if words[0] == "--" { // by custom of docker and kubectl
+				words = words[1:]
+			}
+			return execFailure(cmd.Context(), a.exec(cmd, args[0], strings.Join(words, " "), timeout, asJSON))
 		},
 	}
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return execFailure(cmd.Context(), UsageError(cmd, "%w", err))
+	})
 	cmd.Flags().SetInterspersed(false)
 	cmd.Flags().DurationVar(&timeout, "timeout", falcon.DefaultExecTimeout, "how long the command may take")
 	jsonFlag(cmd, &asJSON, "print output, status and duration as JSON")
@@ -68,10 +77,15 @@ func (a *app) exec(cmd *cobra.Command, name, command string, timeout time.Durati
 // end with.
 func execFailure(ctx context.Context, err error) error {
 	var exit *ExitError
-	if err == nil || errors.As(err, &exit) || interrupted(ctx, err) {
+	switch {
+	case err == nil || interrupted(ctx, err):
 		return err
+	case !errors.As(err, &exit):
+		return &ExitError{statusExecFailed, err}
+	case exit.Err != nil: // a wrong command line; without error it is the guest's status
+		exit.Status = statusExecFailed
 	}
-	return &ExitError{statusExecFailed, err}
+	return err
 }
 
 // execDocument is what exec prints as JSON. Output that is not UTF-8 is in
