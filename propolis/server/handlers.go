@@ -48,7 +48,7 @@ func (s *server) claim(req propolis.InstanceEnsureRequest) (i, before *instance,
 // that asked for it leaves, as it does with any other request. An instance
 // whose spec is refused leaves no trace.
 func (s *server) create(i, before *instance, req propolis.InstanceEnsureRequest) error {
-	i.logState()
+	i.logState(i.states.current())
 	ctx, cancel := context.WithTimeout(s.ctx, startTimeout)
 	defer cancel()
 	m, err := s.start(ctx, req.Properties, req.Spec)

@@ -84,18 +84,19 @@ type command struct {
 }
 
 func newInstance(s *server, req propolis.InstanceEnsureRequest) *instance {
-	return &instance{
+	i := &instance{
 		log:      s.log.With("instance", req.Properties.ID),
 		stderr:   s.stderr,
 		props:    req.Properties,
 		spec:     req.Spec,
 		grace:    s.grace,
-		states:   newStates(),
 		console:  newConsole(),
 		requests: make(chan propolis.StateRequest, maxOutstanding),
 		commands: make(chan command),
 		ended:    make(chan struct{}),
 	}
+	i.states = newStates(i.logState)
+	return i
 }
 
 // currentPhase returns the phase.
@@ -232,8 +233,8 @@ func (i *instance) guestEvent(ev qemu.Event, ok bool) (end bool, err error) {
 		i.log.Warn("the guest panicked")
 	case ev.Kind == qemu.Reset && ev.ByGuest:
 		i.log.Info("the guest reset itself")
-		i.publish(propolis.StateRebooting)
-		i.publish(propolis.StateRunning)
+		i.states.publish(propolis.StateRebooting)
+		i.states.publish(propolis.StateRunning)
 	case ev.Kind == qemu.Shutdown && ev.ByGuest:
 		i.log.Info("the guest powered off")
 		i.stopping()
@@ -264,23 +265,23 @@ func (i *instance) serve(ctx context.Context, req propolis.StateRequest) (end bo
 }
 
 func (i *instance) start(ctx context.Context) error {
-	i.publish(propolis.StateStarting)
+	i.states.publish(propolis.StateStarting)
 	if err := i.do(ctx, func(ctx context.Context, m machine) error { return m.Run(ctx) }); err != nil {
 		return fmt.Errorf("start the guest: %w", err)
 	}
 	i.ran = true
 	i.update((*requestRules).started)
-	i.publish(propolis.StateRunning)
+	i.states.publish(propolis.StateRunning)
 	return nil
 }
 
 func (i *instance) reboot(ctx context.Context) error {
-	i.publish(propolis.StateRebooting)
+	i.states.publish(propolis.StateRebooting)
 	if err := i.do(ctx, func(ctx context.Context, m machine) error { return m.Reset(ctx) }); err != nil {
 		return fmt.Errorf("reset the guest: %w", err)
 	}
 	i.update((*requestRules).rebooted)
-	i.publish(propolis.StateRunning)
+	i.states.publish(propolis.StateRunning)
 	return nil
 }
 
@@ -288,7 +289,7 @@ func (i *instance) reboot(ctx context.Context) error {
 func (i *instance) stopping() {
 	i.update(func(r *requestRules) { r.advance(stopPending) })
 	if i.ran {
-		i.publish(propolis.StateStopping)
+		i.states.publish(propolis.StateStopping)
 	}
 }
 
@@ -351,23 +352,16 @@ func (i *instance) finish(cause error) {
 		i.log.Error("the instance failed", "error", failure)
 		fmt.Fprintf(i.stderr, "%s: instance %s (%s) failed: %s\n", serverName, i.props.Name, i.props.ID, failure)
 	} else {
-		i.publish(propolis.StateStopped)
+		i.states.publish(propolis.StateStopped)
 	}
 	i.mu.Lock()
 	i.phase = rundown
 	i.rules.advance(at)
 	i.mu.Unlock()
 	i.states.finish(last, failure)
-	i.logState()
 }
 
-func (i *instance) publish(s propolis.InstanceState) {
-	i.states.publish(s)
-	i.logState()
-}
-
-func (i *instance) logState() {
-	rec := i.states.current()
+func (i *instance) logState(rec propolis.StateRecord) {
 	i.log.Info("publishing new instance state", "gen", rec.Gen, "state", string(rec.State))
 }
 

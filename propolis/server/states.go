@@ -18,12 +18,14 @@ type states struct {
 	rec     propolis.StateRecord
 	closed  bool
 	changed chan struct{} // closed and renewed with each change
+	// tell is called with each change before anybody else learns of it.
+	tell func(propolis.StateRecord)
 }
 
 // newStates starts with generation 1 in state Creating.
-func newStates() *states {
+func newStates(tell func(propolis.StateRecord)) *states {
 	rec := propolis.StateRecord{Gen: 1, State: propolis.StateCreating}
-	return &states{rec: rec, changed: make(chan struct{})}
+	return &states{rec: rec, changed: make(chan struct{}), tell: tell}
 }
 
 // publish makes s the current state.
@@ -44,6 +46,7 @@ func (p *states) change(f func()) {
 	defer p.mu.Unlock()
 	p.rec.Gen++
 	f()
+	p.tell(p.rec)
 	close(p.changed)
 	p.changed = make(chan struct{})
 }

@@ -9,7 +9,7 @@ import (
 )
 
 func TestStatesAnswerAtOnceWhenTheGenerationIsThere(t *testing.T) {
-	p := newStates()
+	p := newStates(func(propolis.StateRecord) {})
 	p.publish(propolis.StateStarting)
 	for gen := range uint64(3) {
 		rec, err := p.wait(t.Context(), gen)
@@ -20,7 +20,7 @@ func TestStatesAnswerAtOnceWhenTheGenerationIsThere(t *testing.T) {
 }
 
 func TestStatesWaitForTheGeneration(t *testing.T) {
-	p := newStates()
+	p := newStates(func(propolis.StateRecord) {})
 	got := make(chan propolis.StateRecord)
 	go func() {
 		rec, _ := p.wait(context.Background(), 3)
@@ -39,7 +39,7 @@ func TestStatesWaitForTheGeneration(t *testing.T) {
 }
 
 func TestStatesEndForThoseWhoWait(t *testing.T) {
-	p := newStates()
+	p := newStates(func(propolis.StateRecord) {})
 	p.finish(propolis.StateFailed, "why")
 	if rec, err := p.wait(t.Context(), 2); err != nil || rec.Failure != "why" {
 		t.Errorf("the last record is %v, %v", rec, err)
@@ -49,7 +49,7 @@ func TestStatesEndForThoseWhoWait(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := newStates().wait(ctx, 9); !errors.Is(err, context.Canceled) {
+	if _, err := newStates(func(propolis.StateRecord) {}).wait(ctx, 9); !errors.Is(err, context.Canceled) {
 		t.Errorf("waiting with an ended context gave %v", err)
 	}
 }
