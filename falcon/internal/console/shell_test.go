@@ -29,6 +29,9 @@ var optional = map[string]bool{"mksh": true, "ksh93": true}
 
 // eachShell runs a test on every shell there is.
 func eachShell(t *testing.T, f func(t *testing.T, argv []string)) {
+	if testing.Short() { // few shells, which mostly wait
+		t.Parallel()
+	}
 	for name, argv := range shells {
 		_, err := exec.LookPath(argv[0])
 		if optional[name] && (err != nil || testing.Short()) {
