@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -152,10 +151,10 @@ func fileExists(path string) bool {
 func nodesOf(objects []state.Object, without *record) map[string]bool {
 	nodes := make(map[string]bool)
 	for _, o := range objects {
-		if (o.Kind == state.Server || o.Kind == state.Disk) && namePattern.MatchString(o.Name) {
-			nodes[o.Name] = without == nil || without.Plan.Node(o.Name) == nil
+		if (o.Kind == state.Server || o.Kind == state.Disk) && namePattern.MatchString(o.Name) &&
+			(without == nil || without.Plan.Node(o.Name) == nil) {
+			nodes[o.Name] = true
 		}
 	}
-	maps.DeleteFunc(nodes, func(_ string, in bool) bool { return !in })
 	return nodes
 }

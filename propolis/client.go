@@ -216,11 +216,15 @@ func offsetQuery(fromStart, mostRecent *uint64) url.Values {
 	return q
 }
 
+// OverlayWaiting is appended to a disk's path to name the overlay that is to take
+// the place of the file there (see [OverlayRequest]).
+const OverlayWaiting = ".next"
+
 // OverlayRequest is the body of [Client.SwitchOverlay]'s request.
 type OverlayRequest struct {
 	// Path is where a qcow2 file is to be whose backing file is the disk's
-	// present one. It is there, or it waits with ".next" appended to Path,
-	// as it must where Path names the disk's present file, and takes its place.
+	// present one. It is there, or it waits with [OverlayWaiting] appended to
+	// Path, as it must where Path names the disk's present file, and takes its place.
 	Path string `json:"path"`
 }
 

@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"context"
-	"errors"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -22,24 +20,17 @@ func (a *app) execCommand() *cobra.Command {
 words of the command are joined by spaces and interpreted by the guest's shell,
 as ssh does. Flags after NODE belong to the command. Where falcon itself fails,
 the exit status is 125.`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			return execFailure(cmd.Context(), atLeast(2)(cmd, args))
-		},
+		Args:              atLeast(2),
 		ValidArgsFunction: a.completeNode,
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
-			return execFailure(cmd.Context(), a.prepare(cmd))
-		},
+		Annotations:       map[string]string{endsWithAnothersStatus: ""},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			words := args[1:]
 			if words[0] == "--" { // by custom of docker and kubectl
 				words = words[1:]
 			}
-			return execFailure(cmd.Context(), a.exec(cmd, args[0], strings.Join(words, " "), timeout, asJSON))
+			return a.exec(cmd, args[0], strings.Join(words, " "), timeout, asJSON)
 		},
 	}
-	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return execFailure(cmd.Context(), UsageError(cmd, "%w", err))
-	})
 	cmd.Flags().SetInterspersed(false)
 	cmd.Flags().DurationVar(&timeout, "timeout", falcon.DefaultExecTimeout, "how long the command may take")
 	jsonFlag(cmd, &asJSON, "print output, status and duration as JSON")
@@ -71,21 +62,6 @@ func (a *app) exec(cmd *cobra.Command, name, command string, timeout time.Durati
 		return &ExitError{Status: result.Status}
 	}
 	return nil
-}
-
-// execFailure gives falcon's own failures a status that guests' commands hardly
-// end with.
-func execFailure(ctx context.Context, err error) error {
-	var exit *ExitError
-	switch {
-	case err == nil || interrupted(ctx, err):
-		return err
-	case !errors.As(err, &exit):
-		return &ExitError{statusExecFailed, err}
-	case exit.Err != nil: // a wrong command line; without error it is the guest's status
-		exit.Status = statusExecFailed
-	}
-	return err
 }
 
 // execDocument is what exec prints as JSON. Output that is not UTF-8 is in

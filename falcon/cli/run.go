@@ -73,27 +73,36 @@ func Execute(ctx context.Context, root *cobra.Command, args []string) int {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return UsageError(cmd, "%w", err)
 	})
+	cmd := root
 	args, err := expand(root, args)
 	if err == nil {
 		root.SetArgs(args)
-		err = root.ExecuteContext(ctx)
+		cmd, err = root.ExecuteContextC(ctx)
 	}
 	if err == nil {
 		return 0
 	}
-	status := exitStatus(ctx, err)
+	status := exitStatus(ctx, cmd, err)
 	if message := describe(err); message != "" {
 		fmt.Fprintf(root.ErrOrStderr(), "%s: %s\n", root.Name(), message)
 	}
 	return status
 }
 
-func exitStatus(ctx context.Context, err error) int {
+// endsWithAnothersStatus marks a command that ends with the status of a command
+// elsewhere. Its own failures have a status that others hardly end with.
+const endsWithAnothersStatus = "falcon_ends_with_anothers_status"
+
+func exitStatus(ctx context.Context, cmd *cobra.Command, err error) int {
 	var exit *ExitError
+	own := !errors.As(err, &exit) || exit.Err != nil
+	_, marked := cmd.Annotations[endsWithAnothersStatus]
 	switch {
 	case interrupted(ctx, err):
 		return statusInterrupted
-	case errors.As(err, &exit):
+	case own && marked:
+		return statusExecFailed
+	case exit != nil:
 		return exit.Status
 	}
 	return statusFailed

@@ -30,12 +30,18 @@ type answer struct {
 	raw    string
 }
 
+// transport reaches the server at the address that the harness has now.
+func (h *harness) transport() *http.Transport {
+	path := strings.TrimPrefix(h.addr, "unix:")
+	return &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}
+}
+
 // raw makes a request without the client's help.
 func (h *harness) raw(x exchange) answer {
 	h.t.Helper()
-	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", strings.TrimPrefix(h.addr, "unix:"))
-	}}
+	transport := h.transport()
 	req, err := http.NewRequestWithContext(h.ctx(), x.method, "http://localhost"+x.path, strings.NewReader(x.body))
 	if err != nil {
 		h.t.Fatal(err)

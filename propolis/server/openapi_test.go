@@ -123,11 +123,7 @@ func (d *document) between(h *harness) string {
 		h.t.Fatal(err)
 	}
 	proxy := httputil.NewSingleHostReverseProxy(to)
-	server := strings.TrimPrefix(h.addr, "unix:")
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", server)
-	}}
-	proxy.Transport = transport
+	proxy.Transport = h.transport()
 	type bodyKey struct{}
 	proxy.ModifyResponse = func(resp *http.Response) error {
 		var got []byte
@@ -161,10 +157,7 @@ func (d *document) between(h *harness) string {
 		h.t.Fatal(err)
 	}
 	front.Start()
-	h.t.Cleanup(func() {
-		front.Close()
-		transport.CloseIdleConnections()
-	})
+	h.t.Cleanup(front.Close)
 	return "unix:" + socket
 }
 

@@ -27,8 +27,8 @@ type Command struct {
 	// (tcpdump -l).
 	Output io.Writer
 	// Direct leaves the output on the console, among whatever else is printed
-	// there, and so spares the guest all processes but those of the command. It
-	// needs Shell, and the shell may be any that the console has.
+	// there, and so spares the guest all processes but those of the command. The
+	// console's own shell runs it, whichever that is.
 	Direct bool
 	// Login, if set, is used where the console shows a login prompt. Exec then
 	// logs out again.
@@ -79,7 +79,11 @@ func (c *Console) Exec(ctx context.Context, cmd Command) (Result, error) {
 	x := &exchange{s: s, start: start, out: cmd.Output}
 	loggedIn, err := s.ready(ctx, cmd.Login)
 	if err == nil {
-		err = x.run(ctx, text, cmd.Direct)
+		around := script
+		if cmd.Direct {
+			around = directScript
+		}
+		err = x.run(ctx, func(id string) string { return around(id, text) })
 	}
 	switch {
 	case loggedIn:
@@ -243,10 +247,11 @@ type exchange struct {
 	status    int
 }
 
-func (x *exchange) run(ctx context.Context, command string, direct bool) error {
+// run runs the script made for an exchange's identifier.
+func (x *exchange) run(ctx context.Context, script func(id string) string) error {
 	err := errRetry
 	for try := 0; try < uploadTries && errors.Is(err, errRetry); try++ {
-		err = x.upload(ctx, command, direct, try > 0)
+		err = x.upload(ctx, script, try > 0)
 	}
 	if err == nil {
 		err = x.receive(ctx)
@@ -270,13 +275,9 @@ var errRetry = errors.New("the command did not reach the guest whole")
 
 // upload hands the payloads over. Nothing has run unless it returns nil. own
 // asks for a sh of its own.
-func (x *exchange) upload(ctx context.Context, command string, direct, own bool) error {
+func (x *exchange) upload(ctx context.Context, script func(id string) string, own bool) error {
 	id := newID()
-	text := script(id, command)
-	if direct {
-		text = directScript(command)
-	}
-	parts := payloads(text)
+	parts := payloads(script(id))
 	x.d = NewDecoder(id)
 	if err := x.s.send(ctx, bootstrapLine(id, len(parts[0]), own || len(parts) > 1)); err != nil {
 		return err

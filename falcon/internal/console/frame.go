@@ -151,7 +151,7 @@ func script(id, command string) string {
 }
 
 // directScript runs a command in a subshell and tells its status.
-func directScript(command string) string {
+func directScript(_, command string) string {
 	return "(exec </dev/null;unset _c _l;eval " + quote(command) + ");_t \"s $?\""
 }
 

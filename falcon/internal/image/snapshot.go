@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/falcon-vm/falcon-go/propolis"
 )
 
 // Snapshot makes a node's disk the image name and gives the node a fresh, empty
@@ -149,7 +151,7 @@ func (t *transition) run(switchOverlay func(string) error) error {
 	fresh := path
 	if switchOverlay != nil {
 		// A hypervisor that runs may open the file at path anew.
-		fresh += waiting
+		fresh += propolis.OverlayWaiting
 	}
 	t.moved = true
 	err = replaceFile(fresh, 0o600, func(f *os.File) error { return writeOverlay(f, size, base, "qcow2") })
@@ -164,10 +166,6 @@ func (t *transition) run(switchOverlay func(string) error) error {
 	}
 	return nil
 }
-
-// waiting is appended to a disk's path to name its fresh overlay for as long as
-// the hypervisor has not put it in its place.
-const waiting = ".next"
 
 const snapshotDisk = "disk.qcow2"
 
@@ -197,7 +195,7 @@ func (t *transition) undo() error {
 			return fmt.Errorf("putting the disk back: %w", err)
 		}
 	}
-	if err := removeIfThere(t.store.diskPath(t.disk.Owner) + waiting); err != nil {
+	if err := removeIfThere(t.store.diskPath(t.disk.Owner) + propolis.OverlayWaiting); err != nil {
 		return fmt.Errorf("removing the fresh overlay: %w", err)
 	}
 	if err := writeJSON(t.store.diskRecordPath(t.disk.Owner), t.disk, 0o600); err != nil {

@@ -6,15 +6,13 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"github.com/falcon-vm/falcon-go/propolis"
 )
 
 // resumeLimit bounds the return to the old state after a failure, when the
 // caller's own time may be up.
 const resumeLimit = 10 * time.Second
-
-// waiting is appended to the path of a file to name the overlay that is to take
-// its place.
-const waiting = ".next"
 
 // SwitchOverlay moves a disk onto a qcow2 overlay that is to be at path: what
 // the guest writes from then on goes there, and what it had written is a file
@@ -41,7 +39,7 @@ func (m *Machine) SwitchOverlay(ctx context.Context, disk, path string) error {
 			return err
 		}
 		if err := m.snapshot(ctx, node, overlay, own); err != nil {
-			return errors.Join(err, rename(own, path, path+waiting))
+			return errors.Join(err, rename(own, path, path+propolis.OverlayWaiting))
 		}
 		m.disks[disk] = overlay
 		return rename(own, path, path)
@@ -55,11 +53,11 @@ func (m *Machine) SwitchOverlay(ctx context.Context, disk, path string) error {
 // takeWaiting gives an overlay that waits a name that QEMU has seen no other
 // file under, and returns it; path itself where none waits.
 func (m *Machine) takeWaiting(path string) (string, error) {
-	if _, err := os.Lstat(path + waiting); errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Lstat(path + propolis.OverlayWaiting); errors.Is(err, os.ErrNotExist) {
 		return path, nil
 	}
 	own := fmt.Sprintf("%s.%d", path, m.overlay)
-	return own, os.Rename(path+waiting, own)
+	return own, os.Rename(path+propolis.OverlayWaiting, own)
 }
 
 // rename gives an overlay that has waited for path another name.
