@@ -3,7 +3,6 @@
 package examples_test
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"os"
@@ -189,44 +188,16 @@ func (m *foreignDisk) kernel() {
 	}
 	m.tool("apt-get", "-q", "download", pkg[1])
 	m.tool("sh", "-c", "dpkg-deb --fsys-tarfile linux-image-*.deb | tar -x --wildcards './boot/vmlinuz-*' '*/virtio*.ko' '*/*failover.ko'")
-	m.tool("sh", "-c", "mv boot/vmlinuz-* root/boot/vmlinuz && mkdir modules && find lib -name '*.ko' -exec mv {} modules/ ';'")
-	files := []cpioFile{
-		{"init", 0o100755, []byte(foreignInit)},
-		{"data", 0o040755, nil}, {"sys", 0o040755, nil}, {"etc", 0o040755, nil}, {"modules", 0o040755, nil},
-		{"etc/passwd", 0o100644, []byte(foreignPasswd)},
-		{"etc/group", 0o100644, []byte("root:x:0:\n")},
-		{"etc/hostname", 0o100644, []byte("foreign\n")},
-		{"etc/issue", 0o100644, []byte("foreign\n")},
+	m.tool("sh", "-c", "mv boot/vmlinuz-* root/boot/vmlinuz && mkdir -p init/data init/sys init/etc init/modules && find lib -name '*.ko' -exec mv {} init/modules/ ';'")
+	check(m.t, os.WriteFile(m.path("init/init"), []byte(foreignInit), 0o755))
+	for name, content := range map[string]string{"passwd": foreignPasswd, "group": "root:x:0:\n", "hostname": "foreign\n", "issue": "foreign\n"} {
+		check(m.t, os.WriteFile(m.path("init/etc/"+name), []byte(content), 0o644))
 	}
-	modules, err := filepath.Glob(m.path("modules/*.ko"))
-	check(m.t, err)
-	for _, path := range modules {
-		name := filepath.Join("modules", filepath.Base(path))
-		files = append(files, cpioFile{name, 0o100644, m.read(name)})
-	}
+	m.tool("sh", "-c", "cd init && find . | cpio --quiet -o -H newc -R 0:0 >../init.cpio")
 	base, err := os.ReadFile(filepath.Join(built.image, "initrd.img"))
 	check(m.t, err)
 	base = append(base, make([]byte, -len(base)&3)...)
-	check(m.t, os.WriteFile(m.path("root/boot/initrd"), append(base, cpio(files)...), 0o644))
-}
-
-type cpioFile struct {
-	name string
-	mode int
-	data []byte
-}
-
-// cpio is an archive in the format that Linux calls newc.
-func cpio(files []cpioFile) []byte {
-	var b bytes.Buffer
-	pad := func() { b.Write(make([]byte, -b.Len()&3)) }
-	for i, f := range append(files, cpioFile{name: "TRAILER!!!"}) {
-		fmt.Fprintf(&b, "070701%08X%08X%032X%08X%032X%08X%08X%s\x00", i+1, f.mode, 1, len(f.data), 0, len(f.name)+1, 0, f.name)
-		pad()
-		b.Write(f.data)
-		pad()
-	}
-	return b.Bytes()
+	check(m.t, os.WriteFile(m.path("root/boot/initrd"), append(base, m.read("init.cpio")...), 0o644))
 }
 
 // assemble writes partitions and boot code into the disk. What it patches is
