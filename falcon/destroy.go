@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/hashicorp/go-multierror"
 
-	"github.com/falcon-vm/falcon-go/falcon/internal/process"
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
 )
 
@@ -62,7 +60,7 @@ func destroyFolder(ctx context.Context, dir, lease string, progress func(Progres
 		return err
 	}
 	// A damaged record does not keep the journal from being followed.
-	l, err := openLab(dir, name, nil)
+	l, err := openLab(dir, name, "", nil)
 	if err != nil {
 		return err
 	}
@@ -138,7 +136,7 @@ func (l *lab) removeObject(ctx context.Context, o state.Object) error {
 	}
 	switch o.Kind {
 	case state.Server:
-		if err := l.endServer(ctx, o); err != nil {
+		if err := l.host.end(ctx, l.folder, o); err != nil {
 			return err
 		}
 		l.stage(o.Name, StageGone, "")
@@ -153,29 +151,6 @@ func (l *lab) removeObject(ctx context.Context, o state.Object) error {
 		return l.host.registry().Remove(o.Name)
 	}
 	return fmt.Errorf("this program does not know objects of that kind: use the newer program that made it")
-}
-
-// endGrace is how long a node's server may take to end its hypervisor and
-// itself; measured under load: below 100 ms.
-const endGrace = 5 * time.Second
-
-// endServer ends the process of a node, and with it the guest.
-func (l *lab) endServer(ctx context.Context, o state.Object) error {
-	if o.Process != nil {
-		// Only while its server lives is the number that it wrote down
-		// surely the hypervisor's.
-		var vmm process.Identity
-		if pid := l.vmmPID(o.Name); pid > 0 && o.Process.Alive() {
-			vmm, _ = process.Identify(pid)
-		}
-		if err := o.Process.Terminate(ctx, endGrace); err != nil {
-			return err
-		}
-		if err := vmm.Wait(ctx); err != nil {
-			return fmt.Errorf("its hypervisor, process %d, has not ended: %w", vmm.PID, err)
-		}
-	}
-	return l.host.clean(ctx, l.folder, o.Name)
 }
 
 // dissolve removes falcon's files from the state folder, and the folder when

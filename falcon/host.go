@@ -2,6 +2,9 @@ package falcon
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
+	"runtime"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 	"github.com/falcon-vm/falcon-go/falcon/internal/process"
@@ -20,9 +23,37 @@ type host interface {
 	// survey reports what the host can do.
 	survey(ctx context.Context) []Check
 	// store keeps images and the disks of nodes.
-	store() *image.Store
+	store() image.Store
 	// registry lists the topologies on the host.
 	registry() state.Registry
+	// kind is the name of the host in a record: that of the system, or
+	// HostSim.
+	kind() string
+}
+
+// Hosts that a topology can run on.
+const (
+	// HostNative is the machine's own system.
+	HostNative = runtime.GOOS
+	// HostSim is simulated: its guests are part of a process, and need no
+	// hypervisor, no privilege and no time.
+	HostSim = "sim"
+)
+
+// hostEnv names the environment's choice of a host.
+const hostEnv = "FALCON_HOST"
+
+// hostChoice is the kind of a host, and the dataset of its images as in
+// [image.Options].
+type hostChoice struct{ kind, dataset string }
+
+// newHost returns the host of a topology.
+func newHost(c hostChoice, topology string, folder *state.Folder, log *slog.Logger) (host, error) {
+	switch c.kind {
+	case HostNative:
+		return newNativeHost(c.dataset, topology, folder, log)
+	}
+	return nil, fmt.Errorf("host %q: want %s or %s (%s)", c.kind, HostNative, HostSim, hostEnv)
 }
 
 // hostFacts are the parts of facts that only the host knows.
@@ -67,11 +98,22 @@ type deviceStatus struct {
 
 // hypervisor runs the server of a node.
 type hypervisor interface {
-	// serve starts the Propolis server of a node; record is called with its
-	// identity before it does anything.
-	serve(ctx context.Context, l *lab, np *NodePlan, record func(process.Identity) error) (*process.Process, error)
+	// serve starts the Propolis server of a node; record is called with the
+	// identity of its process before it does anything.
+	serve(ctx context.Context, l *lab, np *NodePlan, record func(process.Identity) error) (nodeServer, error)
 	// client returns a client for the node's server.
 	client(f *state.Folder, node string) (*propolis.Client, error)
-	// clean removes what a server that was killed leaves behind.
-	clean(ctx context.Context, f *state.Folder, node string) error
+	// address is where the node's API is served, for people.
+	address(f *state.Folder, node string) string
+	// end ends the server of a node, and with it the guest, and removes what
+	// is left of it. That it has ended already is no error.
+	end(ctx context.Context, f *state.Folder, o state.Object) error
+}
+
+// nodeServer is the server of a node as long as its starter looks after it.
+type nodeServer interface {
+	// Done is closed when it has ended, and Err then says how; nil for exit
+	// status 0.
+	Done() <-chan struct{}
+	Err() error
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,19 +26,21 @@ const selfPath = "/proc/self/exe"
 // uses QEMU.
 type linuxHost struct {
 	fabric
-	images *image.Store
+	images image.Store
 	log    *slog.Logger
 }
 
-func newHost(topology string, folder *state.Folder, log *slog.Logger) (host, error) {
-	images, err := image.Open(image.Options{})
+func newNativeHost(dataset, topology string, folder *state.Folder, log *slog.Logger) (host, error) {
+	images, err := image.Open(image.Options{Dataset: dataset})
 	if err != nil {
 		return nil, err
 	}
 	return &linuxHost{fabric: newFabric(topology, folder), images: images, log: log}, nil
 }
 
-func (h *linuxHost) store() *image.Store { return h.images }
+func (h *linuxHost) store() image.Store { return h.images }
+
+func (h *linuxHost) kind() string { return HostNative }
 
 func (h *linuxHost) registry() state.Registry {
 	return state.Registry{Dir: registryDir(h.images.Home())}
@@ -92,7 +95,7 @@ func qemuCheck() Check {
 
 // serve starts the server of a node inside this program's binary. Its API is
 // a socket that is bound here: connections wait there until it serves them.
-func (h *linuxHost) serve(ctx context.Context, l *lab, np *NodePlan, record func(process.Identity) error) (*process.Process, error) {
+func (h *linuxHost) serve(ctx context.Context, l *lab, np *NodePlan, record func(process.Identity) error) (nodeServer, error) {
 	socket, err := listenSocket(l.folder, np.Name+socketExt)
 	if err != nil {
 		return nil, fmt.Errorf("its server's socket: %w", err)
@@ -165,10 +168,30 @@ func (h *linuxHost) client(f *state.Folder, node string) (*propolis.Client, erro
 	return propolis.NewClient("unix:" + f.File(node+socketExt))
 }
 
-// clean removes the socket of a server that has gone. QEMU goes with its
-// server, and what it held goes with it.
-func (h *linuxHost) clean(ctx context.Context, f *state.Folder, node string) error {
-	return errors.Join(f.RemoveFile(node+socketExt), f.RemoveFile(node+pidExt), f.RemoveFile(node+vmmPIDExt))
+func (h *linuxHost) address(f *state.Folder, node string) string { return f.File(node + socketExt) }
+
+// endGrace is how long a node's server may take to end its hypervisor and
+// itself; measured under load: below 100 ms.
+const endGrace = 5 * time.Second
+
+// end ends the process of a node's server. QEMU goes with it, and what it held
+// goes with QEMU.
+func (h *linuxHost) end(ctx context.Context, f *state.Folder, o state.Object) error {
+	if o.Process != nil {
+		// Only while its server lives is the number that it wrote down
+		// surely the hypervisor's.
+		var vmm process.Identity
+		if pid := vmmPID(f, o.Name); pid > 0 && o.Process.Alive() {
+			vmm, _ = process.Identify(pid)
+		}
+		if err := o.Process.Terminate(ctx, endGrace); err != nil {
+			return err
+		}
+		if err := vmm.Wait(ctx); err != nil {
+			return fmt.Errorf("its hypervisor, process %d, has not ended: %w", vmm.PID, err)
+		}
+	}
+	return errors.Join(f.RemoveFile(o.Name+socketExt), f.RemoveFile(o.Name+pidExt), f.RemoveFile(o.Name+vmmPIDExt))
 }
 
 // diskSpace returns what is free where a path is, or will be.

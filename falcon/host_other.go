@@ -13,6 +13,6 @@ import (
 // selfPath is this program.
 const selfPath = "/proc/self/path/a.out"
 
-func newHost(string, *state.Folder, *slog.Logger) (host, error) {
+func newNativeHost(_, _ string, _ *state.Folder, _ *slog.Logger) (host, error) {
 	return nil, fmt.Errorf("falcon cannot run topologies on %s yet", runtime.GOOS)
 }

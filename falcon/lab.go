@@ -1,6 +1,7 @@
 package falcon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,7 +30,7 @@ func (t *Topology) open() (*lab, error) {
 	if dir == "" {
 		dir = DefaultDir
 	}
-	l, err := openLab(dir, t.name, t.Log)
+	l, err := openLab(dir, t.name, t.Host, t.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -37,7 +38,7 @@ func (t *Topology) open() (*lab, error) {
 	return l, nil
 }
 
-func openLab(dir, name string, log *slog.Logger) (*lab, error) {
+func openLab(dir, name, host string, log *slog.Logger) (*lab, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
@@ -48,11 +49,30 @@ func openLab(dir, name string, log *slog.Logger) (*lab, error) {
 	if uid, foreign := folder.ForeignOwner(); foreign && fileExists(folder.File(recordFile)) {
 		return nil, fmt.Errorf("state folder %s belongs to user %d: work in it as that user, or choose another folder", folder.Path(), uid)
 	}
-	h, err := newHost(name, folder, log)
+	choice, err := chooseHost(folder, host)
+	if err != nil {
+		return nil, err
+	}
+	h, err := newHost(choice, name, folder, log)
 	if err != nil {
 		return nil, err
 	}
 	return &lab{name: name, folder: folder, host: h, log: log}, nil
+}
+
+// chooseHost returns the host of the folder's topology: that on which it is
+// launched, else the one that is asked for, else that of the environment, else
+// the machine's own.
+func chooseHost(f *state.Folder, asked string) (hostChoice, error) {
+	r, err := loadRecord(f)
+	if err != nil || r.Host == "" {
+		// A record that is damaged is the concern of those who need it.
+		return hostChoice{kind: cmp.Or(asked, os.Getenv(hostEnv), HostNative)}, nil
+	}
+	if asked != "" && asked != r.Host {
+		return hostChoice{}, fmt.Errorf("the topology in %s is launched on host %s, not on %s: destroy it first, or choose another folder", f.Path(), r.Host, asked)
+	}
+	return hostChoice{kind: r.Host, dataset: cmp.Or(r.Dataset, image.NoDataset)}, nil
 }
 
 // load returns the record of the launched topology. A folder that holds
@@ -185,7 +205,8 @@ func (l *lab) facts(ctx context.Context, t *Topology, r *record) (facts, hostFac
 	}
 	f := facts{
 		fabric: l.host, images: images, workDir: wd,
-		diskPath:         func(node string) string { return l.host.store().DiskPath(l.owner(node)) },
+		dataset:          l.host.store().Dataset(),
+		diskPath:         func(n *Node) string { return l.host.store().DiskPath(l.owner(n.name), n.backing) },
 		defaultInterface: hf.defaultInterface,
 		noSoftNPU:        hf.noSoftNPU, noSidecar: hf.noSidecar, noExternal: hf.noExternal,
 		takenMACs: make(map[string]bool),

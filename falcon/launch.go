@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
 )
 
@@ -242,13 +243,13 @@ func (l *lab) makeDisks(ctx context.Context, tx *transaction, p *Plan) error {
 	for i := range p.Nodes {
 		n := &p.Nodes[i]
 		o := state.Object{Kind: state.Disk, Name: n.Name}
-		if tx.stands(o) && fileExists(n.Disk) {
+		if tx.stands(o) && l.host.store().HasDisk(ctx, l.owner(n.Name), n.Backing) {
 			continue
 		}
 		l.stage(n.Name, StageDisk, "")
 		err := tx.make(o, func() error {
-			_, err := l.host.store().CreateDisk(ctx, l.owner(n.Name), n.Image, int64(n.DiskSize))
-			return err
+			return l.host.store().CreateDisk(ctx, l.owner(n.Name), n.Image, image.DiskOptions{
+				Size: int64(n.DiskSize), Backing: n.Backing, Reservation: int64(n.Reserved)})
 		})
 		if err != nil {
 			return &NodeError{Node: n.Name, Err: err}

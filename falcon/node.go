@@ -195,7 +195,7 @@ func (n *Node) Start(ctx context.Context, opts ...LaunchOption) error {
 				l.stage(n.name, StageRunning, "it runs already")
 				return nil
 			}
-			if !fileExists(np.Disk) {
+			if !l.host.store().HasDisk(ctx, l.owner(n.name), np.Backing) {
 				return fmt.Errorf("its disk %s is gone: destroy the topology and launch it again", np.Disk)
 			}
 			if err := l.restoreLinks(ctx, tx, r.Plan); err != nil {
@@ -242,7 +242,7 @@ func (n *Node) Stop(ctx context.Context) error {
 			return err
 		}
 		defer j.Close()
-		if err := l.endServer(ctx, o); err != nil {
+		if err := l.host.end(ctx, l.folder, o); err != nil {
 			return err
 		}
 		l.stage(n.name, StageStopped, "")

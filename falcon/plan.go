@@ -53,6 +53,10 @@ type NodePlan struct {
 	// Disk is the path of the node's disk, DiskSize its size.
 	Disk     string `json:"disk"`
 	DiskSize Bytes  `json:"disk_size"`
+	// Backing is what is under it as declared, Reserved what a ZFS volume
+	// is sure to find room for.
+	Backing  Backing `json:"backing,omitempty"`
+	Reserved Bytes   `json:"reserved,omitempty"`
 	// Boot is how the machine starts, Console how one logs in to it.
 	Boot    image.Boot    `json:"boot"`
 	Console image.Console `json:"console"`
@@ -120,8 +124,10 @@ type facts struct {
 	fabric fabricNames
 	// images holds the known images of the topology by name.
 	images map[string]image.Image
-	// diskPath returns where the disk of a node is.
-	diskPath func(node string) string
+	// dataset is the ZFS dataset of images and disks, empty where they are
+	// files; diskPath says where the disk of a node is.
+	dataset  string
+	diskPath func(n *Node) string
 	// workDir is what relative paths are taken from.
 	workDir string
 	// defaultInterface carries the default route; empty when none does.
@@ -197,7 +203,7 @@ func planNode(n *Node, f facts, macs map[*End]string) (*NodePlan, error) {
 	}
 	np := &NodePlan{
 		Name: n.name, Image: n.image, Cores: n.cores, Memory: n.memory,
-		Disk: f.diskPath(n.name), DiskSize: n.diskSize,
+		Disk: f.diskPath(n), DiskSize: n.diskSize, Backing: n.backing, Reserved: n.reserved,
 		Boot: img.Boot, Console: img.Console, OS: img.OS,
 		Setup:      img.Console.Known && !n.noSetup && n.bootISO == "",
 		Interfaces: make([]InterfacePlan, 0, len(n.ends)),
@@ -210,6 +216,9 @@ func planNode(n *Node, f facts, macs map[*End]string) (*NodePlan, error) {
 			ErrInvalid, n.diskSize, n.image, Bytes(img.VirtualSize))
 	case n.diskSize%512 != 0:
 		return nil, fmt.Errorf("%w: disk of %d bytes is not whole sectors of 512 bytes", ErrInvalid, uint64(n.diskSize))
+	}
+	if f.dataset == "" && n.backing == BackingZvol {
+		np.refuse("its disk is to be a ZFS volume, and the host keeps images as files: see FALCON_DATASET")
 	}
 	if n.bootISO != "" && np.Boot.Method == image.BootKernel {
 		// A kernel given from outside would win over the CD.

@@ -60,7 +60,7 @@ func factsOf(fabric fabricNames) facts {
 			},
 			"foreign": {Name: "foreign", VirtualSize: 1 << 30, Boot: image.Boot{Method: image.BootUEFI}},
 		},
-		diskPath:         func(node string) string { return "/topo/duo/" + node + ".qcow2" },
+		diskPath:         func(n *Node) string { return "/topo/duo/" + n.name + ".qcow2" },
 		workDir:          "/home/alice/lab",
 		defaultInterface: "eth0",
 	}
@@ -151,7 +151,7 @@ func TestSpecIsWhatUpstreamSends(t *testing.T) {
 	topo.Link(violin, piano)
 	topo.SoftNPULink(violin, piano)
 	f := factsOf(plainFabric{})
-	f.diskPath = func(node string) string { return "/dev/zvol/rdsk/rpool/falcon/topo/duo/" + node }
+	f.diskPath = func(n *Node) string { return "/dev/zvol/rdsk/rpool/falcon/topo/duo/" + n.name }
 	spec := planned(t, topo, f).Node("violin").Spec
 
 	nic := spec.Components["net0"].(propolis.VirtioNIC)

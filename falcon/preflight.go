@@ -271,6 +271,7 @@ func (l *lab) revise(ctx context.Context, t *Topology) (*revision, hostFacts, er
 		return nil, hf, err
 	}
 	r := &revision{old: old, running: make(map[string]bool), next: newRecord(t, p, old)}
+	r.next.Host, r.next.Dataset = l.host.kind(), l.host.store().Dataset()
 	standing, err := l.folder.Standing()
 	if err != nil {
 		return nil, hf, err

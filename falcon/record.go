@@ -17,10 +17,14 @@ const recordVersion = 1
 
 // record is what falcon remembers of a launched topology.
 type record struct {
-	Version  int       `json:"version"`
-	Topology string    `json:"topology"`
-	Flags    []string  `json:"flags,omitempty"`
-	Created  time.Time `json:"created"`
+	Version  int    `json:"version"`
+	Topology string `json:"topology"`
+	// Host is where it runs, Dataset the ZFS dataset of its images and
+	// disks; empty where they are files.
+	Host    string    `json:"host,omitempty"`
+	Dataset string    `json:"dataset,omitempty"`
+	Flags   []string  `json:"flags,omitempty"`
+	Created time.Time `json:"created"`
 	// Lease names the program that the topology ends with; empty when it is
 	// persistent.
 	Lease string `json:"lease,omitempty"`

@@ -44,7 +44,7 @@ func (l *lab) startNode(ctx context.Context, tx *transaction, np *NodePlan, id s
 		return err
 	}
 	o := state.Object{Kind: state.Server, Name: np.Name}
-	var server *process.Process
+	var server nodeServer
 	if err := l.endStanding(ctx, tx.journal, np.Name); err != nil {
 		return err
 	}
@@ -58,7 +58,7 @@ func (l *lab) startNode(ctx context.Context, tx *transaction, np *NodePlan, id s
 	if err != nil {
 		return err
 	}
-	if err := l.folder.WriteFile(np.Name+pidExt, fmt.Appendf(nil, "%d\n", server.PID)); err != nil {
+	if err := l.folder.WriteFile(np.Name+pidExt, fmt.Appendf(nil, "%d\n", o.Process.PID)); err != nil {
 		return err
 	}
 	return l.bringUp(ctx, server, np, id, loginTimeout)
@@ -68,7 +68,7 @@ func (l *lab) startNode(ctx context.Context, tx *transaction, np *NodePlan, id s
 func (l *lab) endStanding(ctx context.Context, j *state.Journal, node string) error {
 	for _, o := range j.Standing() {
 		if o.Kind == state.Server && o.Name == node {
-			if err := l.endServer(ctx, o); err != nil {
+			if err := l.host.end(ctx, l.folder, o); err != nil {
 				return err
 			}
 			return j.Gone(o)
@@ -79,7 +79,7 @@ func (l *lab) endStanding(ctx context.Context, j *state.Journal, node string) er
 
 // bringUp has a fresh server create and run the instance and sets the guest
 // up. It fails at once when the server or the instance dies.
-func (l *lab) bringUp(ctx context.Context, server *process.Process, np *NodePlan, id string, loginTimeout time.Duration) error {
+func (l *lab) bringUp(ctx context.Context, server nodeServer, np *NodePlan, id string, loginTimeout time.Duration) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() {
@@ -222,8 +222,8 @@ func tail(path string, n int64) (string, error) {
 
 // vmmPID returns the process number of a node's hypervisor, 0 when there is
 // none.
-func (l *lab) vmmPID(node string) int {
-	data, err := os.ReadFile(l.folder.File(node + vmmPIDExt))
+func vmmPID(f *state.Folder, node string) int {
+	data, err := os.ReadFile(f.File(node + vmmPIDExt))
 	if err != nil {
 		return 0
 	}

@@ -35,6 +35,7 @@ type Status struct {
 	Folder    string       `json:"folder"`
 	Launched  bool         `json:"launched"`
 	Flags     []string     `json:"flags,omitempty"`
+	Host      string       `json:"host"`
 	Fabric    string       `json:"fabric"`
 	Namespace string       `json:"namespace,omitempty"`
 	Nodes     []NodeStatus `json:"nodes"`
@@ -106,7 +107,7 @@ func (t *Topology) Status(ctx context.Context) (*Status, error) {
 	}
 	s := &Status{
 		Version: StatusVersion, Topology: t.name, Folder: l.folder.Path(),
-		Fabric: l.host.name(), Nodes: []NodeStatus{},
+		Host: l.host.kind(), Fabric: l.host.name(), Nodes: []NodeStatus{},
 	}
 	if r != nil {
 		s.Launched, s.Flags, s.Namespace = true, r.Flags, r.Plan.Namespace
@@ -187,11 +188,11 @@ func (l *lab) lookAt(ctx context.Context, n *NodeStatus, o state.Object) {
 	if n.State == NodeFailed && n.Reason == "" {
 		n.Reason = "its machine died" + l.lastWords(n.Name)
 	}
-	n.ServerPID, n.Console = o.Process.PID, l.folder.File(n.Name+socketExt)
+	n.ServerPID, n.Console = o.Process.PID, l.host.address(l.folder, n.Name)
 	if n.State == NodeStopped || n.State == NodeFailed {
 		return
 	}
-	if pid := l.vmmPID(n.Name); pid > 0 {
+	if pid := vmmPID(l.folder, n.Name); pid > 0 {
 		if _, err := process.Identify(pid); err == nil {
 			n.PID = pid
 		}
@@ -273,7 +274,7 @@ type Listed struct {
 
 // List returns the user's topologies on this host.
 func List(ctx context.Context) ([]Listed, error) {
-	l, err := openLab(os.TempDir(), "", nil)
+	l, err := openLab(os.TempDir(), "", "", nil)
 	if err != nil {
 		return nil, err
 	}
@@ -294,7 +295,7 @@ func List(ctx context.Context) ([]Listed, error) {
 
 // look counts the nodes of a listed topology.
 func (item *Listed) look(ctx context.Context) error {
-	l, err := openLab(item.Folder, item.Topology, nil)
+	l, err := openLab(item.Folder, item.Topology, "", nil)
 	if err != nil {
 		return err
 	}

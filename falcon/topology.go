@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/go-multierror"
 
+	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 	"github.com/falcon-vm/falcon-go/propolis"
 )
 
@@ -52,8 +53,12 @@ type Topology struct {
 	// its program declared it. Package cli keeps the program's flags here.
 	Flags []string
 	// Propolis is the propolis-server to run for each node; empty for the
-	// one inside this program.
+	// host's own: on Linux the one inside this program.
 	Propolis string
+	// Host is where the topology runs: HostNative, or HostSim for a simulated
+	// host. When it is empty, FALCON_HOST in the environment says so. A
+	// topology that is launched stays where it is.
+	Host string
 	// Log receives what falcon does; nil discards it.
 	Log *slog.Logger
 	// Progress is told of each step of a launch; nil for nobody. It is
@@ -108,6 +113,7 @@ type Node struct {
 
 	diskSize   Bytes
 	backing    Backing
+	reserved   Bytes
 	bootISO    string
 	smbios     *propolis.SmbiosType1
 	vncPort    int
@@ -118,16 +124,17 @@ type Node struct {
 }
 
 // Backing is the kind of storage under a node's disk.
-type Backing string
+type Backing = image.Backing
 
 const (
 	// BackingDefault leaves the choice to the host.
 	BackingDefault Backing = ""
-	// BackingZvol is a clone of the image's ZFS volume.
-	BackingZvol Backing = "zvol"
-	// BackingFile is a file: a copy-on-write overlay on Linux, a copy of
-	// the image on illumos.
-	BackingFile Backing = "file"
+	// BackingZvol is a clone of the image's ZFS volume. The host's images
+	// must be on ZFS.
+	BackingZvol = image.BackingZvol
+	// BackingFile is a file: a copy-on-write overlay where images are
+	// files, a copy of the image where they are on ZFS.
+	BackingFile = image.BackingFile
 )
 
 // Mount is a host folder shared with a guest, read-only.
@@ -171,6 +178,13 @@ func (n *Node) DiskSize(size Bytes) *Node {
 // Backing chooses the kind of storage under the node's disk.
 func (n *Node) Backing(b Backing) *Node {
 	n.backing = b
+	return n
+}
+
+// Reserve has the disk, where it is a ZFS volume, find room for this much
+// whatever else fills the pool.
+func (n *Node) Reserve(size Bytes) *Node {
+	n.reserved = size
 	return n
 }
 

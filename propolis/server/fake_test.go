@@ -212,7 +212,7 @@ func shortTempDir(t *testing.T) string {
 	return dir
 }
 
-func (h *harness) start(_ context.Context, _ propolis.InstanceProperties, spec propolis.InstanceSpec) (machine, error) {
+func (h *harness) start(_ context.Context, _ propolis.InstanceProperties, spec propolis.InstanceSpec) (Machine, error) {
 	h.starts++
 	if h.startErr != nil {
 		return nil, h.startErr

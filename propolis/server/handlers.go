@@ -172,7 +172,7 @@ func (s *server) nmi(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	err = i.command(r.Context(), func(ctx context.Context, m machine) error { return m.NMI(ctx) })
+	err = i.command(r.Context(), func(ctx context.Context, m Machine) error { return m.NMI(ctx) })
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/falcon-vm/falcon-go/propolis"
-	"github.com/falcon-vm/falcon-go/propolis/internal/qemu"
 )
 
 const (
@@ -19,31 +18,6 @@ const (
 	// closeTimeout is how long a machine may take to quit before it is killed.
 	closeTimeout = 5 * time.Second
 )
-
-// machine is a virtual machine as the server sees it; *qemu.Machine implements
-// it.
-type machine interface {
-	// Console is COM1. Its Read returns io.EOF when the machine is gone.
-	Console() io.ReadWriteCloser
-	// Run starts the stopped vCPUs.
-	Run(ctx context.Context) error
-	// Reset is a hard reset.
-	Reset(ctx context.Context) error
-	// PowerDown presses the ACPI power button and returns at once.
-	PowerDown(ctx context.Context) error
-	// SwitchOverlay makes the disk of that backend write to another file.
-	SwitchOverlay(ctx context.Context, disk, path string) error
-	NMI(ctx context.Context) error
-	// Events is closed after the Exited event.
-	Events() <-chan qemu.Event
-	// Close quits the machine, kills it when ctx ends, and returns when it
-	// is gone. It may be called again.
-	Close(ctx context.Context) error
-	PID() int
-}
-
-// startFunc creates a machine with stopped vCPUs.
-type startFunc func(context.Context, propolis.InstanceProperties, propolis.InstanceSpec) (machine, error)
 
 // instance is one virtual machine from its creation to its end. A goroutine of
 // its own, run, makes all changes to it.
@@ -57,7 +31,7 @@ type instance struct {
 
 	requests chan propolis.StateRequest
 	commands chan command
-	machine  machine // set by run's caller
+	machine  Machine // set by run's caller
 	ran      bool    // whether the vCPUs were ever started; of run
 
 	mu    sync.Mutex
@@ -79,7 +53,7 @@ const (
 
 // command is something to do to a machine between changes of its state.
 type command struct {
-	do   func(context.Context, machine) error
+	do   func(context.Context, Machine) error
 	done chan<- error
 }
 
@@ -134,7 +108,7 @@ func (i *instance) request(req propolis.StateRequest) error {
 }
 
 // command runs do on the machine, in turn with the changes of its state.
-func (i *instance) command(ctx context.Context, do func(context.Context, machine) error) error {
+func (i *instance) command(ctx context.Context, do func(context.Context, Machine) error) error {
 	switch i.currentPhase() {
 	case initializing:
 		return errInitializing()
@@ -163,7 +137,7 @@ func (i *instance) errNoInstance() error {
 }
 
 // begin gives the instance its machine and starts serving it, until ctx ends.
-func (i *instance) begin(ctx context.Context, m machine) {
+func (i *instance) begin(ctx context.Context, m Machine) {
 	i.mu.Lock()
 	i.machine, i.phase = m, serving
 	i.mu.Unlock()
@@ -217,25 +191,25 @@ func (i *instance) step(ctx context.Context) (end bool, err error) {
 }
 
 // do runs a command within its time.
-func (i *instance) do(ctx context.Context, f func(context.Context, machine) error) error {
+func (i *instance) do(ctx context.Context, f func(context.Context, Machine) error) error {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
 	return f(ctx, i.machine)
 }
 
-func (i *instance) guestEvent(ev qemu.Event, ok bool) (end bool, err error) {
+func (i *instance) guestEvent(ev Event, ok bool) (end bool, err error) {
 	switch {
 	case !ok:
 		return true, errors.New("qemu is gone")
-	case ev.Kind == qemu.Exited:
+	case ev.Kind == Exited:
 		return true, exitError(ev)
-	case ev.Kind == qemu.Panicked:
+	case ev.Kind == Panicked:
 		i.log.Warn("the guest panicked")
-	case ev.Kind == qemu.Reset && ev.ByGuest:
+	case ev.Kind == Reset && ev.ByGuest:
 		i.log.Info("the guest reset itself")
 		i.states.publish(propolis.StateRebooting)
 		i.states.publish(propolis.StateRunning)
-	case ev.Kind == qemu.Shutdown && ev.ByGuest:
+	case ev.Kind == Shutdown && ev.ByGuest:
 		i.log.Info("the guest powered off")
 		i.stopping()
 		return true, nil
@@ -243,7 +217,7 @@ func (i *instance) guestEvent(ev qemu.Event, ok bool) (end bool, err error) {
 	return false, nil
 }
 
-func exitError(ev qemu.Event) error {
+func exitError(ev Event) error {
 	if ev.Err == nil {
 		return errors.New("qemu exited")
 	}
@@ -266,7 +240,7 @@ func (i *instance) serve(ctx context.Context, req propolis.StateRequest) (end bo
 
 func (i *instance) start(ctx context.Context) error {
 	i.states.publish(propolis.StateStarting)
-	if err := i.do(ctx, func(ctx context.Context, m machine) error { return m.Run(ctx) }); err != nil {
+	if err := i.do(ctx, func(ctx context.Context, m Machine) error { return m.Run(ctx) }); err != nil {
 		return fmt.Errorf("start the guest: %w", err)
 	}
 	i.ran = true
@@ -277,7 +251,7 @@ func (i *instance) start(ctx context.Context) error {
 
 func (i *instance) reboot(ctx context.Context) error {
 	i.states.publish(propolis.StateRebooting)
-	if err := i.do(ctx, func(ctx context.Context, m machine) error { return m.Reset(ctx) }); err != nil {
+	if err := i.do(ctx, func(ctx context.Context, m Machine) error { return m.Reset(ctx) }); err != nil {
 		return fmt.Errorf("reset the guest: %w", err)
 	}
 	i.update((*requestRules).rebooted)
@@ -300,7 +274,7 @@ func (i *instance) stop(ctx context.Context) {
 	if !i.ran || i.grace <= 0 {
 		return
 	}
-	err := i.do(ctx, func(ctx context.Context, m machine) error { return m.PowerDown(ctx) })
+	err := i.do(ctx, func(ctx context.Context, m Machine) error { return m.PowerDown(ctx) })
 	if err != nil {
 		i.log.Warn("cannot press the power button: stopping hard", "error", err.Error())
 		return
@@ -310,7 +284,7 @@ func (i *instance) stop(ctx context.Context) {
 	for {
 		select {
 		case ev, ok := <-i.machine.Events():
-			if !ok || ev.Kind == qemu.Exited || ev.Kind == qemu.Shutdown {
+			if !ok || ev.Kind == Exited || ev.Kind == Shutdown {
 				return
 			}
 		case <-deadline.C:
@@ -373,7 +347,7 @@ func (i *instance) update(f func(*requestRules)) {
 
 // switchOverlay makes the disk of the backend component name write to path.
 func (i *instance) switchOverlay(ctx context.Context, name, path string) error {
-	return i.command(ctx, func(ctx context.Context, m machine) error {
+	return i.command(ctx, func(ctx context.Context, m Machine) error {
 		backend, ok := i.currentSpec().Components[name].(propolis.FileStorageBackend)
 		if !ok {
 			return errNoDisk(name)

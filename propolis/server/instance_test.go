@@ -227,7 +227,7 @@ func TestRequestsWhileTheMachineIsMade(t *testing.T) {
 	h := newHarness(t)
 	start := h.start
 	h2 := newHarness(t, func(s *server) {
-		s.start = func(ctx context.Context, p propolis.InstanceProperties, spec propolis.InstanceSpec) (machine, error) {
+		s.start = func(ctx context.Context, p propolis.InstanceProperties, spec propolis.InstanceSpec) (Machine, error) {
 			<-made
 			return start(ctx, p, spec)
 		}

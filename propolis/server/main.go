@@ -122,8 +122,8 @@ func run(ctx context.Context, cfg config, stdout, stderr io.Writer) error {
 }
 
 // starter returns the function that makes QEMU machines of a configuration.
-func starter(common qemu.Config) startFunc {
-	return func(ctx context.Context, props propolis.InstanceProperties, spec propolis.InstanceSpec) (machine, error) {
+func starter(common qemu.Config) StartFunc {
+	return func(ctx context.Context, props propolis.InstanceProperties, spec propolis.InstanceSpec) (Machine, error) {
 		cfg := common
 		cfg.ID, cfg.Name, cfg.Spec = props.ID, props.Name, spec
 		m, err := qemu.Start(ctx, cfg)

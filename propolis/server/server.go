@@ -28,7 +28,7 @@ const (
 type server struct {
 	log    *slog.Logger
 	stderr io.Writer // gets a line for each instance that fails
-	start  startFunc
+	start  StartFunc
 	grace  time.Duration
 	vnc    string // where QEMU serves VNC; empty for nowhere
 

@@ -11,7 +11,7 @@ import (
 
 // plan is a start that goes as far as QEMU's command line, on a host that has
 // all that a spec may name.
-func plan(_ context.Context, props propolis.InstanceProperties, spec propolis.InstanceSpec) (machine, error) {
+func plan(_ context.Context, props propolis.InstanceProperties, spec propolis.InstanceSpec) (Machine, error) {
 	host := qemu.Host{QEMU: "qemu", Accel: "tcg", Files: map[string]qemu.File{"d.raw": {}, "/share": {Dir: true}}}
 	_, err := qemu.CommandLine(qemu.Config{ID: props.ID, Spec: spec, Firmware: qemu.FirmwareBIOS}, host)
 	if err != nil {

@@ -34,7 +34,7 @@ func newImageLsCommand() *cobra.Command {
 		Use:   "ls",
 		Short: "List the images",
 		Args:  wantArgs(cobra.NoArgs),
-		RunE: withStore(func(cmd *cobra.Command, s *image.Store, _ []string) error {
+		RunE: withStore(func(cmd *cobra.Command, s image.Store, _ []string) error {
 			images, err := s.List(cmd.Context())
 			if asJSON {
 				return errors.Join(printJSON(cmd, imagesDocument{imageDocumentVersion, append([]image.Image{}, images...)}), err)
@@ -96,7 +96,7 @@ func newImageShowCommand() *cobra.Command {
 		Short:             "Show all about an image, and what stands on it",
 		Args:              wantArgs(cobra.ExactArgs(1)),
 		ValidArgsFunction: completeImage,
-		RunE: withStore(func(cmd *cobra.Command, s *image.Store, args []string) error {
+		RunE: withStore(func(cmd *cobra.Command, s image.Store, args []string) error {
 			img, err := getImage(cmd.Context(), s, args[0])
 			if err != nil {
 				return err
@@ -155,7 +155,7 @@ func newImageBuildCommand() *cobra.Command {
 		Long:      buildHelp(),
 		Args:      wantArgs(cobra.ExactArgs(1)),
 		ValidArgs: recipeNames(),
-		RunE: withStore(func(cmd *cobra.Command, s *image.Store, args []string) error {
+		RunE: withStore(func(cmd *cobra.Command, s image.Store, args []string) error {
 			show := newImageProgress(cmd.ErrOrStderr())
 			img, err := build.Builder{Store: s, Mirror: mirror}.Build(cmd.Context(), args[0], show.report)
 			show.end()
@@ -201,12 +201,12 @@ is given. If it has a console on its first serial port, say how to log in there
 (--login, --user, --password, --prompt); if nothing is said, its nodes are
 launched without set-up, and "serial" shows what they say.`,
 		Args: wantArgs(cobra.ExactArgs(2)),
-		RunE: withStore(func(cmd *cobra.Command, s *image.Store, args []string) error {
+		RunE: withStore(func(cmd *cobra.Command, s image.Store, args []string) error {
 			show := newImageProgress(cmd.ErrOrStderr())
 			c := &o.Console
 			c.Known = c.Login != "" || c.User != "" || c.Password != "" || c.Prompt != ""
 			o.Progress = show.report
-			img, err := s.Import(cmd.Context(), args[0], args[1], o)
+			img, err := image.Import(cmd.Context(), s, args[0], args[1], o)
 			show.end()
 			if err != nil {
 				return err
@@ -238,7 +238,7 @@ func newImageExportCommand() *cobra.Command {
 the format: .raw, .img or .qcow2, followed by .zst if it is to be compressed.`,
 		Args:              wantArgs(cobra.ExactArgs(2)),
 		ValidArgsFunction: completeImage,
-		RunE: withStore(func(cmd *cobra.Command, s *image.Store, args []string) error {
+		RunE: withStore(func(cmd *cobra.Command, s image.Store, args []string) error {
 			show := newImageProgress(cmd.ErrOrStderr())
 			defer show.end()
 			return s.Export(cmd.Context(), args[0], args[1], show.report)
@@ -252,7 +252,7 @@ func newImageRmCommand() *cobra.Command {
 		Short:             "Remove images on which nothing stands",
 		Args:              wantArgs(cobra.MinimumNArgs(1)),
 		ValidArgsFunction: completeImage,
-		RunE: withStore(func(cmd *cobra.Command, s *image.Store, names []string) error {
+		RunE: withStore(func(cmd *cobra.Command, s image.Store, names []string) error {
 			var errs []error
 			for _, name := range names {
 				if err := s.Remove(cmd.Context(), name); err != nil {
@@ -272,7 +272,7 @@ func newImagePathCommand() *cobra.Command {
 		Short:             "Print the path of an image's disk",
 		Args:              wantArgs(cobra.ExactArgs(1)),
 		ValidArgsFunction: completeImage,
-		RunE: withStore(func(cmd *cobra.Command, s *image.Store, args []string) error {
+		RunE: withStore(func(cmd *cobra.Command, s image.Store, args []string) error {
 			img, err := getImage(cmd.Context(), s, args[0])
 			if err != nil {
 				return err
@@ -284,7 +284,7 @@ func newImagePathCommand() *cobra.Command {
 }
 
 // withStore opens the usual store for a command.
-func withStore(run func(*cobra.Command, *image.Store, []string) error) func(*cobra.Command, []string) error {
+func withStore(run func(*cobra.Command, image.Store, []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		s, err := image.Open(image.Options{})
 		if err != nil {
@@ -295,7 +295,7 @@ func withStore(run func(*cobra.Command, *image.Store, []string) error) func(*cob
 }
 
 // getImage gets an image, or says how to come by it.
-func getImage(ctx context.Context, s *image.Store, name string) (image.Image, error) {
+func getImage(ctx context.Context, s image.Store, name string) (image.Image, error) {
 	img, err := s.Get(ctx, name)
 	var missing *image.NotFoundError
 	if errors.As(err, &missing) {

@@ -87,7 +87,7 @@ func TestImageCommandsSayWhatToDo(t *testing.T) {
 		t.Fatal(err)
 	}
 	owner := image.DiskOwner{ID: "t1", Topology: "duo", Folder: "/lab/duo", Node: "violin"}
-	if _, err := store.CreateDisk(t.Context(), owner, "mine", 0); err != nil {
+	if err := store.CreateDisk(t.Context(), owner, "mine", image.DiskOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ args, want string }{

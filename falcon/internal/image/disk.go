@@ -48,6 +48,27 @@ type Disk struct {
 	Used int64 `json:"used"`
 }
 
+// Backing is the kind of storage under a disk.
+type Backing string
+
+// The kinds of storage; empty is the store's own choice.
+const (
+	BackingFile Backing = "file"
+	BackingZvol Backing = "zvol"
+)
+
+// DiskOptions describe a disk that is to be made.
+type DiskOptions struct {
+	// Size in bytes; 0 is the image's. It may be larger, not smaller.
+	Size int64
+	// Backing is what is under the disk.
+	Backing Backing
+	// Reservation is what a zvol is sure to find room for, in bytes.
+	Reservation int64
+	// Progress is told of copying.
+	Progress Progress
+}
+
 // ErrDiskExists says that a node has a disk already.
 var ErrDiskExists = errors.New("disk exists already")
 
@@ -58,15 +79,15 @@ type diskRecord struct {
 	Image   parentRef `json:"image"`
 }
 
-func (s *Store) diskPath(o DiskOwner) string {
+func (s *Files) diskPath(o DiskOwner) string {
 	return filepath.Join(s.home, "topo", o.ID, o.Node+".qcow2")
 }
 
-func (s *Store) diskRecordPath(o DiskOwner) string {
+func (s *Files) diskRecordPath(o DiskOwner) string {
 	return filepath.Join(s.home, "topo", o.ID, o.Node+".json")
 }
 
-func (s *Store) lockDisk(ctx context.Context, o DiskOwner) (*lock, error) {
+func (s *Files) lockDisk(ctx context.Context, o DiskOwner) (*lock, error) {
 	if err := o.valid(); err != nil {
 		return nil, err
 	}
@@ -77,51 +98,54 @@ func (s *Store) lockDisk(ctx context.Context, o DiskOwner) (*lock, error) {
 }
 
 // CreateDisk makes a disk for a node: an empty overlay on an image, so nothing
-// is copied. A size of 0 bytes is the image's; it may be larger, not smaller.
+// is copied.
 // The error is ErrDiskExists if the node has a disk, and matches syscall.ENOSPC
 // if the file system is full; then nothing half-made stays.
-func (s *Store) CreateDisk(ctx context.Context, owner DiskOwner, image string, size int64) (string, error) {
+func (s *Files) CreateDisk(ctx context.Context, owner DiskOwner, image string, o DiskOptions) error {
 	l, err := s.lockDisk(ctx, owner)
 	if err != nil {
-		return "", fmt.Errorf("making the disk of %s: %w", owner, err)
+		return fmt.Errorf("making the disk of %s: %w", owner, err)
 	}
 	defer l.release()
-	path, err := s.createDisk(ctx, owner, image, size)
-	if err != nil {
+	if err := s.createDisk(ctx, owner, image, o); err != nil {
 		_ = os.Remove(filepath.Dir(s.diskPath(owner))) // if empty
-		return "", fmt.Errorf("making the disk of %s: %w", owner, explainSpace(err, s.home))
+		return fmt.Errorf("making the disk of %s: %w", owner, explainSpace(err, s.home))
 	}
-	return path, nil
+	return nil
 }
 
-func (s *Store) createDisk(ctx context.Context, owner DiskOwner, image string, size int64) (string, error) {
+func (s *Files) createDisk(ctx context.Context, owner DiskOwner, image string, o DiskOptions) error {
+	if o.Backing == BackingZvol {
+		return errors.New("it is to be a ZFS volume, and images are files here: see FALCON_DATASET")
+	}
 	path := s.diskPath(owner)
 	if exists(path) {
-		return "", fmt.Errorf("%w: %s", ErrDiskExists, path)
+		return fmt.Errorf("%w: %s", ErrDiskExists, path)
 	}
 	img, unlock, err := s.hold(ctx, image)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer unlock()
-	if size, err = overlaySize(img, size); err != nil {
-		return "", err
+	size, err := overlaySize(img, o.Size)
+	if err != nil {
+		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return "", err
+		return err
 	}
 	// The record comes first: a disk without one would not protect its image.
 	r := diskRecord{Version: recordVersion, Owner: owner, Image: parentRef{img.Name, img.Dir}}
 	if err := writeJSON(s.diskRecordPath(owner), r, 0o600); err != nil {
-		return "", err
+		return err
 	}
 	err = replaceFile(path, 0o600, func(f *os.File) error {
 		return writeOverlay(f, size, img.Disk, img.Format)
 	})
 	if err != nil {
-		return "", errors.Join(err, os.Remove(s.diskRecordPath(owner)))
+		return errors.Join(err, os.Remove(s.diskRecordPath(owner)))
 	}
-	return path, nil
+	return nil
 }
 
 // overlaySize is the size of a disk on an image, of which size bytes were asked.
@@ -139,7 +163,7 @@ func overlaySize(img Image, size int64) (int64, error) {
 }
 
 // hold returns an image and keeps it from being removed until unlock.
-func (s *Store) hold(ctx context.Context, name string) (img Image, unlock func(), err error) {
+func (s *Files) hold(ctx context.Context, name string) (img Image, unlock func(), err error) {
 	if img, err = s.Get(ctx, name); err != nil {
 		return img, nil, err
 	}
@@ -166,7 +190,7 @@ func explainSpace(err error, home string) error {
 
 // RemoveDisk deletes a node's disk, and what calls that were killed have left of
 // it. That it is gone already is no error.
-func (s *Store) RemoveDisk(ctx context.Context, owner DiskOwner) error {
+func (s *Files) RemoveDisk(ctx context.Context, owner DiskOwner) error {
 	if err := owner.valid(); err != nil {
 		return err
 	}
@@ -192,7 +216,7 @@ func (s *Store) RemoveDisk(ctx context.Context, owner DiskOwner) error {
 }
 
 // dropPending removes the unfinished snapshot that a removed disk stood on.
-func (s *Store) dropPending(r diskRecord) error {
+func (s *Files) dropPending(r diskRecord) error {
 	dir := r.Image.Dir
 	if filepath.Dir(dir) != filepath.Join(s.home, "img") || exists(filepath.Join(dir, recordFile)) || !exists(filepath.Join(dir, pendingFile)) {
 		return nil
@@ -201,7 +225,7 @@ func (s *Store) dropPending(r diskRecord) error {
 }
 
 // Disks lists all disks of the store. A damaged record does not hide the others.
-func (s *Store) Disks(ctx context.Context) ([]Disk, error) {
+func (s *Files) Disks(ctx context.Context) ([]Disk, error) {
 	paths, err := filepath.Glob(filepath.Join(globEscape(s.home), "topo", "*", "*.json"))
 	if err != nil {
 		return nil, err
@@ -234,4 +258,7 @@ func (s *Store) Disks(ctx context.Context) ([]Disk, error) {
 }
 
 // DiskPath is where the disk of a node is, whether it exists or not.
-func (s *Store) DiskPath(o DiskOwner) string { return s.diskPath(o) }
+func (s *Files) DiskPath(o DiskOwner, _ Backing) string { return s.diskPath(o) }
+
+// HasDisk tells whether the disk of a node is there.
+func (s *Files) HasDisk(_ context.Context, o DiskOwner, _ Backing) bool { return exists(s.diskPath(o)) }

@@ -20,7 +20,8 @@ func TestDiskSizeIsTheImagesOrLarger(t *testing.T) {
 		{testImageSize - 512, 0}, {testImageSize + 1, 0}, {-512, 0}, {8 << 40, 0},
 	} {
 		o := owner(fmt.Sprintf("n%d", i))
-		path, err := s.CreateDisk(t.Context(), o, "base", c.ask)
+		err := s.CreateDisk(t.Context(), o, "base", DiskOptions{Size: c.ask})
+		path := s.DiskPath(o, "")
 		if (err == nil) != (c.want > 0) {
 			t.Errorf("size %d: %v", c.ask, err)
 			continue
@@ -41,13 +42,13 @@ func TestSecondDiskOfANodeIsRefused(t *testing.T) {
 	s := testStore(t)
 	addImage(t, s, "base", "hello")
 	addDisk(t, s, owner("violin"), "base")
-	if _, err := s.CreateDisk(t.Context(), owner("violin"), "base", 0); !errors.Is(err, ErrDiskExists) {
+	if err := s.CreateDisk(t.Context(), owner("violin"), "base", DiskOptions{}); !errors.Is(err, ErrDiskExists) {
 		t.Errorf("a second disk = %v", err)
 	}
-	if _, err := s.CreateDisk(t.Context(), owner("piano"), "nothing", 0); !errors.Is(err, ErrNotFound) {
+	if err := s.CreateDisk(t.Context(), owner("piano"), "nothing", DiskOptions{}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("a disk on a missing image = %v", err)
 	}
-	if _, err := s.CreateDisk(t.Context(), owner("../../etc/passwd"), "base", 0); err == nil {
+	if err := s.CreateDisk(t.Context(), owner("../../etc/passwd"), "base", DiskOptions{}); err == nil {
 		t.Error("a node's name led out of the store")
 	}
 }
@@ -84,7 +85,7 @@ func TestRemovedDiskLeavesNothingAndMayBeRemovedAgain(t *testing.T) {
 }
 
 // smallStore is a store with an image on a file system of 12 KiB, three pages.
-func smallStore(t *testing.T) *Store {
+func smallStore(t *testing.T) *Files {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("a small file system needs root to be mounted")
@@ -100,7 +101,7 @@ func smallStore(t *testing.T) *Store {
 			t.Error(err)
 		}
 	})
-	s, err := Open(Options{Home: home, System: []string{images.Home()}})
+	s, err := OpenFiles(Options{Home: home, System: []string{images.Home()}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +110,7 @@ func smallStore(t *testing.T) *Store {
 
 func TestFullDiskWhileCloningLeavesNothing(t *testing.T) {
 	s := smallStore(t)
-	_, err := s.CreateDisk(t.Context(), owner("violin"), "base", 0)
+	err := s.CreateDisk(t.Context(), owner("violin"), "base", DiskOptions{})
 	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), s.Home()) {
 		t.Errorf("CreateDisk = %v, want no space left under %s", err, s.Home())
 	}

@@ -19,7 +19,7 @@ type Draft struct {
 	// Dir is an empty folder of the draft's own, on the store's file system.
 	Dir string
 
-	store *Store
+	store *Files
 	name  string
 	lock  *lock
 	work  *lock
@@ -38,7 +38,7 @@ type Spec struct {
 // Create starts an image of a name that is not taken in this store; else the
 // error is ErrExists. It waits for another builder of that name, and reports it
 // if it has to. The caller must end with Discard, which is harmless after Commit.
-func (s *Store) Create(ctx context.Context, name string, progress Progress) (*Draft, error) {
+func (s *Files) Create(ctx context.Context, name string, progress Progress) (*Draft, error) {
 	if err := ValidName(name); err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func (s *Store) Create(ctx context.Context, name string, progress Progress) (*Dr
 
 // vacant says whether an image of this name can be made. What is left of a
 // removal that was cut short is cleared away. The name is locked by the caller.
-func (s *Store) vacant(name string) error {
+func (s *Files) vacant(name string) error {
 	dir := s.imageDir(name)
 	if exists(filepath.Join(dir, recordFile)) {
 		return fmt.Errorf("%w: %q in %s", ErrExists, name, s.home)
@@ -98,13 +98,13 @@ func (d *Draft) workFolder() error {
 	return os.Chmod(dir, 0o755) // it may become the image's folder
 }
 
-func (s *Store) workLock(dir string) string {
+func (s *Files) workLock(dir string) string {
 	return filepath.Join(s.home, "lock", "tmp."+filepath.Base(dir))
 }
 
 // sweep removes work folders that no living process holds. A folder that was
 // just made may not be locked yet, so young ones are left alone.
-func (s *Store) sweep(tmp string) {
+func (s *Files) sweep(tmp string) {
 	entries, _ := os.ReadDir(tmp)
 	for _, e := range entries {
 		dir := filepath.Join(tmp, e.Name())

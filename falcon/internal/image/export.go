@@ -15,14 +15,14 @@ import (
 // Export writes an image's disk, with all that it stands on, to a new file. The
 // file's name tells the format (.raw, .img or .qcow2), and whether it is then
 // compressed (.zst). The file appears when it is whole; it must not exist.
-func (s *Store) Export(ctx context.Context, name, file string, progress Progress) error {
+func (s *Files) Export(ctx context.Context, name, file string, progress Progress) error {
 	if err := s.export(ctx, name, file, progress); err != nil {
 		return fmt.Errorf("exporting image %q to %s: %w", name, file, err)
 	}
 	return nil
 }
 
-func (s *Store) export(ctx context.Context, name, file string, progress Progress) error {
+func (s *Files) export(ctx context.Context, name, file string, progress Progress) error {
 	plain, compress := strings.CutSuffix(file, ".zst")
 	format := formatOf(plain)
 	if format == "" || strings.HasSuffix(plain, ".xz") || strings.HasSuffix(plain, ".gz") {

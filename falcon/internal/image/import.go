@@ -43,15 +43,15 @@ func (e *DigestError) Error() string {
 // Import makes an image of a disk in a file, which may be compressed with xz,
 // zstd or gzip. The file is read once and need not fit into memory; zeros become
 // holes. If anything is wrong with it, no image is made.
-func (s *Store) Import(ctx context.Context, file, name string, o ImportOptions) (Image, error) {
-	img, err := s.importFile(ctx, file, name, o)
+func Import(ctx context.Context, s Store, file, name string, o ImportOptions) (Image, error) {
+	img, err := importFile(ctx, s, file, name, o)
 	if err != nil {
-		return Image{}, fmt.Errorf("importing %s as image %q: %w", file, name, explainSpace(err, s.home))
+		return Image{}, fmt.Errorf("importing %s as image %q: %w", file, name, explainSpace(err, s.Home()))
 	}
 	return img, nil
 }
 
-func (s *Store) importFile(ctx context.Context, file, name string, o ImportOptions) (Image, error) {
+func importFile(ctx context.Context, s Store, file, name string, o ImportOptions) (Image, error) {
 	spec, err := o.spec(file)
 	if err != nil {
 		return Image{}, err

@@ -72,7 +72,7 @@ func TestImportOfEachCompressionIsTheDisk(t *testing.T) {
 			s := testStore(t)
 			sum := sha256.Sum256(data)
 			var last Step
-			img, err := s.Import(t.Context(), putFile(t, name, data), "disk", ImportOptions{
+			img, err := Import(t.Context(), s, putFile(t, name, data), "disk", ImportOptions{
 				SHA256: strings.ToUpper(hex.EncodeToString(sum[:])), OS: "test",
 				Progress: func(p Step) {
 					if p.Bytes {
@@ -133,7 +133,7 @@ func TestImportOfDamagedFilesMakesNoImage(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			s := testStore(t)
-			_, err := s.Import(t.Context(), putFile(t, c.file, c.data), "disk", c.o)
+			_, err := Import(t.Context(), s, putFile(t, c.file, c.data), "disk", c.o)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Fatalf("Import = %v, want %q", err, c.want)
 			}
@@ -175,7 +175,7 @@ func TestImportTakesOnlyWholeQcow2(t *testing.T) {
 		good: "", based: "backing file", external: "another file", secret: "encrypted", half: "qemu-img check", misnamed: "--format qcow2",
 	} {
 		s := testStore(t)
-		img, err := s.Import(t.Context(), file, "disk", ImportOptions{})
+		img, err := Import(t.Context(), s, file, "disk", ImportOptions{})
 		switch {
 		case want == "" && (err != nil || img.Format != "qcow2" || img.VirtualSize != 4<<20):
 			t.Errorf("%s: %+v, %v", file, img, err)
@@ -188,7 +188,7 @@ func TestImportTakesOnlyWholeQcow2(t *testing.T) {
 func TestImportKeepsKernelAndConsole(t *testing.T) {
 	s := testStore(t)
 	kernel, initrd := putFile(t, "vmlinuz-6", []byte("kernel")), putFile(t, "initrd.gz", []byte("initrd"))
-	img, err := s.Import(t.Context(), putFile(t, "d.raw", testDisk(t)), "disk", ImportOptions{
+	img, err := Import(t.Context(), s, putFile(t, "d.raw", testDisk(t)), "disk", ImportOptions{
 		Boot:    Boot{Kernel: kernel, Initrd: initrd, Append: "console=ttyS0"},
 		Console: Console{Login: "login:", User: "root", Known: true},
 	})
@@ -227,7 +227,7 @@ func TestImportTellsTheFirmwareByTheFirstSector(t *testing.T) {
 		"no-table":   {file: putFile(t, "d.raw", make([]byte, 1<<20)), want: BootBIOS},
 		"tiny":       {file: putFile(t, "d.raw", []byte("x")), want: BootBIOS},
 	} {
-		img, err := s.Import(t.Context(), tc.file, name, ImportOptions{Boot: Boot{Method: tc.say}})
+		img, err := Import(t.Context(), s, tc.file, name, ImportOptions{Boot: Boot{Method: tc.say}})
 		if err != nil || img.Boot.Method != tc.want {
 			t.Errorf("%s: booted by %q, %v; want %q", name, img.Boot.Method, err, tc.want)
 		}
@@ -237,7 +237,7 @@ func TestImportTellsTheFirmwareByTheFirstSector(t *testing.T) {
 func TestCancelledImportLeavesNothing(t *testing.T) {
 	s := testStore(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err := s.Import(ctx, putFile(t, "d.raw", testDisk(t)), "disk", ImportOptions{Progress: func(Step) { cancel() }})
+	_, err := Import(ctx, s, putFile(t, "d.raw", testDisk(t)), "disk", ImportOptions{Progress: func(Step) { cancel() }})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("Import = %v", err)
 	}
@@ -265,7 +265,7 @@ func TestExportFlattensAndComesBack(t *testing.T) {
 			continue
 		}
 		other := testStore(t)
-		img, err := other.Import(t.Context(), file, "back", ImportOptions{})
+		img, err := Import(t.Context(), other, file, "back", ImportOptions{})
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue

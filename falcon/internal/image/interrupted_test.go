@@ -20,7 +20,7 @@ func TestRemoveDiskRemovesWhatKilledCallsHaveMade(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := testStore(t)
 			owner := DiskOwner{ID: "topo", Node: "a"}
-			dir := filepath.Dir(s.DiskPath(owner))
+			dir := filepath.Dir(s.DiskPath(owner, ""))
 			if err := os.MkdirAll(dir, 0o700); err != nil {
 				t.Fatal(err)
 			}

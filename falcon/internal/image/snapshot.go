@@ -27,7 +27,7 @@ import (
 // If the process dies during the call, the disk stays whole: the image is then
 // there but unseen, goes with the disk, and is finished by a further Snapshot of
 // the stopped node under the same name.
-func (s *Store) Snapshot(ctx context.Context, owner DiskOwner, name string, switchOverlay func(newOverlay string) error) (Image, error) {
+func (s *Files) Snapshot(ctx context.Context, owner DiskOwner, name string, switchOverlay func(newOverlay string) error) (Image, error) {
 	img, err := s.snapshot(ctx, owner, name, switchOverlay)
 	if err != nil {
 		return Image{}, fmt.Errorf("snapshot of %s to image %q: %w", owner, name, explainSpace(err, s.home))
@@ -35,7 +35,7 @@ func (s *Store) Snapshot(ctx context.Context, owner DiskOwner, name string, swit
 	return img, nil
 }
 
-func (s *Store) snapshot(ctx context.Context, owner DiskOwner, name string, switchOverlay func(string) error) (Image, error) {
+func (s *Files) snapshot(ctx context.Context, owner DiskOwner, name string, switchOverlay func(string) error) (Image, error) {
 	if err := ValidName(name); err != nil {
 		return Image{}, err
 	}
@@ -71,7 +71,7 @@ func (s *Store) snapshot(ctx context.Context, owner DiskOwner, name string, swit
 
 // interrupted tells whether name is this node's own unfinished snapshot, and
 // the node's disk stands on it already.
-func (s *Store) interrupted(name string, owner DiskOwner, disk diskRecord) bool {
+func (s *Files) interrupted(name string, owner DiskOwner, disk diskRecord) bool {
 	var r record
 	dir := s.imageDir(name)
 	if exists(filepath.Join(dir, recordFile)) || readJSON(filepath.Join(dir, pendingFile), &r) != nil {
@@ -91,7 +91,7 @@ func (s *Store) interrupted(name string, owner DiskOwner, disk diskRecord) bool 
 // holdsDisk tells whether the disk of the node of an unfinished snapshot may
 // stand on it. It does not if the process died before it said so in the disk's
 // record, or if the disk is gone.
-func (s *Store) holdsDisk(dir string, pending record) bool {
+func (s *Files) holdsDisk(dir string, pending record) bool {
 	if pending.Owner == nil {
 		return false
 	}
@@ -103,7 +103,7 @@ func (s *Store) holdsDisk(dir string, pending record) bool {
 	return disk.Image.Dir == dir
 }
 
-func (s *Store) publish(name string) (Image, error) {
+func (s *Files) publish(name string) (Image, error) {
 	dir := s.imageDir(name)
 	if err := os.Rename(filepath.Join(dir, pendingFile), filepath.Join(dir, recordFile)); err != nil {
 		return Image{}, err
@@ -117,7 +117,7 @@ func (s *Store) publish(name string) (Image, error) {
 // transition turns a node's disk into an image. Each step leaves a disk that
 // can be read and records that protect what it stands on.
 type transition struct {
-	store *Store
+	store *Files
 	name  string
 	dir   string     // of the image to be
 	disk  diskRecord // as it was

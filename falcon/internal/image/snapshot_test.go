@@ -137,7 +137,7 @@ func TestSnapshotRefusals(t *testing.T) {
 }
 
 // interrupt takes a snapshot whose process dies while the guest switches.
-func interrupt(t *testing.T, s *Store, name string) {
+func interrupt(t *testing.T, s *Files, name string) {
 	t.Helper()
 	var disk diskRecord
 	if err := readJSON(s.diskRecordPath(owner("violin")), &disk); err != nil {

@@ -15,17 +15,68 @@ import (
 // SystemHome is where root's store is, and where everybody looks for images.
 const SystemHome = "/var/lib/falcon"
 
+// NoDataset is the Dataset of Options for a store of files.
+const NoDataset = "none"
+
 // Options say where a store is. The zero value is the usual place.
 type Options struct {
 	// Home is the folder that is written to; DefaultHome() if empty.
 	Home string
 	// System are stores that are only read. Nil means SystemHome.
 	System []string
+	// Dataset is the ZFS dataset of images and disks, or NoDataset for files.
+	// If it is empty, FALCON_DATASET says so, and if that is empty too,
+	// DefaultDataset is taken where its pool exists.
+	Dataset string
 }
 
 // Store is a set of images and of disks that stand on them. Its methods may be
 // called by several goroutines and processes at once.
-type Store struct {
+type Store interface {
+	// Home is the folder of what is not in a disk.
+	Home() string
+	// Dataset is the ZFS dataset of images and disks; empty where they are
+	// files. Why says where they are, for people, and why there.
+	Dataset() string
+	Why() string
+	// List returns all images, sorted by name. A damaged image does not hide
+	// the others: the error then names it and the list is still good.
+	List(ctx context.Context) ([]Image, error)
+	// Get returns one image. If there is none, the error is a
+	// *NotFoundError.
+	Get(ctx context.Context, name string) (Image, error)
+	// Remove deletes an image on which nothing stands. If something does,
+	// the error is an *InUseError.
+	Remove(ctx context.Context, name string) error
+	// UsedBy describes what stands on an image.
+	UsedBy(ctx context.Context, img Image) ([]string, error)
+	// Create starts an image of a name that is not taken in this store;
+	// else the error is ErrExists.
+	Create(ctx context.Context, name string, progress Progress) (*Draft, error)
+	// Export writes an image's disk, with all that it stands on, to a new
+	// file. The file's name tells the format (.raw, .img or .qcow2), and
+	// whether it is then compressed (.zst).
+	Export(ctx context.Context, name, file string, progress Progress) error
+	// CreateDisk makes a disk for a node on an image. The error is
+	// ErrDiskExists if the node has a disk.
+	CreateDisk(ctx context.Context, owner DiskOwner, image string, o DiskOptions) error
+	// RemoveDisk deletes a node's disk, and what calls that were killed have
+	// left of it. That it is gone already is no error.
+	RemoveDisk(ctx context.Context, owner DiskOwner) error
+	// Disks lists all disks of the store.
+	Disks(ctx context.Context) ([]Disk, error)
+	// DiskPath is where the disk of a node is, whether it exists or not.
+	DiskPath(owner DiskOwner, b Backing) string
+	// HasDisk tells whether the disk of a node is there.
+	HasDisk(ctx context.Context, owner DiskOwner, b Backing) bool
+	// Snapshot makes a node's disk the image name and gives the node a
+	// fresh clone of it; the node's path stays. See [Files.Snapshot] for
+	// switchOverlay, which only some stores call.
+	Snapshot(ctx context.Context, owner DiskOwner, name string, switchOverlay func(newOverlay string) error) (Image, error)
+}
+
+// Files is a store in a folder: disks are files.
+type Files struct {
 	home   string
 	system []string
 }
@@ -87,9 +138,12 @@ func DefaultHome() (string, error) {
 	return filepath.Join(home, ".local", "share", "falcon"), nil
 }
 
-// Open returns the store of the options. It makes no folder: that is done by
-// what first puts something there.
-func Open(o Options) (*Store, error) {
+// Open returns the store of the options. It makes nothing: that is done by what
+// first puts something there.
+func Open(o Options) (Store, error) { return OpenFiles(o) }
+
+// OpenFiles returns the store of the options as files.
+func OpenFiles(o Options) (*Files, error) {
 	home := o.Home
 	if home == "" {
 		var err error
@@ -106,16 +160,22 @@ func Open(o Options) (*Store, error) {
 		system = []string{SystemHome}
 	}
 	system = slices.DeleteFunc(slices.Clone(system), func(s string) bool { return s == home })
-	return &Store{home: home, system: system}, nil
+	return &Files{home: home, system: system}, nil
 }
 
 // Home is the folder that the store writes to.
-func (s *Store) Home() string { return s.home }
+func (s *Files) Home() string { return s.home }
+
+// Dataset is empty: disks are files.
+func (s *Files) Dataset() string { return "" }
+
+// Why says where the files are.
+func (s *Files) Why() string { return "files in " + s.home }
 
 // List returns all images, sorted by name. One of the user's own hides one of
 // the system with the same name. A damaged image does not hide the others: the
 // error then names it and the list is still good.
-func (s *Store) List(ctx context.Context) ([]Image, error) {
+func (s *Files) List(ctx context.Context) ([]Image, error) {
 	seen := map[string]bool{}
 	var all []Image
 	var errs []error
@@ -165,7 +225,7 @@ func visible(home string) ([]string, error) {
 
 // Get returns one image, the user's own before the system's. If there is none,
 // the error is a *NotFoundError.
-func (s *Store) Get(ctx context.Context, name string) (Image, error) {
+func (s *Files) Get(ctx context.Context, name string) (Image, error) {
 	if err := ValidName(name); err != nil {
 		return Image{}, err
 	}
@@ -188,7 +248,7 @@ func (s *Store) Get(ctx context.Context, name string) (Image, error) {
 
 // Remove deletes an image on which nothing stands. If something does, the error
 // is an *InUseError.
-func (s *Store) Remove(ctx context.Context, name string) error {
+func (s *Files) Remove(ctx context.Context, name string) error {
 	img, err := s.Get(ctx, name)
 	if err != nil {
 		return err
@@ -217,7 +277,7 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 
 // UsedBy describes what stands on an image: other images, unfinished snapshots
 // among them, and disks. Other stores are not looked into.
-func (s *Store) UsedBy(ctx context.Context, img Image) ([]string, error) {
+func (s *Files) UsedBy(ctx context.Context, img Image) ([]string, error) {
 	var by []string
 	records, err := filepath.Glob(filepath.Join(globEscape(s.home), "img", "*", "image.json*"))
 	if err != nil {
@@ -252,12 +312,12 @@ func globEscape(path string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 }
 
-func (s *Store) imageDir(name string) string  { return filepath.Join(s.home, "img", name) }
-func (s *Store) imageLock(name string) string { return filepath.Join(s.home, "lock", "img."+name) }
+func (s *Files) imageDir(name string) string  { return filepath.Join(s.home, "img", name) }
+func (s *Files) imageLock(name string) string { return filepath.Join(s.home, "lock", "img."+name) }
 
 // prepare makes the store's folders. Images are for everybody to read; disks,
 // locks and work folders are the owner's own.
-func (s *Store) prepare() error {
+func (s *Files) prepare() error {
 	homeMode := fs.FileMode(0o700)
 	if os.Geteuid() == 0 {
 		homeMode = 0o755

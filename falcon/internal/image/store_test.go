@@ -28,9 +28,9 @@ func run(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-func testStore(t *testing.T, system ...string) *Store {
+func testStore(t *testing.T, system ...string) *Files {
 	t.Helper()
-	s, err := Open(Options{Home: filepath.Join(t.TempDir(), "home"), System: append([]string{}, system...)})
+	s, err := OpenFiles(Options{Home: filepath.Join(t.TempDir(), "home"), System: append([]string{}, system...)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func testStore(t *testing.T, system ...string) *Store {
 const testImageSize = 16 << 20
 
 // addImage stores an image that boots by kernel; its disk begins with word.
-func addImage(t *testing.T, s *Store, name, word string) Image {
+func addImage(t *testing.T, s *Files, name, word string) Image {
 	t.Helper()
 	d, err := s.Create(t.Context(), name, nil)
 	if err != nil {
@@ -68,13 +68,12 @@ func addImage(t *testing.T, s *Store, name, word string) Image {
 	return img
 }
 
-func addDisk(t *testing.T, s *Store, o DiskOwner, image string) string {
+func addDisk(t *testing.T, s *Files, o DiskOwner, image string) string {
 	t.Helper()
-	path, err := s.CreateDisk(t.Context(), o, image, 0)
-	if err != nil {
+	if err := s.CreateDisk(t.Context(), o, image, DiskOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	return path
+	return s.DiskPath(o, "")
 }
 
 func owner(node string) DiskOwner {
@@ -82,7 +81,7 @@ func owner(node string) DiskOwner {
 }
 
 // leftovers lists what a store holds besides empty folders.
-func leftovers(t *testing.T, s *Store) []string {
+func leftovers(t *testing.T, s *Files) []string {
 	t.Helper()
 	var all []string
 	for _, dir := range []string{"img", "topo", "lock", "tmp"} {

@@ -17,7 +17,7 @@ import (
 
 // Builder makes images in a store. The zero value of all but Store works.
 type Builder struct {
-	Store *image.Store
+	Store image.Store
 	// Mirror is the URL of a Debian archive to use instead of the sources that
 	// the machine's apt has.
 	Mirror string

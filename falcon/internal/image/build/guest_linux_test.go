@@ -161,7 +161,7 @@ func needGuests(t *testing.T) {
 	need(t, tool{"qemu-system-x86_64", "qemu-system-x86"}, aptGet, qemuImg)
 }
 
-func storeAt(t *testing.T, home string) *image.Store {
+func storeAt(t *testing.T, home string) image.Store {
 	t.Helper()
 	s, err := image.Open(image.Options{Home: home, System: []string{}})
 	must(t, err)
@@ -169,11 +169,12 @@ func storeAt(t *testing.T, home string) *image.Store {
 }
 
 // newDisk makes a disk of 2 GiB more than its image.
-func newDisk(t *testing.T, s *image.Store, img image.Image) string {
+func newDisk(t *testing.T, s image.Store, img image.Image) string {
 	t.Helper()
-	disk, err := s.CreateDisk(t.Context(), image.DiskOwner{ID: "test", Node: "node"}, img.Name, img.VirtualSize+2<<30)
+	owner := image.DiskOwner{ID: "test", Node: "node"}
+	err := s.CreateDisk(t.Context(), owner, img.Name, image.DiskOptions{Size: img.VirtualSize + 2<<30})
 	must(t, err)
-	return disk
+	return s.DiskPath(owner, "")
 }
 
 // microHome names the store in which TestMicro, run again as an ordinary user,
@@ -181,7 +182,7 @@ func newDisk(t *testing.T, s *image.Store, img image.Image) string {
 const microHome = "FALCON_TEST_HOME"
 
 // microStore is a store with a micro image that an ordinary user has built.
-func microStore(t *testing.T) *image.Store {
+func microStore(t *testing.T) image.Store {
 	t.Helper()
 	home := os.Getenv(microHome)
 	switch {
