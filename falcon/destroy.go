@@ -60,7 +60,7 @@ func destroyFolder(ctx context.Context, dir, lease string, progress func(Progres
 		return err
 	}
 	// A damaged record does not keep the journal from being followed.
-	l, err := openLab(dir, name, "", nil)
+	l, err := openLab(dir, name, hostChoice{}, nil)
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ type Leftover struct {
 // Doctor looks at what this host can do and for leftovers, which it removes
 // when fix is set. A report with failed checks is no error.
 func Doctor(ctx context.Context, fix bool) (*DoctorReport, error) {
-	l, err := openLab(os.TempDir(), "", "", nil)
+	l, err := openLab(os.TempDir(), "", hostChoice{}, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -1,9 +1,11 @@
 package falcon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"runtime"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
@@ -43,15 +45,17 @@ const (
 // hostEnv names the environment's choice of a host.
 const hostEnv = "FALCON_HOST"
 
-// hostChoice is the kind of a host, and the dataset of its images as in
-// [image.Options].
-type hostChoice struct{ kind, dataset string }
+// hostChoice is the kind of a host, the dataset of its images as in
+// [image.Options], and the script of a simulated one.
+type hostChoice struct{ kind, dataset, script string }
 
 // newHost returns the host of a topology.
 func newHost(c hostChoice, topology string, folder *state.Folder, log *slog.Logger) (host, error) {
 	switch c.kind {
 	case HostNative:
 		return newNativeHost(c.dataset, topology, folder, log)
+	case HostSim:
+		return newSimHost(cmp.Or(c.script, os.Getenv(simEnv)), folder, log)
 	}
 	return nil, fmt.Errorf("host %q: want %s or %s (%s)", c.kind, HostNative, HostSim, hostEnv)
 }

@@ -30,7 +30,7 @@ func (t *Topology) open() (*lab, error) {
 	if dir == "" {
 		dir = DefaultDir
 	}
-	l, err := openLab(dir, t.name, t.Host, t.Log)
+	l, err := openLab(dir, t.name, hostChoice{kind: t.Host, script: t.Sim}, t.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -38,7 +38,7 @@ func (t *Topology) open() (*lab, error) {
 	return l, nil
 }
 
-func openLab(dir, name, host string, log *slog.Logger) (*lab, error) {
+func openLab(dir, name string, asked hostChoice, log *slog.Logger) (*lab, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
@@ -49,7 +49,7 @@ func openLab(dir, name, host string, log *slog.Logger) (*lab, error) {
 	if uid, foreign := folder.ForeignOwner(); foreign && fileExists(folder.File(recordFile)) {
 		return nil, fmt.Errorf("state folder %s belongs to user %d: work in it as that user, or choose another folder", folder.Path(), uid)
 	}
-	choice, err := chooseHost(folder, host)
+	choice, err := chooseHost(folder, asked)
 	if err != nil {
 		return nil, err
 	}
@@ -63,16 +63,17 @@ func openLab(dir, name, host string, log *slog.Logger) (*lab, error) {
 // chooseHost returns the host of the folder's topology: that on which it is
 // launched, else the one that is asked for, else that of the environment, else
 // the machine's own.
-func chooseHost(f *state.Folder, asked string) (hostChoice, error) {
+func chooseHost(f *state.Folder, asked hostChoice) (hostChoice, error) {
 	r, err := loadRecord(f)
 	if err != nil || r.Host == "" {
 		// A record that is damaged is the concern of those who need it.
-		return hostChoice{kind: cmp.Or(asked, os.Getenv(hostEnv), HostNative)}, nil
+		asked.kind = cmp.Or(asked.kind, os.Getenv(hostEnv), HostNative)
+		return asked, nil
 	}
-	if asked != "" && asked != r.Host {
-		return hostChoice{}, fmt.Errorf("the topology in %s is launched on host %s, not on %s: destroy it first, or choose another folder", f.Path(), r.Host, asked)
+	if asked.kind != "" && asked.kind != r.Host {
+		return hostChoice{}, fmt.Errorf("the topology in %s is launched on host %s, not on %s: destroy it first, or choose another folder", f.Path(), r.Host, asked.kind)
 	}
-	return hostChoice{kind: r.Host, dataset: cmp.Or(r.Dataset, image.NoDataset)}, nil
+	return hostChoice{kind: r.Host, dataset: cmp.Or(r.Dataset, image.NoDataset), script: asked.script}, nil
 }
 
 // load returns the record of the launched topology. A folder that holds

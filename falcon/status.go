@@ -274,7 +274,7 @@ type Listed struct {
 
 // List returns the user's topologies on this host.
 func List(ctx context.Context) ([]Listed, error) {
-	l, err := openLab(os.TempDir(), "", "", nil)
+	l, err := openLab(os.TempDir(), "", hostChoice{}, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -295,7 +295,7 @@ func List(ctx context.Context) ([]Listed, error) {
 
 // look counts the nodes of a listed topology.
 func (item *Listed) look(ctx context.Context) error {
-	l, err := openLab(item.Folder, item.Topology, "", nil)
+	l, err := openLab(item.Folder, item.Topology, hostChoice{}, nil)
 	if err != nil {
 		return err
 	}
