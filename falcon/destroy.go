@@ -163,7 +163,7 @@ func (l *lab) dissolve(removed []state.Object) error {
 		}
 	}
 	nodes := nodesOf(removed, nil) // the record may be damaged
-	if r, err := loadRecord(l.folder); err == nil {
+	if r, err := l.record(); err == nil {
 		for _, n := range r.Plan.Nodes {
 			nodes[n.Name] = true
 		}

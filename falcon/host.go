@@ -103,7 +103,8 @@ type deviceStatus struct {
 // hypervisor runs the server of a node.
 type hypervisor interface {
 	// serve starts the Propolis server of a node; record is called with the
-	// identity of its process before it does anything.
+	// identity of its process before it does anything. Where that process is
+	// the node's alone, its number is in the node's pid file.
 	serve(ctx context.Context, l *lab, np *NodePlan, record func(process.Identity) error) (nodeServer, error)
 	// client returns a client for the node's server.
 	client(f *state.Folder, node string) (*propolis.Client, error)

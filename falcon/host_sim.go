@@ -221,5 +221,5 @@ func (h *simHost) end(ctx context.Context, f *state.Folder, o state.Object) erro
 	if err := h.world.Remove(ctx, o.Name); err != nil {
 		return err
 	}
-	return errors.Join(f.RemoveFile(o.Name+socketExt), f.RemoveFile(o.Name+pidExt))
+	return f.RemoveFile(o.Name + socketExt)
 }

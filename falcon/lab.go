@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
@@ -22,6 +23,16 @@ type lab struct {
 	log    *slog.Logger
 	reporter
 	propolis string
+
+	mu     sync.Mutex
+	loaded *loadedRecord
+}
+
+// loadedRecord is a record as it was in a file, which is a new one whenever the
+// record is replaced. Nobody changes it.
+type loadedRecord struct {
+	file os.FileInfo
+	r    *record
 }
 
 // open prepares a call that acts on the topology's folder.
@@ -64,7 +75,7 @@ func openLab(dir, name string, asked hostChoice, log *slog.Logger) (*lab, error)
 // launched, else the one that is asked for, else that of the environment, else
 // the machine's own.
 func chooseHost(f *state.Folder, asked hostChoice) (hostChoice, error) {
-	r, err := loadRecord(f)
+	r, err := loadHeader(f)
 	if err != nil || r.Host == "" {
 		// A record that is damaged is the concern of those who need it.
 		asked.kind = cmp.Or(asked.kind, os.Getenv(hostEnv), HostNative)
@@ -79,7 +90,7 @@ func chooseHost(f *state.Folder, asked hostChoice) (hostChoice, error) {
 // load returns the record of the launched topology. A folder that holds
 // another one is refused.
 func (l *lab) load() (*record, error) {
-	r, err := loadRecord(l.folder)
+	r, err := l.record()
 	if err != nil {
 		return nil, err
 	}
@@ -88,6 +99,21 @@ func (l *lab) load() (*record, error) {
 			l.folder.Path(), r.Topology, l.name, l.folder.Path())
 	}
 	return r, nil
+}
+
+// record is loadRecord, which is not done again while the file is the same.
+func (l *lab) record() (*record, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	file, err := os.Stat(l.folder.File(recordFile))
+	if err == nil && l.loaded != nil && os.SameFile(file, l.loaded.file) && file.ModTime().Equal(l.loaded.file.ModTime()) {
+		return l.loaded.r, nil
+	}
+	r, err := loadRecord(l.folder)
+	if err == nil && file != nil { // of before: a newer file is then read again
+		l.loaded = &loadedRecord{file, r}
+	}
+	return r, err
 }
 
 // loadOrNew is load for a folder that may be empty.

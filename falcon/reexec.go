@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -65,6 +66,8 @@ func runSim() int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	// A world is short-lived, and small beside what it stands for.
+	debug.SetGCPercent(400)
 	if err := sim.Run(ctx, os.NewFile(sim.ReadyFD, "ready")); err != nil {
 		return failed(err)
 	}

@@ -254,11 +254,11 @@ func Flags(dir string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := loadRecord(f)
+	h, err := loadHeader(f)
 	if err != nil {
 		return nil, err
 	}
-	return r.Flags, nil
+	return h.Flags, nil
 }
 
 // Listed is a topology on this host.

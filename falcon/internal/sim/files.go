@@ -54,8 +54,8 @@ type mounted struct {
 // loadFiles reads a disk.
 func loadFiles(path string, base map[string]*file) (*files, error) {
 	f := &files{base: base, live: make(map[string]func() string), own: make(map[string]*file)}
-	data, err := os.ReadFile(path)
-	if err != nil || len(data) == 0 { // a fresh disk is an empty file
+	data, err := readDisk(path)
+	if err != nil || len(data) == 0 {
 		return f, err
 	}
 	d := disk{Files: f.own}

@@ -24,6 +24,7 @@ type guest struct {
 	cfg    NodeConfig
 	script *Script
 	links  *links
+	base   map[string]*file
 	spec   propolis.InstanceSpec
 	term   *terminal
 	// shares are the 9p file systems by tag.
@@ -44,6 +45,8 @@ type life struct {
 	start  time.Time
 	files  *files
 	nics   []*nic
+	// again tells that it is not the machine's first.
+	again bool
 	// setUp tells that a command has been handed over.
 	setUp bool
 
@@ -57,7 +60,7 @@ var ErrScript = errors.New("the script says so")
 // newMachine makes the machine of a node, stopped.
 func (w *world) newMachine(cfg NodeConfig, script *Script, spec propolis.InstanceSpec) (server.Machine, error) {
 	g := &guest{
-		cfg: cfg, script: script, links: w.links, spec: spec, term: newTerminal(),
+		cfg: cfg, script: script, links: w.links, base: w.base(cfg.OS), spec: spec, term: newTerminal(),
 		shares: make(map[string]string), events: make(chan server.Event, 16),
 	}
 	for _, c := range spec.Components {
@@ -127,11 +130,11 @@ func (g *guest) Run(context.Context) error {
 		g.die()
 		return nil
 	}
-	return g.powerOn()
+	return g.powerOn(false)
 }
 
-func (g *guest) powerOn() error {
-	files, err := loadFiles(g.cfg.Disk, baseFiles(g.cfg.OS))
+func (g *guest) powerOn(again bool) error {
+	files, err := loadFiles(g.cfg.Disk, g.base)
 	if err != nil {
 		return err
 	}
@@ -144,7 +147,7 @@ func (g *guest) powerOn() error {
 	if g.gone {
 		return nil
 	}
-	l := &life{g: g, done: make(chan struct{}), start: time.Now(), files: files, nics: nics, hostname: "localhost"}
+	l := &life{g: g, again: again, done: make(chan struct{}), start: time.Now(), files: files, nics: nics, hostname: "localhost"}
 	if name, err := files.read("/etc/hostname"); err == nil && len(strings.TrimSpace(string(name))) > 0 {
 		l.hostname = strings.TrimSpace(string(name))
 	}
@@ -186,7 +189,7 @@ func (g *guest) powerOff() {
 // Reset is a hard reset: what was not written to the disk is lost.
 func (g *guest) Reset(context.Context) error {
 	g.powerOff()
-	return g.powerOn()
+	return g.powerOn(true)
 }
 
 // PowerDown presses the power button.
@@ -235,7 +238,7 @@ func (g *guest) shutDown(e server.Event) {
 // restart is what the guest does when it is told to reboot inside.
 func (g *guest) restart() {
 	g.shutDown(server.Event{Kind: server.Reset, ByGuest: true})
-	if err := g.powerOn(); err != nil {
+	if err := g.powerOn(true); err != nil {
 		g.fail(err)
 	}
 }

@@ -20,6 +20,9 @@ func (l *life) run() {
 	if !l.stage(StepBoot) {
 		return
 	}
+	if l.again && Sleep(l.ctx, resetTime) != nil {
+		return
+	}
 	fmt.Fprint(t, l.bootMessages())
 	refuse := false
 	switch r := l.g.script.Next(StepLogin, l.g.cfg.Name); r.Effect {
@@ -43,6 +46,11 @@ func (l *life) run() {
 		}
 	}
 }
+
+// resetTime is how long a guest takes to be back after a reset. Who asked for
+// it must have learned of it by then: a prompt that shows up earlier is taken
+// for one of before.
+const resetTime = 50 * time.Millisecond
 
 // stage does what the script has in mind for a step that has no form of its own;
 // it reports whether the guest goes on.

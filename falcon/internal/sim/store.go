@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
@@ -28,11 +29,14 @@ import (
 type Store struct {
 	home   string
 	script *Script
+
+	mu     sync.Mutex
+	shared map[diskRecord]string // where a record was written
 }
 
 // OpenStore returns the store below a home, with the failures of a script.
 func OpenStore(home string, script *Script) *Store {
-	return &Store{home: filepath.Join(home, "sim"), script: script}
+	return &Store{home: filepath.Join(home, "sim"), script: script, shared: make(map[diskRecord]string)}
 }
 
 // Home is the folder of the store.
@@ -65,13 +69,17 @@ type imageRecord struct {
 	Size int64  `json:"size"`
 }
 
-// diskRecord is the file of a node's disk.
+// diskRecord is the file of a node's disk, whose name says whose it is. It is
+// one file for all fresh disks of a topology that are the same: a disk is made
+// by giving it one more name, which costs next to nothing.
 type diskRecord struct {
-	Version int             `json:"version"`
-	Owner   image.DiskOwner `json:"owner"`
-	Image   string          `json:"image"`
-	Base    string          `json:"base"`
-	Size    int64           `json:"size"`
+	Version int `json:"version"`
+	// Topology and Folder are those of the owner.
+	Topology string `json:"topology"`
+	Folder   string `json:"folder"`
+	Image    string `json:"image"`
+	Base     string `json:"base"`
+	Size     int64  `json:"size"`
 }
 
 const recordVersion = 1
@@ -292,7 +300,8 @@ func (s *Store) Disks(ctx context.Context) ([]image.Disk, error) {
 			case err != nil:
 				errs = append(errs, err)
 			default:
-				d := image.Disk{Owner: r.Owner, Image: r.Image, ImageDir: filepath.Join(s.home, "img"), Path: s.diskPath(r.Owner), Size: r.Size}
+				owner := image.DiskOwner{ID: topology.Name(), Node: strings.TrimSuffix(e.Name(), ".json"), Topology: r.Topology, Folder: r.Folder}
+				d := image.Disk{Owner: owner, Image: r.Image, ImageDir: filepath.Join(s.home, "img"), Path: s.diskPath(owner), Size: r.Size}
 				if info, err := os.Stat(d.Path); err == nil {
 					d.Used = info.Size()
 				}
@@ -308,7 +317,7 @@ func (s *Store) DiskPath(o image.DiskOwner, _ image.Backing) string { return s.d
 
 // HasDisk tells whether the disk of a node is there.
 func (s *Store) HasDisk(_ context.Context, o image.DiskOwner, _ image.Backing) bool {
-	_, err := os.Lstat(s.diskPath(o))
+	_, err := os.Lstat(s.diskRecord(o))
 	return err == nil
 }
 
@@ -340,7 +349,7 @@ func (s *Store) createDisk(ctx context.Context, owner image.DiskOwner, name stri
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	r := diskRecord{Version: recordVersion, Owner: owner, Image: name, Base: name}
+	r := diskRecord{Version: recordVersion, Topology: owner.Topology, Folder: owner.Folder, Image: name, Base: name}
 	var content []byte
 	img, err := s.Get(ctx, name)
 	if err != nil {
@@ -357,7 +366,7 @@ func (s *Store) createDisk(ctx context.Context, owner image.DiskOwner, name stri
 			return err
 		}
 		r.Base = parent.Base
-		if content, err = os.ReadFile(s.imageDisk(name)); err != nil {
+		if content, err = readDisk(s.imageDisk(name)); err != nil {
 			return err
 		}
 	}
@@ -367,11 +376,38 @@ func (s *Store) createDisk(ctx context.Context, owner image.DiskOwner, name stri
 	case r.Size%512 != 0:
 		return fmt.Errorf("disk size %d is not a multiple of 512", r.Size)
 	}
-	// The record comes first: a disk without one would not protect its image.
-	if err := writeJSON(s.diskRecord(owner), r); err != nil {
-		return err
+	if content != nil {
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			return err
+		}
 	}
-	return os.WriteFile(path, content, 0o600)
+	// The record comes last: with it the disk is there. An image cannot go
+	// in between.
+	return s.shareRecord(owner, r)
+}
+
+// shareRecord gives a record that another disk has the name of this one's too,
+// or writes it.
+func (s *Store) shareRecord(owner image.DiskOwner, r diskRecord) error {
+	path := s.diskRecord(owner)
+	s.mu.Lock()
+	other, ok := s.shared[r]
+	s.shared[r] = path
+	s.mu.Unlock()
+	if ok && os.Link(other, path) == nil {
+		return nil
+	}
+	return writeJSON(path, r) // the first, or on a file system without links
+}
+
+// readDisk returns the content of a disk. One that no guest has changed has
+// none.
+func readDisk(path string) ([]byte, error) {
+	content, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return content, err
 }
 
 // Sleep waits for d, or until ctx ends.
@@ -426,7 +462,7 @@ func (s *Store) snapshot(ctx context.Context, owner image.DiskOwner, name string
 	if _, err := os.Lstat(s.imagePath(name)); err == nil || slices.Contains(known, name) {
 		return image.Image{}, fmt.Errorf("%w: %q in %s", image.ErrExists, name, s.home)
 	}
-	content, err := os.ReadFile(s.diskPath(owner))
+	content, err := readDisk(s.diskPath(owner))
 	if err != nil {
 		return image.Image{}, err
 	}

@@ -29,6 +29,9 @@ type world struct {
 	self  process.Identity
 	links *links
 
+	basesMu sync.Mutex
+	bases   map[string]map[string]*file // file trees by image
+
 	mu    sync.Mutex
 	nodes map[string]*node // nil when reserved
 	conns map[net.Conn]bool
@@ -55,7 +58,7 @@ func Run(ctx context.Context, ready io.Closer) error {
 	}
 	w := &world{
 		self: self, links: newLinks(), nodes: make(map[string]*node),
-		conns: make(map[net.Conn]bool), end: make(chan struct{}),
+		conns: make(map[net.Conn]bool), bases: make(map[string]map[string]*file), end: make(chan struct{}),
 	}
 	if err := ready.Close(); err != nil {
 		return err
@@ -79,6 +82,16 @@ func Run(ctx context.Context, ready io.Closer) error {
 	case <-time.After(lastAnswers):
 	}
 	return err
+}
+
+// base returns the file tree of an image, which all its guests share.
+func (w *world) base(system string) map[string]*file {
+	w.basesMu.Lock()
+	defer w.basesMu.Unlock()
+	if w.bases[system] == nil {
+		w.bases[system] = baseFiles(system)
+	}
+	return w.bases[system]
 }
 
 // listenHere makes a socket in the working folder that only the user may
@@ -236,15 +249,14 @@ func (w *world) serve(cfg NodeConfig) error {
 		return err
 	}
 	// Only the words of this run are worth reading in an error.
-	words, err := os.OpenFile(cfg.Name+WordsExt, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
-	if err != nil {
+	if err := os.Remove(cfg.Name + WordsExt); err != nil && !errors.Is(err, os.ErrNotExist) {
 		log.Close()
 		return err
 	}
+	words := wordsFile(cfg.Name + WordsExt)
 	l, err := listenHere(cfg.Name + SocketExt)
 	if err != nil {
 		log.Close()
-		words.Close()
 		return err
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -255,7 +267,6 @@ func (w *world) serve(cfg NodeConfig) error {
 		stop()
 		l.Close()
 		log.Close()
-		words.Close()
 		return errEnded
 	}
 	w.nodes[cfg.Name] = n
@@ -264,7 +275,6 @@ func (w *world) serve(cfg NodeConfig) error {
 	go func() {
 		defer close(n.done)
 		defer log.Close()
-		defer words.Close()
 		err := server.Serve(ctx, l, server.Options{
 			Start: func(_ context.Context, _ propolis.InstanceProperties, spec propolis.InstanceSpec) (server.Machine, error) {
 				return w.newMachine(cfg, script, spec)
@@ -276,6 +286,19 @@ func (w *world) serve(cfg NodeConfig) error {
 		}
 	}()
 	return nil
+}
+
+// wordsFile is a file that is there once something was said: most nodes never
+// say anything.
+type wordsFile string
+
+func (name wordsFile) Write(p []byte) (int, error) {
+	f, err := os.OpenFile(string(name), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return 0, err
+	}
+	n, err := f.Write(p)
+	return n, errors.Join(err, f.Close())
 }
 
 // remove ends a node, and the world with the last of them.
