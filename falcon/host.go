@@ -60,6 +60,33 @@ func newHost(c hostChoice, topology string, folder *state.Folder, log *slog.Logg
 	return nil, fmt.Errorf("host %q: want %s or %s (%s)", c.kind, HostNative, HostSim, hostEnv)
 }
 
+// hosts returns a lab on the chosen host, and one on each other host of this
+// machine that can be used: what is listed or left over may be of any.
+func hosts() ([]*lab, error) {
+	chosen, err := openLab(os.TempDir(), "", hostChoice{}, nil)
+	if err != nil {
+		return nil, err
+	}
+	labs := []*lab{chosen}
+	for _, kind := range []string{HostNative, HostSim} {
+		if kind == chosen.host.kind() {
+			continue
+		}
+		if l, err := openLab(os.TempDir(), "", hostChoice{kind: kind}, nil); err == nil {
+			labs = append(labs, l)
+		}
+	}
+	return labs, nil
+}
+
+// Images returns the store of images of the host that the environment chooses.
+func Images() (image.Store, error) {
+	if os.Getenv(hostEnv) == HostSim {
+		return newSimStore()
+	}
+	return image.Open(image.Options{})
+}
+
 // hostFacts are the parts of facts that only the host knows.
 type hostFacts struct {
 	defaultInterface                 string

@@ -30,19 +30,28 @@ type simHost struct {
 }
 
 func newSimHost(script string, folder *state.Folder, log *slog.Logger) (host, error) {
-	home, err := image.DefaultHome()
-	if err != nil {
-		return nil, err
-	}
 	rules, err := sim.ParseScript(script)
 	if err != nil {
 		return nil, fmt.Errorf("the script of the simulated host (%s): %w", simEnv, err)
+	}
+	home, err := image.DefaultHome()
+	if err != nil {
+		return nil, err
 	}
 	s := sim.NewScript(rules)
 	return &simHost{
 		folder: folder, images: sim.OpenStore(home, s), script: s, log: log,
 		world: sim.Client{Folder: folder, Program: selfPath, Name: simName},
 	}, nil
+}
+
+// newSimStore returns the store of the simulated host as it is without a script.
+func newSimStore() (*sim.Store, error) {
+	home, err := image.DefaultHome()
+	if err != nil {
+		return nil, err
+	}
+	return sim.OpenStore(home, sim.NewScript(nil)), nil
 }
 
 func (h *simHost) store() image.Store { return h.images }
@@ -116,21 +125,20 @@ var errBusy = errors.New("device busy")
 // createLink makes one end, as far as the script lets it.
 func (h *simHost) createLink(ctx context.Context, e Endpoint) error {
 	end := fmt.Sprintf("%s/%d", e.Node, e.Index)
-	begun := time.Now()
-	for {
-		err := h.tryLink(ctx, end)
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, errBusy) || time.Since(begun) > busyDeadline {
-			return &NodeError{Node: e.Node, Err: fmt.Errorf("making the link at interface %d: %w", e.Index, err)}
-		}
+	ctx, cancel := context.WithTimeoutCause(ctx, busyDeadline, fmt.Errorf("%w for %v", errBusy, busyDeadline))
+	defer cancel()
+	err := h.tryLink(ctx, end)
+	for errors.Is(err, errBusy) && ctx.Err() == nil {
 		h.log.Info("a link is busy", "node", e.Node, "interface", e.Index)
 		// There is no event for what is busy to be free.
-		if err := sim.Sleep(ctx, 10*time.Millisecond); err != nil {
-			return err
+		if err = sim.Sleep(ctx, 10*time.Millisecond); err == nil {
+			err = h.tryLink(ctx, end)
 		}
 	}
+	if err != nil {
+		return &NodeError{Node: e.Node, Err: fmt.Errorf("making the link at interface %d: %w", e.Index, err)}
+	}
+	return nil
 }
 
 func (h *simHost) tryLink(ctx context.Context, end string) error {

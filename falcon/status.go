@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/process"
@@ -274,13 +273,17 @@ type Listed struct {
 
 // List returns the user's topologies on this host.
 func List(ctx context.Context) ([]Listed, error) {
-	l, err := openLab(os.TempDir(), "", hostChoice{}, nil)
+	labs, err := hosts()
 	if err != nil {
 		return nil, err
 	}
-	entries, err := l.host.registry().List()
-	if err != nil {
-		return nil, err
+	var entries []state.Entry
+	for _, l := range labs {
+		of, err := l.host.registry().List()
+		if err != nil {
+			return nil, err
+		}
+		entries = append(entries, of...)
 	}
 	list := []Listed{}
 	for _, e := range entries {
