@@ -30,6 +30,7 @@ type nic struct {
 	arp     map[netip.Addr]net.HardwareAddr
 	heard   chan struct{} // closed and renewed with each frame that tells something
 	replies map[echo]bool
+	tap     func(frame []byte) // sees what comes; nil for nobody
 
 	rxFrames, rxBytes, txFrames, txBytes uint64
 }
@@ -86,6 +87,9 @@ func (n *nic) receive(frame []byte) {
 	}
 	n.rxFrames++
 	n.rxBytes += uint64(len(frame))
+	if n.tap != nil {
+		n.tap(frame)
+	}
 	var reply []byte
 	if len(frame) >= etherHeader && (bytes.Equal(frame[:6], n.mac) || bytes.Equal(frame[:6], broadcast)) {
 		switch binary.BigEndian.Uint16(frame[12:]) {

@@ -170,13 +170,13 @@ func (s *shell) interact() error {
 			}
 		}
 		text += line + "\n"
-		file, err := syntax.NewParser().Parse(strings.NewReader(text), "")
+		file, err := syntax.NewParser().Parse(strings.NewReader(text), "sh")
 		switch {
 		case syntax.IsIncomplete(err):
 			fmt.Fprint(t, "> ")
 			continue
 		case err != nil:
-			fmt.Fprintf(t, "sh: syntax error: %v\n", err)
+			fmt.Fprintln(t, err)
 			return nil
 		}
 		s.foreground(file)

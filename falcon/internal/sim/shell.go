@@ -147,9 +147,9 @@ func (s *shell) runText(ctx context.Context, text string, out io.Writer) int {
 }
 
 func (l *life) runIn(ctx context.Context, r *interp.Runner, text string, out, err io.Writer) int {
-	file, perr := syntax.NewParser().Parse(strings.NewReader(text), "")
+	file, perr := syntax.NewParser().Parse(strings.NewReader(text), "sh")
 	if perr != nil {
-		fmt.Fprintf(err, "sh: syntax error: %v\n", perr)
+		fmt.Fprintln(err, perr)
 		return 2
 	}
 	if serr := interp.StdIO(nil, out, err)(r); serr != nil {
@@ -184,7 +184,7 @@ func (l *life) call(_ context.Context, args []string) ([]string, error) {
 func (l *life) exec(ctx context.Context, args []string) error {
 	hc := interp.HandlerCtx(ctx)
 	out := &gather{to: hc.Stdout}
-	c := &command{life: l, ctx: ctx, args: args, env: hc.Env, dir: hc.Dir, in: hc.Stdin, out: out, err: hc.Stderr}
+	c := &command{life: l, ctx: ctx, args: args, env: hc.Env, dir: hc.Dir, in: hc.Stdin, out: out, err: after{out, hc.Stderr}}
 	if c.in == nil {
 		c.in = strings.NewReader("")
 	}
@@ -269,9 +269,9 @@ func (c *command) run(text string, params ...string) int {
 	if err != nil {
 		return c.fail("%v", err)
 	}
-	file, err := syntax.NewParser().Parse(strings.NewReader(text), "")
+	file, err := syntax.NewParser().Parse(strings.NewReader(text), "sh")
 	if err != nil {
-		return c.fail("syntax error: %v", err)
+		return c.fail("%v", err)
 	}
 	return statusOf(c.ctx, r.Run(c.ctx, file))
 }
@@ -318,6 +318,17 @@ func (g *gather) push() {
 		_, g.err = g.to.Write(g.buf)
 		g.buf = g.buf[:0]
 	}
+}
+
+// after is a program's standard error, which follows what it has written before.
+type after struct {
+	out *gather
+	err io.Writer
+}
+
+func (a after) Write(p []byte) (int, error) {
+	a.out.flush()
+	return a.err.Write(p)
 }
 
 func (g *gather) flush() {
