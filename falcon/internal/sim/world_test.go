@@ -22,7 +22,11 @@ const testWorld = "test-world"
 
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == testWorld {
-		if err := errors.Join(process.WaitGate(), Run(context.Background(), os.NewFile(ReadyFD, "ready"))); err != nil {
+		err := process.WaitGate()
+		if err == nil {
+			err = Run(context.Background(), os.NewFile(ReadyFD, "ready"))
+		}
+		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
