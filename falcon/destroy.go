@@ -60,7 +60,7 @@ func destroyFolder(ctx context.Context, dir, lease string, progress func(Progres
 		return err
 	}
 	// A damaged record does not keep the journal from being followed.
-	l, err := openLab(dir, name, "", nil)
+	l, err := openLab(dir, name, hostChoice{}, nil)
 	if err != nil {
 		return err
 	}
@@ -163,7 +163,7 @@ func (l *lab) dissolve(removed []state.Object) error {
 		}
 	}
 	nodes := nodesOf(removed, nil) // the record may be damaged
-	if r, err := loadRecord(l.folder); err == nil {
+	if r, err := l.record(); err == nil {
 		for _, n := range r.Plan.Nodes {
 			nodes[n.Name] = true
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
@@ -34,14 +33,18 @@ type Leftover struct {
 // Doctor looks at what this host can do and for leftovers, which it removes
 // when fix is set. A report with failed checks is no error.
 func Doctor(ctx context.Context, fix bool) (*DoctorReport, error) {
-	l, err := openLab(os.TempDir(), "", "", nil)
+	labs, err := hosts()
 	if err != nil {
 		return nil, err
 	}
-	r := &DoctorReport{Checks: l.host.survey(ctx), Leftovers: []Leftover{}}
-	left, err := l.leftovers(ctx)
-	if err != nil {
-		return nil, err
+	r := &DoctorReport{Checks: labs[0].host.survey(ctx), Leftovers: []Leftover{}}
+	var left []Leftover
+	for _, l := range labs {
+		of, err := l.leftovers(ctx)
+		if err != nil {
+			return nil, err
+		}
+		left = append(left, of...)
 	}
 	for _, o := range left {
 		if fix {

@@ -1,9 +1,11 @@
 package falcon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"runtime"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
@@ -43,17 +45,46 @@ const (
 // hostEnv names the environment's choice of a host.
 const hostEnv = "FALCON_HOST"
 
-// hostChoice is the kind of a host, and the dataset of its images as in
-// [image.Options].
-type hostChoice struct{ kind, dataset string }
+// hostChoice is the kind of a host, the dataset of its images as in
+// [image.Options], and the script of a simulated one.
+type hostChoice struct{ kind, dataset, script string }
 
 // newHost returns the host of a topology.
 func newHost(c hostChoice, topology string, folder *state.Folder, log *slog.Logger) (host, error) {
 	switch c.kind {
 	case HostNative:
 		return newNativeHost(c.dataset, topology, folder, log)
+	case HostSim:
+		return newSimHost(cmp.Or(c.script, os.Getenv(simEnv)), folder, log)
 	}
 	return nil, fmt.Errorf("host %q: want %s or %s (%s)", c.kind, HostNative, HostSim, hostEnv)
+}
+
+// hosts returns a lab on the chosen host, and one on each other host of this
+// machine that can be used: what is listed or left over may be of any.
+func hosts() ([]*lab, error) {
+	chosen, err := openLab(os.TempDir(), "", hostChoice{}, nil)
+	if err != nil {
+		return nil, err
+	}
+	labs := []*lab{chosen}
+	for _, kind := range []string{HostNative, HostSim} {
+		if kind == chosen.host.kind() {
+			continue
+		}
+		if l, err := openLab(os.TempDir(), "", hostChoice{kind: kind}, nil); err == nil {
+			labs = append(labs, l)
+		}
+	}
+	return labs, nil
+}
+
+// Images returns the store of images of the host that the environment chooses.
+func Images() (image.Store, error) {
+	if os.Getenv(hostEnv) == HostSim {
+		return newSimStore()
+	}
+	return image.Open(image.Options{})
 }
 
 // hostFacts are the parts of facts that only the host knows.
@@ -99,7 +130,8 @@ type deviceStatus struct {
 // hypervisor runs the server of a node.
 type hypervisor interface {
 	// serve starts the Propolis server of a node; record is called with the
-	// identity of its process before it does anything.
+	// identity of its process before it does anything. Where that process is
+	// the node's alone, its number is in the node's pid file.
 	serve(ctx context.Context, l *lab, np *NodePlan, record func(process.Identity) error) (nodeServer, error)
 	// client returns a client for the node's server.
 	client(f *state.Folder, node string) (*propolis.Client, error)

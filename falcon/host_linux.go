@@ -120,7 +120,11 @@ func (h *linuxHost) serve(ctx context.Context, l *lab, np *NodePlan, record func
 		cfg.Name = starterName
 		cfg.Args = append([]string{l.propolis}, cfg.Args...)
 	}
-	return process.Start(cfg, record)
+	p, err := process.Start(cfg, record)
+	if err != nil {
+		return nil, err
+	}
+	return p, l.folder.WriteNote(np.Name+pidExt, fmt.Appendf(nil, "%d\n", p.PID))
 }
 
 // serverArgs returns the arguments of a node's server. It works in the state

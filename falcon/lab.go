@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
@@ -22,6 +23,16 @@ type lab struct {
 	log    *slog.Logger
 	reporter
 	propolis string
+
+	mu     sync.Mutex
+	loaded *loadedRecord
+}
+
+// loadedRecord is a record as it was in a file, which is a new one whenever the
+// record is replaced. Nobody changes it.
+type loadedRecord struct {
+	file os.FileInfo
+	r    *record
 }
 
 // open prepares a call that acts on the topology's folder.
@@ -30,7 +41,7 @@ func (t *Topology) open() (*lab, error) {
 	if dir == "" {
 		dir = DefaultDir
 	}
-	l, err := openLab(dir, t.name, t.Host, t.Log)
+	l, err := openLab(dir, t.name, hostChoice{kind: t.Host, script: t.Sim}, t.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -38,7 +49,7 @@ func (t *Topology) open() (*lab, error) {
 	return l, nil
 }
 
-func openLab(dir, name, host string, log *slog.Logger) (*lab, error) {
+func openLab(dir, name string, asked hostChoice, log *slog.Logger) (*lab, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
@@ -49,7 +60,7 @@ func openLab(dir, name, host string, log *slog.Logger) (*lab, error) {
 	if uid, foreign := folder.ForeignOwner(); foreign && fileExists(folder.File(recordFile)) {
 		return nil, fmt.Errorf("state folder %s belongs to user %d: work in it as that user, or choose another folder", folder.Path(), uid)
 	}
-	choice, err := chooseHost(folder, host)
+	choice, err := chooseHost(folder, asked)
 	if err != nil {
 		return nil, err
 	}
@@ -63,22 +74,23 @@ func openLab(dir, name, host string, log *slog.Logger) (*lab, error) {
 // chooseHost returns the host of the folder's topology: that on which it is
 // launched, else the one that is asked for, else that of the environment, else
 // the machine's own.
-func chooseHost(f *state.Folder, asked string) (hostChoice, error) {
-	r, err := loadRecord(f)
+func chooseHost(f *state.Folder, asked hostChoice) (hostChoice, error) {
+	r, err := loadHeader(f)
 	if err != nil || r.Host == "" {
 		// A record that is damaged is the concern of those who need it.
-		return hostChoice{kind: cmp.Or(asked, os.Getenv(hostEnv), HostNative)}, nil
+		asked.kind = cmp.Or(asked.kind, os.Getenv(hostEnv), HostNative)
+		return asked, nil
 	}
-	if asked != "" && asked != r.Host {
-		return hostChoice{}, fmt.Errorf("the topology in %s is launched on host %s, not on %s: destroy it first, or choose another folder", f.Path(), r.Host, asked)
+	if asked.kind != "" && asked.kind != r.Host {
+		return hostChoice{}, fmt.Errorf("the topology in %s is launched on host %s, not on %s: destroy it first, or choose another folder", f.Path(), r.Host, asked.kind)
 	}
-	return hostChoice{kind: r.Host, dataset: cmp.Or(r.Dataset, image.NoDataset)}, nil
+	return hostChoice{kind: r.Host, dataset: cmp.Or(r.Dataset, image.NoDataset), script: asked.script}, nil
 }
 
 // load returns the record of the launched topology. A folder that holds
 // another one is refused.
 func (l *lab) load() (*record, error) {
-	r, err := loadRecord(l.folder)
+	r, err := l.record()
 	if err != nil {
 		return nil, err
 	}
@@ -87,6 +99,21 @@ func (l *lab) load() (*record, error) {
 			l.folder.Path(), r.Topology, l.name, l.folder.Path())
 	}
 	return r, nil
+}
+
+// record is loadRecord, which is not done again while the file is the same.
+func (l *lab) record() (*record, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	file, err := os.Stat(l.folder.File(recordFile))
+	if err == nil && l.loaded != nil && os.SameFile(file, l.loaded.file) && file.ModTime().Equal(l.loaded.file.ModTime()) {
+		return l.loaded.r, nil
+	}
+	r, err := loadRecord(l.folder)
+	if err == nil && file != nil { // of before: a newer file is then read again
+		l.loaded = &loadedRecord{file, r}
+	}
+	return r, err
 }
 
 // loadOrNew is load for a folder that may be empty.

@@ -240,14 +240,22 @@ func (l *lab) makeLinks(ctx context.Context, p *Plan, make maker) error {
 // makeDisks clones the disks that are missing. One after the other: a clone is
 // a file of a few hundred KiB at most.
 func (l *lab) makeDisks(ctx context.Context, tx *transaction, p *Plan) error {
+	var missing []*NodePlan
+	var disks []state.Object
 	for i := range p.Nodes {
 		n := &p.Nodes[i]
 		o := state.Object{Kind: state.Disk, Name: n.Name}
 		if tx.stands(o) && l.host.store().HasDisk(ctx, l.owner(n.Name), n.Backing) {
 			continue
 		}
+		missing, disks = append(missing, n), append(disks, o)
+	}
+	if err := tx.announce(disks); err != nil {
+		return err
+	}
+	for i, n := range missing {
 		l.stage(n.Name, StageDisk, "")
-		err := tx.make(o, func() error {
+		err := tx.make(disks[i], func() error {
 			return l.host.store().CreateDisk(ctx, l.owner(n.Name), n.Image, image.DiskOptions{
 				Size: int64(n.DiskSize), Backing: n.Backing, Reservation: int64(n.Reserved)})
 		})

@@ -178,6 +178,10 @@ func plan(t *Topology, f facts) (*Plan, error) {
 				A: Endpoint{l.A.node.name, l.A.index}, B: Endpoint{l.B.node.name, l.B.index}, MTU: l.mtu})
 		}
 	}
+	at := make(map[string]int, len(p.Nodes))
+	for i, n := range p.Nodes {
+		at[n.Name] = i
+	}
 	// Only now every end has its names, and a backend may name its peer's.
 	for i, n := range t.nodes {
 		np := &p.Nodes[i]
@@ -185,7 +189,7 @@ func plan(t *Topology, f facts) (*Plan, error) {
 			self := &np.Interfaces[j]
 			var peer *InterfacePlan
 			if self.Peer != "" {
-				peer = &p.Node(self.Peer).Interfaces[self.PeerIndex]
+				peer = &p.Nodes[at[self.Peer]].Interfaces[self.PeerIndex]
 			}
 			self.vnic = f.fabric.vnic(self, peer)
 		}

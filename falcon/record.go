@@ -52,6 +52,34 @@ func loadRecord(f *state.Folder) (*record, error) {
 	return &r, r.check()
 }
 
+// recordHeader is the part of a record that says what it is.
+type recordHeader struct {
+	Version  int       `json:"version"`
+	Topology string    `json:"topology"`
+	Host     string    `json:"host"`
+	Dataset  string    `json:"dataset"`
+	Flags    []string  `json:"flags"`
+	Plan     *struct{} `json:"plan"`
+}
+
+// loadHeader is loadRecord for those who need no more than the header: the plan
+// may be large, and be damaged.
+func loadHeader(f *state.Folder) (*recordHeader, error) {
+	var h recordHeader
+	err := f.ReadJSON(recordFile, &h)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("state folder %s: %w", f.Path(), ErrNotLaunched)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r := record{Version: h.Version, Topology: h.Topology}
+	if h.Plan != nil {
+		r.Plan = &Plan{}
+	}
+	return &h, r.check()
+}
+
 // check refuses documents that are not of a topology, or of a later falcon.
 func (r *record) check() error {
 	switch {
@@ -66,6 +94,11 @@ func (r *record) check() error {
 // check refuses a plan that refers to what it does not have, or has names that
 // are no part of a file's name: it has been read from a file.
 func (p *Plan) check() error {
+	ends := make(map[string]int, len(p.Nodes))
+	for _, n := range p.Nodes {
+		ends[n.Name] = len(n.Interfaces)
+	}
+	has := func(e Endpoint) bool { return e.Index >= 0 && e.Index < ends[e.Node] }
 	damaged := func(err error) error { return fmt.Errorf("%s is damaged: %w", recordFile, err) }
 	for i := range p.Nodes {
 		n := &p.Nodes[i]
@@ -73,21 +106,16 @@ func (p *Plan) check() error {
 			return damaged(err)
 		}
 		for _, x := range n.Interfaces {
-			if x.Peer != "" && !p.has(Endpoint{x.Peer, x.PeerIndex}) {
+			if x.Peer != "" && !has(Endpoint{x.Peer, x.PeerIndex}) {
 				return damaged(fmt.Errorf("interface %d of node %s is linked to interface %d of node %s, which there is not",
 					x.Index, n.Name, x.PeerIndex, x.Peer))
 			}
 		}
 	}
 	for i, l := range p.Links {
-		if !p.has(l.A) || !p.has(l.B) {
+		if !has(l.A) || !has(l.B) {
 			return damaged(fmt.Errorf("link %d has an end that there is not", i))
 		}
 	}
 	return nil
-}
-
-func (p *Plan) has(e Endpoint) bool {
-	n := p.Node(e.Node)
-	return n != nil && e.Index >= 0 && e.Index < len(n.Interfaces)
 }

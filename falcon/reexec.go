@@ -7,10 +7,12 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"syscall"
 	"time"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/process"
+	"github.com/falcon-vm/falcon-go/falcon/internal/sim"
 	"github.com/falcon-vm/falcon-go/propolis/server"
 )
 
@@ -21,6 +23,8 @@ const (
 	serverName = "falcon-propolis-server"
 	// starterName becomes the program given as its arguments.
 	starterName = "falcon-start"
+	// simName serves the nodes of a topology on a simulated host.
+	simName = "falcon-sim"
 	// reaperName destroys a topology when the program that it ends with has
 	// gone.
 	reaperName = "falcon-reaper"
@@ -35,6 +39,8 @@ func init() {
 	switch filepath.Base(os.Args[0]) {
 	case serverName:
 		status = runServer(os.Args[1:])
+	case simName:
+		status = runSim()
 	case starterName:
 		status = runStarter(os.Args[1:])
 	case reaperName:
@@ -52,6 +58,20 @@ func runServer(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	return server.Main(ctx, args, os.Stdout, os.Stderr)
+}
+
+func runSim() int {
+	if err := process.WaitGate(); err != nil {
+		return failed(err)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	// A world is short-lived, and small beside what it stands for.
+	debug.SetGCPercent(400)
+	if err := sim.Run(ctx, os.NewFile(sim.ReadyFD, "ready")); err != nil {
+		return failed(err)
+	}
+	return 0
 }
 
 func runStarter(args []string) int {

@@ -40,7 +40,7 @@ const serverDeadline = time.Minute
 // startNode starts a node and waits until it is ready.
 func (l *lab) startNode(ctx context.Context, tx *transaction, np *NodePlan, id string, loginTimeout time.Duration) error {
 	l.stage(np.Name, StageStart, "")
-	if err := l.folder.WriteFile(np.Name+uuidExt, []byte(id+"\n")); err != nil {
+	if err := l.folder.WriteNote(np.Name+uuidExt, []byte(id+"\n")); err != nil {
 		return err
 	}
 	o := state.Object{Kind: state.Server, Name: np.Name}
@@ -58,23 +58,19 @@ func (l *lab) startNode(ctx context.Context, tx *transaction, np *NodePlan, id s
 	if err != nil {
 		return err
 	}
-	if err := l.folder.WriteFile(np.Name+pidExt, fmt.Appendf(nil, "%d\n", o.Process.PID)); err != nil {
-		return err
-	}
 	return l.bringUp(ctx, server, np, id, loginTimeout)
 }
 
 // endStanding ends the server that an earlier start of the node has left.
 func (l *lab) endStanding(ctx context.Context, j *state.Journal, node string) error {
-	for _, o := range j.Standing() {
-		if o.Kind == state.Server && o.Name == node {
-			if err := l.host.end(ctx, l.folder, o); err != nil {
-				return err
-			}
-			return j.Gone(o)
-		}
+	o, stands := j.Find(state.Server, node)
+	if !stands {
+		return nil
 	}
-	return nil
+	if err := l.host.end(ctx, l.folder, o); err != nil {
+		return err
+	}
+	return j.Gone(o)
 }
 
 // bringUp has a fresh server create and run the instance and sets the guest

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/process"
@@ -254,11 +253,11 @@ func Flags(dir string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := loadRecord(f)
+	h, err := loadHeader(f)
 	if err != nil {
 		return nil, err
 	}
-	return r.Flags, nil
+	return h.Flags, nil
 }
 
 // Listed is a topology on this host.
@@ -274,13 +273,17 @@ type Listed struct {
 
 // List returns the user's topologies on this host.
 func List(ctx context.Context) ([]Listed, error) {
-	l, err := openLab(os.TempDir(), "", "", nil)
+	labs, err := hosts()
 	if err != nil {
 		return nil, err
 	}
-	entries, err := l.host.registry().List()
-	if err != nil {
-		return nil, err
+	var entries []state.Entry
+	for _, l := range labs {
+		of, err := l.host.registry().List()
+		if err != nil {
+			return nil, err
+		}
+		entries = append(entries, of...)
 	}
 	list := []Listed{}
 	for _, e := range entries {
@@ -295,7 +298,7 @@ func List(ctx context.Context) ([]Listed, error) {
 
 // look counts the nodes of a listed topology.
 func (item *Listed) look(ctx context.Context) error {
-	l, err := openLab(item.Folder, item.Topology, "", nil)
+	l, err := openLab(item.Folder, item.Topology, hostChoice{}, nil)
 	if err != nil {
 		return err
 	}

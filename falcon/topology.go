@@ -59,6 +59,29 @@ type Topology struct {
 	// host. When it is empty, FALCON_HOST in the environment says so. A
 	// topology that is launched stays where it is.
 	Host string
+	// Sim is the script of a simulated host; FALCON_SIM in the environment
+	// when it is empty. It makes steps slow or fail, by rules between commas
+	// or white space:
+	//
+	//	image:NAME=missing
+	//	disk:NODE=EFFECT        its disk is cloned: fail
+	//	link:NODE/INDEX=EFFECT  the end of a link is made: fail, or busy, after
+	//	                        which it is tried again
+	//	start:NODE=EFFECT       its server starts: fail
+	//	boot:NODE=EFFECT        its guest boots: fail, or never
+	//	login:NODE=EFFECT       it lets falcon in: fail, which is a password that
+	//	                        is refused, or never
+	//	exec:NODE=EFFECT        it runs a command: fail, which is exit status 1,
+	//	                        or never
+	//	stop:NODE=EFFECT        it heeds its power button: never
+	//	die:NODE@STAGE          its machine dies at start, boot, login or set-up
+	//
+	// Each EFFECT but image's may also be a delay such as 200ms. With *N behind
+	// it, it is that of the first N times, which a command counts for itself and
+	// a node's server for the guest. NODE, NODE/INDEX and NAME may be * for all.
+	//
+	//	disk:violin=fail,login:piano=never,link:violin/0=busy*2,boot:n3=2s
+	Sim string
 	// Log receives what falcon does; nil discards it.
 	Log *slog.Logger
 	// Progress is told of each step of a launch; nil for nobody. It is

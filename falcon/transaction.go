@@ -62,6 +62,24 @@ func (tx *transaction) make(o state.Object, do func() error) error {
 	return tx.restore(o, do)
 }
 
+// announce records objects that make will have made one by one, with one wait
+// for the disk.
+func (tx *transaction) announce(objects []state.Object) error {
+	var fresh []state.Object
+	for _, o := range objects {
+		if !tx.stands(o) {
+			fresh = append(fresh, o)
+		}
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	tx.mu.Lock()
+	tx.made = append(tx.made, fresh...)
+	tx.mu.Unlock()
+	return tx.journal.Make(fresh...)
+}
+
 // restore is make for an object that stays when the transaction fails.
 func (tx *transaction) restore(o state.Object, do func() error) error {
 	if !tx.stands(o) {
@@ -74,9 +92,8 @@ func (tx *transaction) restore(o state.Object, do func() error) error {
 
 // stands reports whether the journal lists an object.
 func (tx *transaction) stands(o state.Object) bool {
-	return slices.ContainsFunc(tx.journal.Standing(), func(s state.Object) bool {
-		return s.Kind == o.Kind && s.Name == o.Name
-	})
+	_, stands := tx.journal.Find(o.Kind, o.Name)
+	return stands
 }
 
 // save replaces the topology's record.
@@ -87,10 +104,10 @@ func (tx *transaction) undo(ctx context.Context) error {
 	tx.mu.Lock()
 	made := slices.Clone(tx.made)
 	tx.mu.Unlock()
-	standing := tx.journal.Standing()
 	var mine []state.Object
-	for _, o := range standing { // as the journal has them: with their processes
-		if slices.ContainsFunc(made, func(m state.Object) bool { return m.Kind == o.Kind && m.Name == o.Name }) {
+	for _, o := range made {
+		// As the journal has them: with their processes.
+		if o, stands := tx.journal.Find(o.Kind, o.Name); stands {
 			mine = append(mine, o)
 		}
 	}

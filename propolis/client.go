@@ -46,7 +46,7 @@ func NewClient(addr string, opts ...Option) (*Client, error) {
 		if path == "" {
 			return nil, errors.New("propolis: address \"unix:\" lacks the path of a socket")
 		}
-		c.dial = func(ctx context.Context) (net.Conn, error) { return dialUnix(ctx, path) }
+		c.dial = func(ctx context.Context) (net.Conn, error) { return DialUnix(ctx, path) }
 	} else {
 		if _, _, err := net.SplitHostPort(addr); err != nil {
 			return nil, fmt.Errorf("propolis: address %q is neither host:port nor unix:path: %w", addr, err)

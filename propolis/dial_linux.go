@@ -13,9 +13,9 @@ import (
 // 108 of unix(7) count the final NUL.
 const maxSunPath = 107
 
-// dialUnix connects to the socket at path. One that is too long for a socket
+// DialUnix connects to the socket at path. One that is too long for a socket
 // address is reached through its folder's descriptor.
-func dialUnix(ctx context.Context, path string) (net.Conn, error) {
+func DialUnix(ctx context.Context, path string) (net.Conn, error) {
 	if len(path) <= maxSunPath {
 		return new(net.Dialer).DialContext(ctx, "unix", path)
 	}

@@ -7,7 +7,8 @@ import (
 	"net"
 )
 
-// dialUnix connects to the socket at path.
-func dialUnix(ctx context.Context, path string) (net.Conn, error) {
+// DialUnix connects to the socket at path. Here its path must fit into a socket
+// address.
+func DialUnix(ctx context.Context, path string) (net.Conn, error) {
 	return new(net.Dialer).DialContext(ctx, "unix", path)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"sync"
 )
 
 // InstanceSpec describes a virtual machine: a board and the components that
@@ -330,6 +331,15 @@ func prototypes() []Component {
 	}
 }
 
+// componentTypes returns the types of components by their kinds.
+var componentTypes = sync.OnceValue(func() map[string]reflect.Type {
+	types := make(map[string]reflect.Type)
+	for _, p := range prototypes() {
+		types[p.Kind()] = reflect.TypeOf(p)
+	}
+	return types
+})
+
 // taggedComponent is a component on the wire.
 type taggedComponent struct {
 	Type      string          `json:"type"`
@@ -355,16 +365,12 @@ func (cs Components) MarshalJSON() ([]byte, error) {
 // UnmarshalJSON reads the components from Propolis' tagged form. Unknown kinds,
 // unknown fields and names given twice are errors, as they are for Propolis.
 func (cs *Components) UnmarshalJSON(data []byte) error {
-	types := make(map[string]reflect.Type)
-	for _, p := range prototypes() {
-		types[p.Kind()] = reflect.TypeOf(p)
-	}
 	out := make(Components)
 	err := eachMember(data, func(name string, value json.RawMessage) error {
 		if _, ok := out[name]; ok {
 			return fmt.Errorf("component %q: the name is used twice", name)
 		}
-		c, err := decodeComponent(types, value)
+		c, err := decodeComponent(value)
 		if err != nil {
 			return fmt.Errorf("component %q: %w", name, err)
 		}
@@ -401,12 +407,12 @@ func eachMember(data []byte, f func(name string, value json.RawMessage) error) e
 	return nil
 }
 
-func decodeComponent(types map[string]reflect.Type, data []byte) (Component, error) {
+func decodeComponent(data []byte) (Component, error) {
 	var t taggedComponent
 	if err := decodeStrict(data, &t); err != nil {
 		return nil, err
 	}
-	typ, ok := types[t.Type]
+	typ, ok := componentTypes()[t.Type]
 	if !ok {
 		return nil, fmt.Errorf("unknown type %q", t.Type)
 	}

@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/falcon-vm/falcon-go/falcon/internal/image"
+	"github.com/falcon-vm/falcon-go/falcon"
 )
 
 // completeNode completes the name of a node as the first argument.
@@ -29,7 +29,7 @@ func (a *app) completeNodes(cmd *cobra.Command, args []string, begun string) ([]
 // completeImages completes names of images. What can be listed is proposed,
 // also when something about the store is wrong.
 func completeImages(cmd *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
-	store, err := image.Open(image.Options{})
+	store, err := falcon.Images()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/falcon-vm/falcon-go/falcon"
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 	"github.com/falcon-vm/falcon-go/falcon/internal/image/build"
 )
@@ -286,7 +287,7 @@ func newImagePathCommand() *cobra.Command {
 // withStore opens the usual store for a command.
 func withStore(run func(*cobra.Command, image.Store, []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		s, err := image.Open(image.Options{})
+		s, err := falcon.Images()
 		if err != nil {
 			return err
 		}
@@ -306,7 +307,7 @@ func getImage(ctx context.Context, s image.Store, name string) (image.Image, err
 
 // completeImage completes the first argument with names of images.
 func completeImage(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	s, err := image.Open(image.Options{})
+	s, err := falcon.Images()
 	if err != nil || len(args) > 0 && cmd.Name() != "rm" {
 		return nil, cobra.ShellCompDirectiveDefault
 	}

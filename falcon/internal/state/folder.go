@@ -209,6 +209,12 @@ func (f *Folder) ReadJSON(name string, v any) error { return readJSON(f.File(nam
 // WriteJSON replaces a document of the folder in one step.
 func (f *Folder) WriteJSON(name string, v any) error { return writeJSON(f.File(name), v) }
 
+// WriteNote writes a file that only people and tools read: it is not made
+// durable, which a process that dies does not need.
+func (f *Folder) WriteNote(name string, data []byte) error {
+	return os.WriteFile(f.File(name), data, 0o600)
+}
+
 // WriteFile replaces a file of the folder in one step.
 func (f *Folder) WriteFile(name string, data []byte) error { return writeFile(f.File(name), data) }
 

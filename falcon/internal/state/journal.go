@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -66,10 +65,21 @@ const (
 // Several processes may write to one journal, each about objects of its own;
 // a Journal does not learn what others have written since it was opened.
 type Journal struct {
+	file *os.File
+	path string
+
 	mu       sync.Mutex
-	file     *os.File
-	path     string
-	standing []Object
+	standing listing
+	queue    []*batch // waits to be written
+	writing  bool     // somebody writes the queue
+}
+
+// batch is entries that are written together.
+type batch struct {
+	lines   []byte
+	entries []entry
+	done    chan struct{} // closed when err is known
+	err     error
 }
 
 // JournalFile is the name of the journal in a state folder.
@@ -105,7 +115,7 @@ func (f *Folder) Standing() ([]Object, error) {
 	if err != nil {
 		return nil, fmt.Errorf("journal %s: %w", f.File(JournalFile), err)
 	}
-	return standing, nil
+	return standing.objects(), nil
 }
 
 func (j *Journal) load() error {
@@ -147,7 +157,7 @@ func (j *Journal) exclusively(f func(size int64) error) error {
 }
 
 // replay returns the standing objects and the length of the whole lines.
-func replay(data []byte) (standing []Object, whole int, err error) {
+func replay(data []byte) (standing listing, whole int, err error) {
 	lines := bufio.NewReader(bytes.NewReader(data))
 	for n := 1; ; n++ {
 		line, rerr := lines.ReadBytes('\n')
@@ -156,64 +166,137 @@ func replay(data []byte) (standing []Object, whole int, err error) {
 		}
 		var e entry
 		if err := json.Unmarshal(line, &e); err != nil {
-			return nil, 0, fmt.Errorf("line %d is damaged: %w", n, err)
+			return listing{}, 0, fmt.Errorf("line %d is damaged: %w", n, err)
 		}
 		if e.Op != opMake && e.Op != opGone {
-			return nil, 0, fmt.Errorf("line %d is damaged, or of a newer falcon: unknown operation %q", n, e.Op)
+			return listing{}, 0, fmt.Errorf("line %d is damaged, or of a newer falcon: unknown operation %q", n, e.Op)
 		}
-		standing = apply(standing, e)
+		standing.apply(e)
 		whole += len(line)
 	}
 }
 
-// apply returns the standing objects after an entry.
-func apply(standing []Object, e entry) []Object {
-	i := slices.IndexFunc(standing, func(o Object) bool { return o.key() == e.Object.key() })
-	switch {
-	case e.Op == opGone && i >= 0:
-		return slices.Delete(standing, i, i+1)
-	case e.Op == opMake && i >= 0:
-		standing[i] = e.Object
-	case e.Op == opMake:
-		standing = append(standing, e.Object)
-	}
-	return standing
+// listing is a list of objects, oldest first, in which each is found at once.
+type listing struct {
+	slots []slot
+	at    map[[2]string]int // in slots
 }
 
-// Make records an object that is about to be made, or what has become known of
-// one. It must return before the object is made.
-func (j *Journal) Make(o Object) error { return j.write(entry{opMake, o}) }
+// slot is an object's place in a listing; one that has gone leaves it empty.
+type slot struct {
+	object Object
+	gone   bool
+}
 
-// Gone records that an object does not exist any more.
-func (j *Journal) Gone(o Object) error { return j.write(entry{opGone, o}) }
-
-func (j *Journal) write(e entry) error {
-	line, err := json.Marshal(e)
-	if err != nil {
-		return err
+// apply does what an entry says.
+func (l *listing) apply(e entry) {
+	i, stands := l.at[e.Object.key()]
+	switch {
+	case e.Op == opGone && stands:
+		l.slots[i] = slot{gone: true}
+		delete(l.at, e.Object.key())
+	case e.Op == opMake && stands:
+		l.slots[i].object = e.Object
+	case e.Op == opMake:
+		if l.at == nil {
+			l.at = make(map[[2]string]int)
+		}
+		l.at[e.Object.key()] = len(l.slots)
+		l.slots = append(l.slots, slot{object: e.Object})
 	}
-	line = append(line, '\n')
+}
+
+// objects returns what the listing holds.
+func (l *listing) objects() []Object {
+	var objects []Object
+	for _, s := range l.slots {
+		if !s.gone {
+			objects = append(objects, s.object)
+		}
+	}
+	return objects
+}
+
+// Make records objects that are about to be made, or what has become known of
+// them. It must return before they are made.
+func (j *Journal) Make(objects ...Object) error { return j.write(opMake, objects) }
+
+// Gone records that objects do not exist any more.
+func (j *Journal) Gone(objects ...Object) error { return j.write(opGone, objects) }
+
+// write returns when the entries are on the disk. Those that come while others
+// are being written are written together after them, and share one wait for
+// the disk.
+func (j *Journal) write(op string, objects []Object) error {
+	b := &batch{done: make(chan struct{})}
+	for _, o := range objects {
+		e := entry{op, o}
+		line, err := json.Marshal(e)
+		if err != nil {
+			return err
+		}
+		b.lines = append(append(b.lines, line...), '\n')
+		b.entries = append(b.entries, e)
+	}
 	j.mu.Lock()
-	defer j.mu.Unlock()
-	err = j.exclusively(func(size int64) error {
+	j.queue = append(j.queue, b)
+	mine := !j.writing
+	j.writing = true
+	j.mu.Unlock()
+	if mine {
+		j.writeQueue()
+	}
+	<-b.done
+	return b.err
+}
+
+// writeQueue writes batches until none waits.
+func (j *Journal) writeQueue() {
+	for {
+		j.mu.Lock()
+		queue := j.queue
+		j.queue = nil
+		j.writing = len(queue) > 0
+		j.mu.Unlock()
+		if len(queue) == 0 {
+			return
+		}
+		var lines []byte
+		for _, b := range queue {
+			lines = append(lines, b.lines...)
+		}
+		err := j.append(lines)
+		j.mu.Lock()
+		for _, b := range queue {
+			for _, e := range b.entries {
+				if err == nil {
+					j.standing.apply(e)
+				}
+			}
+			b.err = err
+			close(b.done)
+		}
+		j.mu.Unlock()
+	}
+}
+
+// append puts lines at the end of the file, all or none.
+func (j *Journal) append(lines []byte) error {
+	return j.exclusively(func(size int64) error {
 		size, err := j.cutOff(size)
 		if err == nil {
-			_, err = j.file.WriteAt(line, size)
+			_, err = j.file.WriteAt(lines, size)
 		}
 		if err == nil {
 			err = j.file.Sync()
 		}
 		if err != nil {
-			// What of the line went in before the disk was full must not
-			// stand in front of the next one.
+			// What of the lines went in before the disk was full must not
+			// stand in front of the next ones.
 			return fmt.Errorf("journal: %w", errors.Join(err, j.file.Truncate(size)))
 		}
 		return nil
 	})
-	if err == nil {
-		j.standing = apply(j.standing, e)
-	}
-	return err
 }
 
 // cutOff returns the size of the file without a last line that a writer who was
@@ -238,7 +321,18 @@ func (j *Journal) cutOff(size int64) (int64, error) {
 func (j *Journal) Standing() []Object {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return slices.Clone(j.standing)
+	return j.standing.objects()
+}
+
+// Find returns what Standing has of that kind and name.
+func (j *Journal) Find(kind Kind, name string) (Object, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	i, ok := j.standing.at[Object{Kind: kind, Name: name}.key()]
+	if !ok {
+		return Object{}, false
+	}
+	return j.standing.slots[i].object, true
 }
 
 // Close closes the journal. Its file stays.
