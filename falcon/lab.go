@@ -209,6 +209,7 @@ func (l *lab) facts(ctx context.Context, t *Topology, r *record) (facts, hostFac
 		diskPath:         func(n *Node) string { return l.host.store().DiskPath(l.owner(n.name), n.backing) },
 		defaultInterface: hf.defaultInterface,
 		noSoftNPU:        hf.noSoftNPU, noSidecar: hf.noSidecar, noExternal: hf.noExternal,
+		hostLimits: hf.hostLimits,
 		takenMACs: make(map[string]bool),
 	}
 	if r != nil {

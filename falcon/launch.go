@@ -92,6 +92,11 @@ func (l *lab) begin(ctx context.Context, t *Topology, purpose string) (r *revisi
 	if _, err := l.loadOrNew(); err != nil {
 		return nil, nil, err // before any image is built for it
 	}
+	if p, ok := l.host.(preparer); ok {
+		if err := p.prepare(ctx, l); err != nil {
+			return nil, nil, err
+		}
+	}
 	if err := l.ensureImages(ctx, t); err != nil {
 		return nil, nil, err
 	}
@@ -225,7 +230,7 @@ func (l *lab) makeLinks(ctx context.Context, p *Plan, make maker) error {
 		n := &p.Nodes[i]
 		for j := range n.Interfaces {
 			x := &n.Interfaces[j]
-			if x.Peer != "" || x.Device == "" {
+			if x.Peer != "" || x.Device == "" || x.Device == x.External {
 				continue
 			}
 			o := state.Object{Kind: state.External, Name: x.Name, Device: x.Device, Host: x.External}

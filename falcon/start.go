@@ -37,6 +37,10 @@ const linksLock = "lock.links"
 // has been seen to need seconds to start.
 const serverDeadline = time.Minute
 
+// endGrace is how long a node's server may take to end its hypervisor and
+// itself; measured under load: below 100 ms.
+const endGrace = 5 * time.Second
+
 // startNode starts a node and waits until it is ready.
 func (l *lab) startNode(ctx context.Context, tx *transaction, np *NodePlan, id string, loginTimeout time.Duration) error {
 	l.stage(np.Name, StageStart, "")
@@ -126,7 +130,7 @@ func (l *lab) runInstance(ctx context.Context, client *propolis.Client, np *Node
 		Spec: np.Spec,
 	})
 	if err != nil {
-		return fmt.Errorf("creating the machine: %w%s", err, l.lastWords(np.Name))
+		return fmt.Errorf("creating the machine: %w%s", serverFault(err), l.lastWords(np.Name))
 	}
 	if err := client.SetState(ctx, propolis.RequestRun); err != nil {
 		return fmt.Errorf("starting the machine: %w", err)

@@ -14,7 +14,7 @@ import (
 )
 
 // Claims is the list of the links that topologies on this host have made or
-// are about to make: one file for each topology. The names of links are the
+// are about to make: a file for each set of them. The names of links are the
 // whole host's and say nothing about whose they are.
 type Claims struct {
 	// Dir holds the files.
@@ -23,9 +23,11 @@ type Claims struct {
 	Boot string
 }
 
-// Claim is what one topology has.
+// Claim is a set of links of one topology, which come and go together.
 type Claim struct {
-	ID       string   `json:"id"` // of its state folder
+	// ID tells sets apart; Folder is the state folder, which tells topologies
+	// apart.
+	ID       string   `json:"id"`
 	Topology string   `json:"topology"`
 	Folder   string   `json:"folder"`
 	Boot     string   `json:"boot"`
@@ -58,7 +60,7 @@ func (s Claims) List() ([]Claim, error) {
 	return claims, nil
 }
 
-// Get returns the claim of a topology; one without links when it has none.
+// Get returns the claim of an ID; one without links when there is none.
 func (s Claims) Get(id string) (Claim, error) {
 	c, err := s.read(id)
 	if errors.Is(err, os.ErrNotExist) || err == nil && c.Boot != s.Boot {
@@ -80,17 +82,17 @@ func (s Claims) read(id string) (Claim, error) {
 	return c, nil
 }
 
-// Conflict returns a *NameError for the first name that another topology
-// claims, or that exists and is nobody's.
-func (s Claims) Conflict(id string, names []string, have Links) error {
+// Conflict returns a *NameError for the first name that a topology of another
+// folder claims, or that exists and is nobody's.
+func (s Claims) Conflict(folder string, names []string, have Links) error {
 	claims, err := s.List()
 	if err != nil {
 		return err
 	}
 	var mine []string
 	for _, c := range claims {
-		if c.ID == id {
-			mine = c.Links
+		if c.Folder == folder {
+			mine = append(mine, c.Links...)
 			continue
 		}
 		for _, n := range names {
@@ -107,7 +109,7 @@ func (s Claims) Conflict(id string, names []string, have Links) error {
 	return nil
 }
 
-// Add claims names for a topology, if nothing has them: have says which links
+// Add claims names for a topology, if nobody else has them: have says which links
 // exist. It must return before they are made.
 func (s Claims) Add(ctx context.Context, c Claim, have func() (Links, error)) error {
 	return s.locked(ctx, func(f *state.Folder) error {
@@ -115,7 +117,7 @@ func (s Claims) Add(ctx context.Context, c Claim, have func() (Links, error)) er
 		if err != nil {
 			return err
 		}
-		if err := s.Conflict(c.ID, c.Links, links); err != nil {
+		if err := s.Conflict(c.Folder, c.Links, links); err != nil {
 			return err
 		}
 		old, err := s.Get(c.ID)
@@ -130,7 +132,7 @@ func (s Claims) Add(ctx context.Context, c Claim, have func() (Links, error)) er
 	})
 }
 
-// Drop takes names from a topology's claim: they are gone, or were never its.
+// Drop takes names from a claim: they are gone, or were never made.
 func (s Claims) Drop(ctx context.Context, id string, names []string) error {
 	if _, err := os.Stat(s.Dir); errors.Is(err, os.ErrNotExist) {
 		return nil

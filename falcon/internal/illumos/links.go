@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -205,8 +204,22 @@ func (d Dladm) Links(ctx context.Context) (Links, error) {
 // absent is a value of dladm's, which writes "--" where there is none.
 func absent(s string) string { return strings.TrimPrefix(s, "--") }
 
-// IsExists reports whether a command failed because the link is there already.
-func IsExists(err error) bool { return says(err, "object already exists") }
+// Refused returns the names of the links that were not made because something
+// of that name had come to be there.
+func Refused(err error) []string {
+	if list, ok := err.(interface{ Unwrap() []error }); ok {
+		var names []string
+		for _, e := range list.Unwrap() {
+			names = append(names, Refused(e)...)
+		}
+		return names
+	}
+	var e *CommandError
+	if says(err, "object already exists") && errors.As(err, &e) {
+		return e.Command[len(e.Command)-1:]
+	}
+	return nil
+}
 
 // isGone reports whether a command failed because the link is not there.
 func isGone(err error) bool { return says(err, "object not found", "invalid link name") }
@@ -231,7 +244,7 @@ func (d Dladm) Change(ctx context.Context, c Command) error {
 	begun := time.Now()
 	pause := firstPause
 	for tries := 1; ; tries++ {
-		_, err := d.Runner.Run(ctx, c)
+		err := d.once(ctx, c)
 		if !isBusy(err) {
 			return err
 		}
@@ -248,13 +261,24 @@ func (d Dladm) Change(ctx context.Context, c Command) error {
 	}
 }
 
+// commandWait bounds a command that changes something.
+const commandWait = time.Minute
+
+// once runs a command to its end, also when ctx ends meanwhile: what a command
+// that is cut off has done would not be known.
+func (d Dladm) once(ctx context.Context, c Command) error {
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), commandWait, fmt.Errorf("it has not ended within %v", commandWait))
+	defer cancel()
+	_, err := d.Runner.Run(ctx, c)
+	return err
+}
+
 // atOnce is how many commands run at the same time. The kernel makes links one
 // by one; what is gained is the starting of programs.
 const atOnce = 8
 
 // Apply runs lists of commands: the commands of a list in order, the lists at
-// the same time. When one fails, the others end their present command; the
-// errors of all are returned.
+// the same time. When one fails, the others end their present command.
 func (d Dladm) Apply(ctx context.Context, lists [][]Command) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -263,8 +287,6 @@ func (d Dladm) Apply(ctx context.Context, lists [][]Command) error {
 			if err := ctx.Err(); err != nil {
 				return context.Cause(ctx)
 			}
-			// A command that is under way is not cut off: what it has done would
-			// not be known.
 			if err := d.Change(ctx, c); err != nil {
 				cancel()
 				return err
@@ -316,6 +338,3 @@ func parallel(n int, f func(int) error) error {
 	}
 	return errors.Join(errs...)
 }
-
-// Names returns the names of links, sorted.
-func (l Links) Names() []string { return slices.Sorted(maps.Keys(l)) }

@@ -49,10 +49,3 @@ func SimnetName(vnic string) string {
 	i := strings.LastIndex(vnic, "_vnic")
 	return vnic[:i] + "_sim" + vnic[i+len("_vnic"):]
 }
-
-// ours matches the names that VNICName and SimnetName give.
-var ours = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]*_(vn|sn|sm)_(vnic|sim)[0-9]+$`)
-
-// LooksOurs reports whether a name is one that falcon gives, this one or
-// upstream's.
-func LooksOurs(name string) bool { return ours.MatchString(name) }
