@@ -210,7 +210,7 @@ func (l *lab) facts(ctx context.Context, t *Topology, r *record) (facts, hostFac
 		defaultInterface: hf.defaultInterface,
 		noSoftNPU:        hf.noSoftNPU, noSidecar: hf.noSidecar, noExternal: hf.noExternal,
 		hostLimits: hf.hostLimits,
-		takenMACs: make(map[string]bool),
+		takenMACs:  make(map[string]bool),
 	}
 	if r != nil {
 		f.recordedMACs = r.MACs
