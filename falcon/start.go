@@ -119,16 +119,7 @@ func (l *lab) bringUp(ctx context.Context, server nodeServer, np *NodePlan, id s
 func (l *lab) runInstance(ctx context.Context, client *propolis.Client, np *NodePlan, id string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, serverDeadline, fmt.Errorf("its server did not start the machine within %v", serverDeadline))
 	defer cancel()
-	err := client.Ensure(ctx, propolis.InstanceEnsureRequest{
-		Properties: propolis.InstanceProperties{
-			ID: id, Name: np.Name, Description: "a falcon vm",
-			Metadata: propolis.InstanceMetadata{
-				SiloID: propolis.NilUUID, ProjectID: propolis.NilUUID, SledID: propolis.NilUUID,
-				SledSerial: "falcon", SledModel: "falcon",
-			},
-		},
-		Spec: np.Spec,
-	})
+	err := client.Ensure(ctx, ensureRequest(np, id))
 	if err != nil {
 		return fmt.Errorf("creating the machine: %w%s", serverFault(err), l.lastWords(np.Name))
 	}
@@ -139,6 +130,20 @@ func (l *lab) runInstance(ctx context.Context, client *propolis.Client, np *Node
 		return fmt.Errorf("starting the machine: %w%s", err, l.lastWords(np.Name))
 	}
 	return nil
+}
+
+// ensureRequest is what has a server make a node's machine.
+func ensureRequest(np *NodePlan, id string) propolis.InstanceEnsureRequest {
+	return propolis.InstanceEnsureRequest{
+		Properties: propolis.InstanceProperties{
+			ID: id, Name: np.Name, Description: "a falcon vm",
+			Metadata: propolis.InstanceMetadata{
+				SiloID: propolis.NilUUID, ProjectID: propolis.NilUUID, SledID: propolis.NilUUID,
+				SledSerial: "falcon", SledModel: "falcon",
+			},
+		},
+		Spec: np.Spec,
+	}
 }
 
 // watch returns an error when the instance ends, nil when ctx does.
