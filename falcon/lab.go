@@ -30,7 +30,11 @@ func (t *Topology) open() (*lab, error) {
 	if dir == "" {
 		dir = DefaultDir
 	}
-	l, err := openLab(dir, t.name, t.Host, t.Log)
+	open := hostOpener(newHost)
+	if t.openHost != nil {
+		open = t.openHost
+	}
+	l, err := openLabOn(open, dir, t.name, t.Host, t.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -39,6 +43,13 @@ func (t *Topology) open() (*lab, error) {
 }
 
 func openLab(dir, name, host string, log *slog.Logger) (*lab, error) {
+	return openLabOn(newHost, dir, name, host, log)
+}
+
+// hostOpener is newHost, or what stands for it in a test.
+type hostOpener func(c hostChoice, topology string, folder *state.Folder, log *slog.Logger) (host, error)
+
+func openLabOn(open hostOpener, dir, name, host string, log *slog.Logger) (*lab, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
@@ -53,7 +64,7 @@ func openLab(dir, name, host string, log *slog.Logger) (*lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := newHost(choice, name, folder, log)
+	h, err := open(choice, name, folder, log)
 	if err != nil {
 		return nil, err
 	}

@@ -69,6 +69,8 @@ type Topology struct {
 	nodes []*Node
 	links []*Link
 	errs  *multierror.Error
+
+	openHost hostOpener // of tests; newHost when nil
 }
 
 // New declares a topology. A name is a letter followed by letters, digits and
