@@ -262,6 +262,9 @@ func serverFault(err error) error {
 	case strings.Contains(said, "api version") || strings.Contains(said, "api-version"):
 		return fmt.Errorf("the propolis-server is too old: it does not speak API version %s: leave out --propolis, or name a newer one (revision %s does): %w",
 			propolis.APIVersion, propolisRevision, err)
+	case strings.Contains(said, "unable to parse json body"):
+		return fmt.Errorf("the propolis-server does not understand the machine that it is to make, probably because it is too old: leave out --propolis, or name one that speaks API version %s (revision %s does): %w",
+			propolis.APIVersion, propolisRevision, err)
 	case strings.Contains(said, "compiled out via falcon") || strings.Contains(said, "disabled by compile-time options"):
 		return fmt.Errorf("the propolis-server is built without the feature \"falcon\", and so has no SoftNPU and no 9p: leave out --propolis, or name one that is built with it: %w", err)
 	}

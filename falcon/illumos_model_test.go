@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -307,6 +308,12 @@ func modelPropolis(args []string) int {
 		return 101
 	}
 	l, err := net.Listen("tcp", args[2])
+	if answers, ok := modelAnswers[behaviour]; ok && err == nil {
+		fmt.Printf(`{"msg":"listening","v":0,"name":"propolis-server","level":30,"local_addr":%q}`+"\n", l.Addr())
+		context.AfterFunc(ctx, func() { l.Close() })
+		_ = http.Serve(l, answers)
+		return 0
+	}
 	if err == nil {
 		err = server.Serve(ctx, l, server.Options{Start: startEmpty, Log: os.Stdout, Stderr: os.Stderr})
 	}
@@ -317,12 +324,34 @@ func modelPropolis(args []string) int {
 	return 0
 }
 
+// answer answers every request with an error as dropshot writes it.
+func answer(status int, message, code string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("content-type", "application/json")
+		w.WriteHeader(status)
+		_ = json.NewEncoder(w).Encode(propolis.Error{Message: message, Code: code, RequestID: "1"})
+	}
+}
+
+// modelAnswers are servers that cannot do what is asked of them, in the words
+// of upstream's.
+var modelAnswers = map[string]http.Handler{
+	"too old":  answer(http.StatusBadRequest, "server does not support this API version: "+propolis.APIVersion, ""),
+	"older":    refusing("unable to parse JSON body: missing field `nics` at line 1 column 1"),
+	"stripped": refusing("failed to generate internal instance spec: support for component fs0 compiled out via falcon"),
+}
+
+// refusing is a server that has no instance and wants none.
+func refusing(why string) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /instance", answer(http.StatusFailedDependency, "Server not initialized (no instance)", propolis.CodeNoInstance))
+	mux.Handle("PUT /instance", answer(http.StatusBadRequest, why, ""))
+	return mux
+}
+
 // startEmpty makes a machine that bhyve would know and that does nothing.
 func startEmpty(_ context.Context, p propolis.InstanceProperties, spec propolis.InstanceSpec) (server.Machine, error) {
 	err := withModel(func(m *model) error {
-		if m.Propolis == "no falcon" {
-			return errors.New("support for component fs0 compiled out via falcon")
-		}
 		for name, c := range spec.Components {
 			var vnic string
 			switch c := c.(type) {

@@ -393,6 +393,9 @@ func TestServersThatWillNotDoAreNamedAsSuch(t *testing.T) {
 	for behaviour, want := range map[string]string{
 		"does not run": "libdlpi.so.1: open failed",
 		"says nothing": "has not said within 300ms at which port it listens; its log ends with: \"something that is no JSON\"",
+		"too old":      "the propolis-server is too old: it does not speak API version 2.0.0",
+		"older":        "probably because it is too old",
+		"stripped":     "built without the feature \"falcon\", and so has no SoftNPU",
 		"dies":         "its propolis-server ended (exit status 101) before it listened; its last words: thread 'main' panicked",
 	} {
 		t.Run(behaviour, func(t *testing.T) {
