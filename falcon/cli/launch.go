@@ -98,7 +98,7 @@ func (a *app) dryRun(cmd *cobra.Command, asJSON bool) error {
 
 // propolisFlag adds the flag of commands that start servers.
 func propolisFlag(cmd *cobra.Command, path *string) {
-	cmd.Flags().StringVar(path, "propolis", "", "`path` of a propolis-server to run for the nodes, instead of falcon's own choice")
+	cmd.Flags().StringVar(path, "propolis", "", "`path` of a propolis-server to run instead of the usual one")
 	_ = cmd.MarkFlagFilename("propolis")
 }
 

@@ -167,14 +167,17 @@ func (m *meter) Read(p []byte) (int, error) {
 // of the two is not there the network is needed.
 func Keep(ctx context.Context, dir, name string, from Source, mode os.FileMode, progress Progress) (string, error) {
 	path := filepath.Join(dir, name)
+	if Kept(dir, name) {
+		return path, verify(path)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
 	folder, err := state.Open(dir)
 	if err != nil {
 		return "", err
 	}
-	if Kept(dir, name) {
-		return path, verify(path)
-	}
-	unlock, err := folder.LockFile(ctx, "."+name+".lock", "fetching "+name, nil)
+	unlock, err := Lock(ctx, path)
 	if err != nil {
 		return "", err
 	}
@@ -197,6 +200,16 @@ func Keep(ctx context.Context, dir, name string, from Source, mode os.FileMode, 
 			name, err, from.URL, path, from.DigestURL, digestFile(path))
 	}
 	return path, nil
+}
+
+// Lock keeps others from fetching the file at path until unlock is called.
+func Lock(ctx context.Context, path string) (unlock func(), err error) {
+	folder, err := state.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	name := filepath.Base(path)
+	return folder.LockFile(ctx, "."+name+".lock", "fetching "+name, nil)
 }
 
 // Kept reports whether a file and its digest are there.

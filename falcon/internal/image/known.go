@@ -1,5 +1,18 @@
 package image
 
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/falcon-vm/falcon-go/falcon/internal/fetch"
+)
+
 // Known is an image that its makers publish, ready to be imported.
 type Known struct {
 	Name, Description string
@@ -52,4 +65,58 @@ func FindKnown(name string) (Known, bool) {
 		}
 	}
 	return Known{}, false
+}
+
+// Fetch makes an image of a known disk, which it downloads. The disk must have
+// the given SHA-256 digest, or if that is empty the one that its makers publish.
+func Fetch(ctx context.Context, s Store, name, digest string, progress Progress) (Image, error) {
+	k, ok := FindKnown(name)
+	if !ok {
+		return Image{}, &NotFoundError{Name: name, Hint: "fetch knows " + strings.Join(KnownNames(), " and ") +
+			"; all others are imported: falcon image import FILE " + name}
+	}
+	return k.fetch(ctx, s, digest, progress)
+}
+
+func (k Known) fetch(ctx context.Context, s Store, digest string, progress Progress) (Image, error) {
+	if _, err := s.Get(ctx, k.Name); !errors.Is(err, ErrNotFound) {
+		if err == nil {
+			err = fmt.Errorf("%w: %q", ErrExists, k.Name)
+		}
+		return Image{}, err
+	}
+	fail := func(err error) (Image, error) {
+		return Image{}, fmt.Errorf("fetching image %q: %w; without a network, get %s some other way and import it: falcon image import %s %s",
+			k.Name, err, k.URL, path.Base(k.URL), k.Name)
+	}
+	if digest == "" {
+		var err error
+		digest, err = fetch.Digest(ctx, fetch.Published(k.URL).DigestURL)
+		var status *fetch.StatusError
+		if errors.As(err, &status) && (status.Status == http.StatusNotFound || status.Status == http.StatusForbidden) {
+			err = fmt.Errorf("its makers publish no digest (%w): say which one it must have (--sha256)", err)
+		}
+		if err != nil {
+			return fail(err)
+		}
+	}
+	// Not in the work folder, which builders clear.
+	dir := filepath.Join(s.Home(), "fetch")
+	if err := os.MkdirAll(dir, 0o755); err != nil { // the store itself is for all to read
+		return fail(err)
+	}
+	file := filepath.Join(dir, path.Base(k.URL))
+	unlock, err := fetch.Lock(ctx, file)
+	if err != nil {
+		return fail(err)
+	}
+	defer unlock()
+	defer os.Remove(file)
+	report := func(done, total int64) {
+		progress.Report(Step{What: "downloading", Bytes: true, Done: done, Total: total})
+	}
+	if err := fetch.File(ctx, k.URL, digest, file, report); err != nil {
+		return fail(explainSpace(err, s.Home()))
+	}
+	return Import(ctx, s, file, k.Name, ImportOptions{SHA256: digest, Boot: k.Boot, Console: k.Console, OS: k.OS, Progress: progress})
 }
