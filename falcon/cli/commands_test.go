@@ -277,18 +277,18 @@ FAILS  memory  not enough memory
 }
 
 func TestADryRunPrintsTheStepsAndLaunchesNothing(t *testing.T) {
-	lab := fakeLab{dry: []falcon.DryStep{
+	steps := []falcon.DryStep{
 		{Note: "links"}, {Command: []string{"dladm", "create-simnet", "-t", "a b"}},
 		{Node: "n0", Command: []string{"server", "run"}, Note: "in the background"},
 		{Node: "n0", Request: "PUT x/instance", Body: []byte(`{"a":1}`), Note: "1 vCPU"},
-	}}
-	p := testProgram{lab: lab}
+	}
+	p := testProgram{lab: fakeLab{dry: steps}}
 	got := p.run(t, "launch", "--dry-run")
 	want := "# links\ndladm create-simnet -t 'a b'\n# n0: in the background\nserver run\n# n0: PUT x/instance  1 vCPU\n"
 	if got != (outcome{0, want, ""}) || !slices.Equal(p.lab.calls, []string{"dry run"}) {
 		t.Errorf("%+v, calls %q", got, p.lab.calls)
 	}
-	p = testProgram{lab: lab}
+	p = testProgram{lab: fakeLab{dry: steps}}
 	got = p.run(t, "launch", "--dry-run", "--json")
 	var doc dryRunDocument
 	if err := json.Unmarshal([]byte(got.stdout), &doc); err != nil || doc.Version != dryRunVersion || doc.Topology != "ring" || len(doc.Steps) != 4 {
