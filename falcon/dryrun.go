@@ -145,8 +145,11 @@ func (t *Topology) rehearseOnModel() ([]DryStep, error) {
 		return nil, err
 	}
 	bin := (&programs{home: image.SystemHome}).paths(t.Propolis)
-	s := illumosRehearsal{plan: p, ids: newRecord(t, p, nil).IDs, dataset: modelDataset, topology: t.name, bin: bin, dir: cmp.Or(t.Dir, DefaultDir)}
-	steps := []DryStep{{Note: fmt.Sprintf("what a launch would do on an illumos host with the dataset %s, the link %s, and the images", modelDataset, modelLink)}}
+	s := illumosRehearsal{plan: p, ids: newRecord(t, p, nil).IDs, dataset: modelDataset, topology: t.name, bin: bin, dir: cmp.Or(t.Dir, DefaultDir), larger: make(map[string]bool)}
+	for _, n := range t.nodes {
+		s.larger[n.name] = n.diskSize != 0
+	}
+	steps := []DryStep{{Note: fmt.Sprintf("what a launch would do on an illumos host with the dataset %s, the default route on %s, and the images", modelDataset, modelLink)}}
 	return append(steps, s.steps()...), nil
 }
 
@@ -173,6 +176,7 @@ type illumosRehearsal struct {
 	dataset  string        // empty where disks are files
 	have     illumos.Links // the links that stand
 	disks    map[string]bool
+	larger   map[string]bool // the nodes whose disk is larger than their image
 	bin      paths
 	dir      string // the state folder as the user writes it
 }
@@ -184,11 +188,16 @@ func (h *illumosHost) rehearse(ctx context.Context, l *lab, r *revision) ([]DryS
 	}
 	s := illumosRehearsal{
 		plan: r.next.Plan, running: r.running, ids: r.next.IDs, topology: l.name, dataset: h.images.Dataset(), have: have,
-		disks: make(map[string]bool), bin: h.programs.paths(l.propolis), dir: l.folder.Path(),
+		disks: make(map[string]bool), larger: make(map[string]bool), bin: h.programs.paths(l.propolis), dir: l.folder.Path(),
 	}
 	for i := range s.plan.Nodes {
 		n := &s.plan.Nodes[i]
 		s.disks[n.Name] = h.images.HasDisk(ctx, l.owner(n.Name), n.Backing)
+		img, err := h.images.Get(ctx, n.Image)
+		if err != nil {
+			return nil, err
+		}
+		s.larger[n.Name] = n.DiskSize > Bytes(img.VirtualSize)
 	}
 	return s.steps(), nil
 }
@@ -200,7 +209,7 @@ func (s illumosRehearsal) steps() []DryStep {
 			steps = append(steps, DryStep{Node: node, Command: c})
 		}
 	}
-	steps = append(steps, DryStep{Note: "links, the disks beside them"})
+	steps = append(steps, DryStep{Note: "links; pairs, and the disks, are made at the same time"})
 	for _, pair := range pairs(s.plan) {
 		commands("", pair.Commands(s.have))
 	}
@@ -212,7 +221,7 @@ func (s illumosRehearsal) steps() []DryStep {
 			}
 		}
 	}
-	steps = append(steps, DryStep{Note: "disks"})
+	steps = append(steps, s.topologyStep()...)
 	for i := range s.plan.Nodes {
 		if n := &s.plan.Nodes[i]; !s.disks[n.Name] {
 			steps = append(steps, s.disk(n)...)
@@ -233,20 +242,34 @@ func (s illumosRehearsal) steps() []DryStep {
 	return steps
 }
 
+// topologyStep makes what the disks of the topology are in.
+func (s illumosRehearsal) topologyStep() []DryStep {
+	if s.dataset == "" {
+		return []DryStep{{Note: "disks"}}
+	}
+	return []DryStep{
+		{Note: "disks; each dataset is also tagged with whose it is (falcon:topology, falcon:disk)"},
+		{Command: []string{"zfs", "create", "-o", "canmount=off", s.dataset + "/topo/" + s.topology}},
+	}
+}
+
 // disk says by which commands a node's disk is made.
 func (s illumosRehearsal) disk(n *NodePlan) []DryStep {
 	if s.dataset == "" || n.Backing == BackingFile {
 		return []DryStep{{Node: n.Name, Note: fmt.Sprintf("image %s becomes the file %s", n.Image, n.Disk)}}
 	}
 	clone := topologyDataset(s.dataset, s.topology, n.Name)
-	cmds := [][]string{{"zfs", "clone", "-p", s.dataset + "/img/" + n.Image + "@base", clone}}
-	if n.DiskSize != 0 {
-		cmds = append(cmds, []string{"zfs", "set", fmt.Sprintf("volsize=%d", n.DiskSize), clone})
+	cmds := [][]string{{"zfs", "clone", "-o", "sync=disabled", s.dataset + "/img/" + n.Image + "@base", clone}}
+	set := []string{"zfs", "set"}
+	if s.larger[n.Name] {
+		set = append(set, fmt.Sprintf("volsize=%d", n.DiskSize))
 	}
 	if n.Reserved != 0 {
-		cmds = append(cmds, []string{"zfs", "set", fmt.Sprintf("reservation=%d", n.Reserved), clone})
+		set = append(set, fmt.Sprintf("reservation=%d", n.Reserved))
 	}
-	cmds = append(cmds, []string{"zfs", "set", "sync=disabled", clone})
+	if len(set) > 2 {
+		cmds = append(cmds, append(set, clone))
+	}
 	var steps []DryStep
 	for _, c := range cmds {
 		steps = append(steps, DryStep{Node: n.Name, Command: c})

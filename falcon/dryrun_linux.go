@@ -105,7 +105,8 @@ func (h *linuxHost) rehearseDisk(ctx context.Context, l *lab, n *NodePlan) ([]Dr
 		return nil, err
 	}
 	if h.images.Dataset() != "" && n.Backing != image.BackingFile {
-		s := illumosRehearsal{topology: l.name, dataset: h.images.Dataset()}
+		s := illumosRehearsal{topology: l.name, dataset: h.images.Dataset(),
+			larger: map[string]bool{n.Name: n.DiskSize > Bytes(img.VirtualSize)}}
 		return s.disk(n), nil
 	}
 	return []DryStep{{Node: n.Name, Command: []string{"qemu-img", "create", "-f", "qcow2", "-b", img.Disk, "-F", img.Format,
