@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -18,6 +17,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -269,7 +269,8 @@ func (m *model) bhyvectl(args []string) (string, error) {
 	return "", nil
 }
 
-// modelPropolis is upstream's server as far as falcon sees it from outside.
+// modelPropolis is upstream's server as far as falcon sees it from outside. As
+// that one does, it dies of a signal and leaves its virtual machine behind.
 func modelPropolis(args []string) int {
 	behaviour := ""
 	if err := withModel(func(m *model) error {
@@ -296,12 +297,10 @@ func modelPropolis(args []string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
 	fmt.Println("something that is no JSON")
 	switch behaviour {
 	case "says nothing":
-		<-ctx.Done()
+		time.Sleep(time.Minute) // it is killed before
 		return 0
 	case "dies":
 		fmt.Fprintln(os.Stderr, "thread 'main' panicked at bin/propolis-server/src/main.rs")
@@ -310,12 +309,9 @@ func modelPropolis(args []string) int {
 	l, err := net.Listen("tcp", args[2])
 	if answers, ok := modelAnswers[behaviour]; ok && err == nil {
 		fmt.Printf(`{"msg":"listening","v":0,"name":"propolis-server","level":30,"local_addr":%q}`+"\n", l.Addr())
-		context.AfterFunc(ctx, func() { l.Close() })
-		_ = http.Serve(l, answers)
-		return 0
-	}
-	if err == nil {
-		err = server.Serve(ctx, l, server.Options{Start: startEmpty, Log: os.Stdout, Stderr: os.Stderr})
+		err = http.Serve(l, answers)
+	} else if err == nil {
+		err = server.Serve(context.Background(), l, server.Options{Start: startEmpty, Log: os.Stdout, Stderr: os.Stderr})
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

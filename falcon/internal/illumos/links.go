@@ -71,7 +71,10 @@ func (p Pair) Commands(have Links) []Command {
 		cmds = append(cmds, Command{"dladm", "modify-simnet", "-t", "-p", p.B.Simnet(), p.A.Simnet()})
 	}
 	for _, e := range []End{p.A, p.B} {
-		cmds = append(cmds, vnicCommands(e.VNIC, e.Simnet(), e.MAC, have)...)
+		cmds = append(cmds, VNIC{Name: e.VNIC, Over: e.Simnet(), MAC: e.MAC}.Commands(have)...)
+		// Without it the guest gets no frames for other addresses than its own.
+		// Also where the VNIC stands: whoever made it may have been killed then.
+		cmds = append(cmds, Command{"dladm", "set-linkprop", "-t", "-p", "promisc-filtered=off", e.VNIC})
 	}
 	return cmds
 }
@@ -85,24 +88,19 @@ func (p Pair) Check(have Links) error {
 	return errors.Join(errs...)
 }
 
-// VNIC is a guest's interface on a link of the host.
+// VNIC is a guest's interface on another link.
 type VNIC struct{ Name, Over, MAC string }
 
-// Commands returns what makes the VNIC, but for what stands.
-func (v VNIC) Commands(have Links) []Command { return vnicCommands(v.Name, v.Over, v.MAC, have) }
+// Commands returns what makes the VNIC, if it does not stand.
+func (v VNIC) Commands(have Links) []Command {
+	if _, stands := have[v.Name]; stands {
+		return nil
+	}
+	return []Command{{"dladm", "create-vnic", "-t", "-l", v.Over, "-m", v.MAC, v.Name}}
+}
 
 // Check refuses a link of the VNIC's name that is another one.
 func (v VNIC) Check(have Links) error { return sameKind(have, v.Name, classVNIC, v.Over) }
-
-func vnicCommands(name, over, mac string, have Links) []Command {
-	var cmds []Command
-	if _, stands := have[name]; !stands {
-		cmds = append(cmds, Command{"dladm", "create-vnic", "-t", "-l", over, "-m", mac, name})
-	}
-	// Also where it stands: whoever made it may have been killed before this.
-	// Without it a guest gets no frames for other addresses than its own.
-	return append(cmds, Command{"dladm", "set-linkprop", "-t", "-p", "promisc-filtered=off", name})
-}
 
 func sameKind(have Links, name, class, over string) error {
 	l, stands := have[name]
