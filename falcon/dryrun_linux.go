@@ -92,7 +92,7 @@ func linuxLinks(p *Plan) [][]string {
 			in("tc", "qdisc", "add", "dev", e.Device, "clsact")
 		}
 		for i, e := range ends {
-			in("tc", "filter", "add", "dev", e.Device, "ingress", "matchall",
+			in("tc", "filter", "add", "dev", e.Device, "ingress", "protocol", "all", "u32", "match", "u32", "0", "0",
 				"action", "mirred", "egress", "redirect", "dev", ends[1-i].Device)
 		}
 	}

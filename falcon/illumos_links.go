@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/illumos"
@@ -110,25 +111,24 @@ func (f *simnets) destroyExternal(ctx context.Context, o state.Object) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range c.Links {
-		if name == o.Device {
-			if err := f.dladm.Remove(ctx, []string{name}); err != nil {
-				return err
-			}
-			return f.claims.Drop(ctx, id, []string{name})
+	if slices.Contains(c.Links, o.Device) {
+		if err := f.dladm.Remove(ctx, []string{o.Device}); err != nil {
+			return err
 		}
 	}
-	return nil
+	return f.claims.Drop(ctx, id, []string{o.Device})
 }
 
 // removeClaim removes the links of a claim, and then the claim.
 func (f *simnets) removeClaim(ctx context.Context, id string) error {
 	c, err := f.claims.Get(id)
-	if err != nil || len(c.Links) == 0 {
+	if err != nil {
 		return err
 	}
-	if err := f.dladm.Remove(ctx, c.Links); err != nil {
-		return err
+	if len(c.Links) > 0 {
+		if err := f.dladm.Remove(ctx, c.Links); err != nil {
+			return err
+		}
 	}
 	return f.claims.Drop(ctx, id, c.Links)
 }

@@ -516,3 +516,74 @@ func TestTheServerIsFetchedOnlyWhereThereIsNone(t *testing.T) {
 		t.Errorf("something was changed: %q", m.Log)
 	}
 }
+
+func TestLinksThatARestartOfTheHostTookAwayAreForgotten(t *testing.T) {
+	dir := newModel(t, nil)
+	modelHome(t, dir)
+	topo := modelDuo(dir, nil)
+	if err := topo.NetCreate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// Somebody else has taken a name since.
+	changeModel(t, func(m *model) {
+		for _, name := range duoLinks {
+			delete(m.Links, name)
+		}
+		m.Links["duo_piano_vn_vnic0"] = modelLinkState{Class: "vnic", Over: "igb0", MTU: 1500}
+	})
+	later := modelDuo(dir, func(h *illumosHost) { h.claims.Boot = "a later one" })
+	if err := later.Destroy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	changeModel(t, func(m *model) {
+		if _, stands := m.Links["duo_piano_vn_vnic0"]; !stands {
+			t.Error("a link of somebody else was removed")
+		}
+		delete(m.Links, "duo_piano_vn_vnic0")
+	})
+	empty(t, later, dir)
+}
+
+func TestAnIllumosHostThatIsNotThereIsOnlyShown(t *testing.T) {
+	topo := New("duo")
+	topo.Dir, topo.Host = filepath.Join(t.TempDir(), "state"), HostIllumos
+	violin := topo.Node("violin", "any", 2, GiB(1)).DiskSize(GiB(20)).Reserve(GiB(10)).VNC(5901)
+	topo.SoftNPULink(violin, topo.Node("piano", "any", 1, GiB(1)))
+	violin.ExtLinkExclusive("igb1")
+	steps, err := topo.DryRun(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text, body string
+	for _, s := range steps {
+		text += s.String() + "\n"
+		if s.Node == "violin" && strings.HasSuffix(s.Request, "/instance") {
+			body = string(s.Body)
+		}
+	}
+	for _, want := range []string{
+		"dladm create-vnic -t -l duo_violin_sn_sim0 -m ",
+		"zfs set volsize=21474836480 reservation=10737418240 rpool/falcon/topo/duo/violin\n",
+		"OVMF_CODE.fd '[::1]:0' 127.0.0.1:5901\n",
+		"0.6.0 softnpu-pci-port", "0.7.0 net0 (igb1)",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+	for _, want := range []string{`"vnic_name":"duo_violin_sn_vnic0"`, `"vnic_name":"igb1"`, `"path":"/dev/zvol/rdsk/rpool/falcon/topo/duo/violin"`, `"method":"Spec"`} {
+		if !strings.Contains(body, want) {
+			t.Errorf("%s is not in the request %s", want, body)
+		}
+	}
+	if strings.Contains(text, "igb1_") || strings.Contains(text, "-l igb1") {
+		t.Errorf("a VNIC is made on a link that is used exclusively:\n%s", text)
+	}
+	if err := topo.Launch(t.Context()); err == nil || !strings.Contains(err.Error(), "launch --dry-run") {
+		t.Errorf("it is launched: %v", err)
+	}
+	violin.Mount("/a", "/a").Mount("/b", "/b")
+	if _, err := topo.DryRun(t.Context()); err == nil || !strings.Contains(err.Error(), "it has 2 mounts") {
+		t.Errorf("shown with two mounts: %v", err)
+	}
+}

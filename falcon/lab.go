@@ -38,8 +38,11 @@ func (t *Topology) open() (*lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.to, l.propolis = t.Progress, t.Propolis
-	return l, nil
+	l.to = t.Progress
+	if t.Propolis != "" { // it is not started in this folder
+		l.propolis, err = filepath.Abs(t.Propolis)
+	}
+	return l, err
 }
 
 func openLab(dir, name, host string, log *slog.Logger) (*lab, error) {
