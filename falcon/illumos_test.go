@@ -587,3 +587,16 @@ func TestAnIllumosHostThatIsNotThereIsOnlyShown(t *testing.T) {
 		t.Errorf("shown with two mounts: %v", err)
 	}
 }
+
+func TestAnIllumosGuestHasOneMountOnAnyHost(t *testing.T) {
+	for os, refused := range map[string]bool{"helios-2.5": true, "debian-12": false} {
+		topo := New("duo")
+		topo.Node("violin", "guest", 1, GiB(1)).Mount("/a", "/a").Mount("/b", "/b")
+		f := factsOf(fakeFabric{})
+		f.images["guest"] = image.Image{Name: "guest", OS: os, Boot: image.Boot{Method: image.BootUEFI}}
+		reasons := planned(t, topo, f).Node("violin").Unsupported
+		if (len(reasons) > 0) != refused {
+			t.Errorf("%s: %q", os, reasons)
+		}
+	}
+}

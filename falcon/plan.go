@@ -241,9 +241,12 @@ func planNode(n *Node, f facts, macs map[*End]string) (*NodePlan, error) {
 		np.refuse("image %s boots by %s, and the host boots guests by UEFI firmware only: choose another image, such as %s",
 			n.image, np.Boot.Method, strings.Join(image.KnownNames(), " or "))
 	}
-	if f.maxMounts > 0 && len(n.mounts) > f.maxMounts {
-		np.refuse("it has %d mounts, and propolis-server keeps only the last of several 9p devices: put all that the guest needs into one folder and mount that",
-			len(n.mounts))
+	const oneFolder = "put all that the guest needs into one folder and mount that"
+	switch count := len(n.mounts); {
+	case f.maxMounts > 0 && count > f.maxMounts:
+		np.refuse("it has %d mounts, and propolis-server keeps only the last of several 9p devices: %s", count, oneFolder)
+	case isIllumosGuest(np.OS) && count > 1:
+		np.refuse("it has %d mounts, and p9kp in an illumos guest reads the first 9p device only: %s", count, oneFolder)
 	}
 	if n.bootISO != "" && np.Boot.Method == image.BootKernel {
 		// A kernel given from outside would win over the CD.

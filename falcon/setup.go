@@ -12,8 +12,12 @@ import (
 )
 
 // setupTimeout bounds the set-up commands in a guest, which load a module and
-// mount file systems at the most.
-const setupTimeout = time.Minute
+// mount file systems at the most; copyTimeout those of a guest that copies a
+// folder instead.
+const (
+	setupTimeout = time.Minute
+	copyTimeout  = 15 * time.Minute
+)
 
 // setUp waits for the guest's shell, names the host and mounts its folders. The
 // console is read from an offset on, that of the machine's start.
@@ -46,6 +50,9 @@ func (l *lab) setUp(ctx context.Context, client *propolis.Client, np *NodePlan, 
 	}
 	l.stage(np.Name, StageSetup, "")
 	command := console.Command{Shell: setupScript(np), Direct: true, Timeout: setupTimeout}
+	if isIllumosGuest(np.OS) && len(np.Mounts) > 0 {
+		command.Timeout = copyTimeout
+	}
 	result, err := c.Exec(ctx, command)
 	if err == nil && result.Status != 0 {
 		// Once more for what it has to say; what was right stays as it is.
@@ -113,7 +120,7 @@ func addHost(b *strings.Builder, name string, lines ...string) {
 
 // illumosSetup sets up an illumos guest. Its kernel has no 9p file system:
 // p9kp copies all that the folder holds through the device, and does so again
-// at each start. A node has one such device, which is why it needs no name.
+// at each start. It takes the first such device, so a node has one at the most.
 func illumosSetup(np *NodePlan) string {
 	var b strings.Builder
 	name := shellQuote(np.Name)
@@ -121,7 +128,8 @@ func illumosSetup(np *NodePlan) string {
 	local := np.Name + ".local " + np.Name
 	addHost(&b, np.Name, "::1 "+local, "127.0.0.1 "+local)
 	for _, m := range np.Mounts {
-		fmt.Fprintf(&b, "mkdir -p %[1]s\n( cd %[1]s && p9kp pull ) || { echo the guest cannot copy %[1]s: its system must have p9kp; exit 1; }\n",
+		// Without the variable it names every file on the console.
+		fmt.Fprintf(&b, "mkdir -p %[1]s\n( cd %[1]s && RUST_LOG=error p9kp pull ) || { echo the guest cannot copy %[1]s: its system must have p9kp; exit 1; }\n",
 			shellQuote(m.Target))
 	}
 	return b.String()

@@ -17,7 +17,7 @@ func TestGuestsAreSetUpByTheirOperatingSystem(t *testing.T) {
 	illumos := []string{
 		"hostname 'violin'\n", "echo 'violin' > /etc/nodename\n",
 		"echo '::1 violin.local violin' >> /etc/hosts", "echo '127.0.0.1 violin.local violin' >> /etc/hosts",
-		"( cd '/opt/cargo bay' && p9kp pull )",
+		"( cd '/opt/cargo bay' && RUST_LOG=error p9kp pull )",
 	}
 	for _, tt := range []struct {
 		os          string
