@@ -37,6 +37,8 @@ type host interface {
 const (
 	// HostNative is the machine's own system.
 	HostNative = runtime.GOOS
+	// HostIllumos is a machine with illumos, wherever that is spoken of.
+	HostIllumos = "illumos"
 	// HostSim is simulated: its guests are part of a process, and need no
 	// hypervisor, no privilege and no time.
 	HostSim = "sim"
@@ -47,15 +49,26 @@ const hostEnv = "FALCON_HOST"
 
 // hostChoice is the kind of a host, the dataset of its images as in
 // [image.Options], and the script of a simulated one.
-type hostChoice struct{ kind, dataset, script string }
+type hostChoice struct {
+	kind, dataset, script string
+	// open stands for newHost in tests.
+	open hostOpener
+}
+
+type hostOpener func(c hostChoice, topology string, folder *state.Folder, log *slog.Logger) (host, error)
 
 // newHost returns the host of a topology.
 func newHost(c hostChoice, topology string, folder *state.Folder, log *slog.Logger) (host, error) {
-	switch c.kind {
-	case HostNative:
+	switch {
+	case c.open != nil:
+		return c.open(c, topology, folder, log)
+	case c.kind == HostNative:
 		return newNativeHost(c.dataset, topology, folder, log)
-	case HostSim:
+	case c.kind == HostSim:
 		return newSimHost(cmp.Or(c.script, os.Getenv(simEnv)), folder, log)
+	case c.kind == HostIllumos:
+		return nil, fmt.Errorf("host %s (%s): this machine has %s; what a launch would do there is shown by launch --dry-run, everything else must be done there",
+			HostIllumos, hostEnv, HostNative)
 	}
 	return nil, fmt.Errorf("host %q: want %s or %s (%s)", c.kind, HostNative, HostSim, hostEnv)
 }
@@ -95,6 +108,13 @@ type hostFacts struct {
 	freeMemory Bytes
 	// checks are the host's findings for a preflight.
 	checks []Check
+	hostLimits
+}
+
+// preparer is a host that has to fetch or to check something before a command
+// that starts nodes makes anything.
+type preparer interface {
+	prepare(ctx context.Context, l *lab) error
 }
 
 // fabric makes links.

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -173,10 +172,6 @@ func (h *linuxHost) client(f *state.Folder, node string) (*propolis.Client, erro
 }
 
 func (h *linuxHost) address(f *state.Folder, node string) string { return f.File(node + socketExt) }
-
-// endGrace is how long a node's server may take to end its hypervisor and
-// itself; measured under load: below 100 ms.
-const endGrace = 5 * time.Second
 
 // end ends the process of a node's server. QEMU goes with it, and what it held
 // goes with QEMU.

@@ -1,4 +1,4 @@
-//go:build !linux
+//go:build !linux && !illumos
 
 package falcon
 
@@ -10,8 +10,8 @@ import (
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
 )
 
-// selfPath is this program.
-const selfPath = "/proc/self/path/a.out"
+// selfPath is this program where there is no such path by which it can be run.
+const selfPath = "/proc/self/exe"
 
 func newNativeHost(_, _ string, _ *state.Folder, _ *slog.Logger) (host, error) {
 	return nil, fmt.Errorf("falcon cannot run topologies on %s yet", runtime.GOOS)

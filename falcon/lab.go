@@ -41,12 +41,15 @@ func (t *Topology) open() (*lab, error) {
 	if dir == "" {
 		dir = DefaultDir
 	}
-	l, err := openLab(dir, t.name, hostChoice{kind: t.Host, script: t.Sim}, t.Log)
+	l, err := openLab(dir, t.name, hostChoice{kind: t.Host, script: t.Sim, open: t.openHost}, t.Log)
 	if err != nil {
 		return nil, err
 	}
-	l.to, l.propolis = t.Progress, t.Propolis
-	return l, nil
+	l.to = t.Progress
+	if t.Propolis != "" { // it is not started in this folder
+		l.propolis, err = filepath.Abs(t.Propolis)
+	}
+	return l, err
 }
 
 func openLab(dir, name string, asked hostChoice, log *slog.Logger) (*lab, error) {
@@ -84,7 +87,8 @@ func chooseHost(f *state.Folder, asked hostChoice) (hostChoice, error) {
 	if asked.kind != "" && asked.kind != r.Host {
 		return hostChoice{}, fmt.Errorf("the topology in %s is launched on host %s, not on %s: destroy it first, or choose another folder", f.Path(), r.Host, asked.kind)
 	}
-	return hostChoice{kind: r.Host, dataset: cmp.Or(r.Dataset, image.NoDataset), script: asked.script}, nil
+	asked.kind, asked.dataset = r.Host, cmp.Or(r.Dataset, image.NoDataset)
+	return asked, nil
 }
 
 // load returns the record of the launched topology. A folder that holds
@@ -236,7 +240,8 @@ func (l *lab) facts(ctx context.Context, t *Topology, r *record) (facts, hostFac
 		diskPath:         func(n *Node) string { return l.host.store().DiskPath(l.owner(n.name), n.backing) },
 		defaultInterface: hf.defaultInterface,
 		noSoftNPU:        hf.noSoftNPU, noSidecar: hf.noSidecar, noExternal: hf.noExternal,
-		takenMACs: make(map[string]bool),
+		hostLimits: hf.hostLimits,
+		takenMACs:  make(map[string]bool),
 	}
 	if r != nil {
 		f.recordedMACs = r.MACs

@@ -62,7 +62,7 @@ func (t *Topology) Launch(ctx context.Context, opts ...LaunchOption) error {
 
 // launch returns the lease of a topology that is not persistent.
 func (l *lab) launch(ctx context.Context, t *Topology, o launchOptions) (lease string, err error) {
-	r, unlock, err := l.begin(ctx, t, "launch")
+	r, unlock, err := l.begin(ctx, t, "launch", l.prepareHost)
 	if err != nil {
 		return "", err
 	}
@@ -84,13 +84,25 @@ func (l *lab) launch(ctx context.Context, t *Topology, o launchOptions) (lease s
 	})
 }
 
-// begin builds the images that are missing, locks the folder and plans.
-func (l *lab) begin(ctx context.Context, t *Topology, purpose string) (r *revision, unlock func(), err error) {
+// prepareHost has the host ready for starting nodes, where it has to be.
+func (l *lab) prepareHost(ctx context.Context) error {
+	if p, ok := l.host.(preparer); ok {
+		return p.prepare(ctx, l)
+	}
+	return nil
+}
+
+// begin prepares the host, builds the images that are missing, locks the folder
+// and plans.
+func (l *lab) begin(ctx context.Context, t *Topology, purpose string, prepare func(context.Context) error) (r *revision, unlock func(), err error) {
 	if err := t.Validate(ctx); err != nil {
 		return nil, nil, err
 	}
 	if _, err := l.loadOrNew(); err != nil {
 		return nil, nil, err // before any image is built for it
+	}
+	if err := prepare(ctx); err != nil {
+		return nil, nil, err
 	}
 	if err := l.ensureImages(ctx, t); err != nil {
 		return nil, nil, err
@@ -225,7 +237,7 @@ func (l *lab) makeLinks(ctx context.Context, p *Plan, make maker) error {
 		n := &p.Nodes[i]
 		for j := range n.Interfaces {
 			x := &n.Interfaces[j]
-			if x.Peer != "" || x.Device == "" {
+			if x.Peer != "" || x.Device == "" || x.Device == x.External {
 				continue
 			}
 			o := state.Object{Kind: state.External, Name: x.Name, Device: x.Device, Host: x.External}

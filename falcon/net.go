@@ -22,7 +22,8 @@ func (t *Topology) makeNet(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r, unlock, err := l.begin(ctx, t, "netcreate")
+	ready := func(context.Context) error { return nil } // no node is started
+	r, unlock, err := l.begin(ctx, t, "netcreate", ready)
 	if err != nil {
 		return err
 	}

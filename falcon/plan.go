@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"strings"
 
 	"github.com/google/uuid"
 	"github.com/hashicorp/go-multierror"
@@ -142,6 +143,22 @@ type facts struct {
 	noSoftNPU, noSidecar string
 	// noExternal says why the host cannot attach to its interfaces.
 	noExternal string
+	hostLimits
+}
+
+// hostLimits are what a host's hypervisor and links cannot do. The zero value
+// is a host without such limits.
+type hostLimits struct {
+	// maxMounts is how many mounts a node may have, maxMTU the largest MTU of
+	// a link between nodes; 0 for any.
+	maxMounts, maxMTU int
+	// firmwareOnly is set where guests boot by UEFI firmware and not otherwise.
+	firmwareOnly bool
+	// noUser says why there is no address translation.
+	noUser string
+	// bareExclusive is set where a guest that has a host interface for itself
+	// is attached to it directly, and not to a device on it.
+	bareExclusive bool
 }
 
 // fabricNames knows how a kind of fabric names things.
@@ -224,6 +241,17 @@ func planNode(n *Node, f facts, macs map[*End]string) (*NodePlan, error) {
 	if f.dataset == "" && n.backing == BackingZvol {
 		np.refuse("its disk is to be a ZFS volume, and the host keeps images as files: see FALCON_DATASET")
 	}
+	if f.firmwareOnly && n.bootISO == "" && np.Boot.Method != image.BootUEFI {
+		np.refuse("image %s boots by %s, and the host boots guests by UEFI firmware only: choose another image, such as %s",
+			n.image, np.Boot.Method, strings.Join(image.KnownNames(), " or "))
+	}
+	const oneFolder = "put all that the guest needs into one folder and mount that"
+	switch count := len(n.mounts); {
+	case f.maxMounts > 0 && count > f.maxMounts:
+		np.refuse("it has %d mounts, and propolis-server keeps only the last of several 9p devices: %s", count, oneFolder)
+	case isIllumosGuest(np.OS) && count > 1:
+		np.refuse("it has %d mounts, and p9kp in an illumos guest reads the first 9p device only: %s", count, oneFolder)
+	}
 	if n.bootISO != "" && np.Boot.Method == image.BootKernel {
 		// A kernel given from outside would win over the CD.
 		np.Boot = image.Boot{Method: image.BootBIOS}
@@ -242,6 +270,10 @@ func planNode(n *Node, f facts, macs map[*End]string) (*NodePlan, error) {
 			np.refuse("interface %d is a SoftNPU port: %s", e.index, f.noSoftNPU)
 		case e.kind == EndSidecar && f.noSidecar != "":
 			np.refuse("interface %d is a sidecar port: %s", e.index, f.noSidecar)
+		case e.link.external == nil && f.maxMTU > 0 && e.link.mtu > f.maxMTU:
+			np.refuse("interface %d has an MTU of %d bytes, and the host's links have at most %d", e.index, e.link.mtu, f.maxMTU)
+		case e.link.external != nil && e.link.external.user && f.noUser != "":
+			np.refuse("interface %d is on address translation: %s", e.index, f.noUser)
 		case e.link.external != nil && !e.link.external.user && f.noExternal != "":
 			np.refuse("interface %d is on a host interface: %s", e.index, f.noExternal)
 		case e.link.external != nil && np.Interfaces[e.index].External == "":
@@ -264,12 +296,14 @@ func (np *NodePlan) refuse(format string, args ...any) {
 	np.Unsupported = append(np.Unsupported, fmt.Sprintf(format, args...))
 }
 
-func planEnd(e *End, f facts, mac string) InterfacePlan {
+// endName is the full name of an end, as upstream has it.
+func endName(e *End) string {
 	designator := map[EndKind]string{EndNIC: "vn", EndSoftNPU: "sn", EndSidecar: "sm"}[e.kind]
-	p := InterfacePlan{
-		Index: e.index, Kind: e.kind, MAC: mac, MTU: e.link.mtu,
-		Name: fmt.Sprintf("%s_%s_%s_vnic%d", e.node.topology.name, e.node.name, designator, e.index),
-	}
+	return fmt.Sprintf("%s_%s_%s_vnic%d", e.node.topology.name, e.node.name, designator, e.index)
+}
+
+func planEnd(e *End, f facts, mac string) InterfacePlan {
+	p := InterfacePlan{Index: e.index, Kind: e.kind, MAC: mac, MTU: e.link.mtu, Name: endName(e)}
 	x := e.link.external
 	switch {
 	case x == nil:
@@ -284,6 +318,9 @@ func planEnd(e *End, f facts, mac string) InterfacePlan {
 			p.External = f.defaultInterface
 		}
 		p.Device = f.fabric.device(p.Name, e.node.name, e.index, true)
+		if p.Exclusive && f.bareExclusive {
+			p.Device = p.External
+		}
 	}
 	return p
 }

@@ -129,6 +129,9 @@ func buildable(name string) bool {
 
 // notFound says how to get an image that falcon cannot build.
 func notFound(name string) error {
+	if _, ok := image.FindKnown(name); ok {
+		return &image.NotFoundError{Name: name, Hint: build.Hint(name)}
+	}
 	return &image.NotFoundError{Name: name,
 		Hint: fmt.Sprintf("import it with `falcon image import FILE %s`, or see `falcon image ls`", name)}
 }

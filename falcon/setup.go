@@ -12,8 +12,12 @@ import (
 )
 
 // setupTimeout bounds the set-up commands in a guest, which load a module and
-// mount file systems at the most.
-const setupTimeout = time.Minute
+// mount file systems at the most; copyTimeout those of a guest that copies a
+// folder instead.
+const (
+	setupTimeout = time.Minute
+	copyTimeout  = 15 * time.Minute
+)
 
 // setUp waits for the guest's shell, names the host and mounts its folders. The
 // console is read from an offset on, that of the machine's start.
@@ -46,6 +50,9 @@ func (l *lab) setUp(ctx context.Context, client *propolis.Client, np *NodePlan, 
 	}
 	l.stage(np.Name, StageSetup, "")
 	command := console.Command{Shell: setupScript(np), Direct: true, Timeout: setupTimeout}
+	if isIllumosGuest(np.OS) && len(np.Mounts) > 0 {
+		command.Timeout = copyTimeout
+	}
 	result, err := c.Exec(ctx, command)
 	if err == nil && result.Status != 0 {
 		// Once more for what it has to say; what was right stays as it is.
@@ -61,16 +68,33 @@ func (l *lab) setUp(ctx context.Context, client *propolis.Client, np *NodePlan, 
 	return nil
 }
 
-// setupScript returns the commands that make a Linux guest the node that it
-// is. They change nothing that is right already.
+// setupScript returns the commands that make a guest the node that it is. They
+// change nothing that is right already.
 func setupScript(np *NodePlan) string {
+	if isIllumosGuest(np.OS) {
+		return illumosSetup(np)
+	}
+	return linuxSetup(np)
+}
+
+// isIllumosGuest tells by the word for an image's operating system whether it
+// is an illumos: the other systems that falcon knows how to set up are Linux.
+func isIllumosGuest(os string) bool {
+	for _, name := range []string{"helios", "illumos", "omnios", "openindiana", "smartos", "tribblix"} {
+		if strings.HasPrefix(strings.ToLower(os), name) {
+			return true
+		}
+	}
+	return false
+}
+
+func linuxSetup(np *NodePlan) string {
 	var b strings.Builder
 	name := shellQuote(np.Name)
 	// By what is built into the shell: without hardware acceleration each
 	// program that is run costs tens of milliseconds.
 	fmt.Fprintf(&b, "set -e\necho %s > /proc/sys/kernel/hostname\necho %s > /etc/hostname\n", name, name)
-	fmt.Fprintf(&b, "h=\nif [ -r /etc/hosts ]; then while IFS= read -r l; do h=\"$h $l \"; done < /etc/hosts; fi\n")
-	fmt.Fprintf(&b, "case $h in *' '%[1]s' '*) ;; *) echo 127.0.1.1 %[1]s >> /etc/hosts ;; esac\n", name)
+	addHost(&b, np.Name, "127.0.1.1 "+np.Name)
 	for _, m := range np.Mounts {
 		target := shellQuote(m.Target)
 		mount := fmt.Sprintf("mount -t 9p -o trans=virtio,version=9p2000.L,msize=65536,ro %s %s", shellQuote(m.Tag), target)
@@ -80,6 +104,33 @@ func setupScript(np *NodePlan) string {
 		// A kernel older than 5.16 does not load the transport by itself.
 		fmt.Fprintf(&b, "[ \"$m\" ] || %[1]s 2>/dev/null || { modprobe 9pnet_virtio 2>/dev/null || true; %[1]s; } || "+
 			"{ echo the guest cannot mount %[2]s: its kernel must have the 9p file system, which kernels made for clouds lack; exit 1; }\n", mount, target)
+	}
+	return b.String()
+}
+
+// addHost adds a line to /etc/hosts if the name is not in it as a word.
+func addHost(b *strings.Builder, name string, lines ...string) {
+	b.WriteString("h=\nif [ -r /etc/hosts ]; then while IFS= read -r l; do h=\"$h $l \"; done < /etc/hosts; fi\n")
+	fmt.Fprintf(b, "case $h in *' '%s' '*) ;; *)", shellQuote(name))
+	for _, l := range lines {
+		fmt.Fprintf(b, " echo %s >> /etc/hosts ;", shellQuote(l))
+	}
+	b.WriteString("; esac\n")
+}
+
+// illumosSetup sets up an illumos guest. Its kernel has no 9p file system:
+// p9kp copies all that the folder holds through the device, and does so again
+// at each start. It takes the first such device, so a node has one at the most.
+func illumosSetup(np *NodePlan) string {
+	var b strings.Builder
+	name := shellQuote(np.Name)
+	fmt.Fprintf(&b, "set -e\nhostname %[1]s\necho %[1]s > /etc/nodename\n", name)
+	local := np.Name + ".local " + np.Name
+	addHost(&b, np.Name, "::1 "+local, "127.0.0.1 "+local)
+	for _, m := range np.Mounts {
+		// Without the variable it names every file on the console.
+		fmt.Fprintf(&b, "mkdir -p %[1]s\n( cd %[1]s && RUST_LOG=error p9kp pull ) || { echo the guest cannot copy %[1]s: its system must have p9kp; exit 1; }\n",
+			shellQuote(m.Target))
 	}
 	return b.String()
 }

@@ -37,6 +37,10 @@ const linksLock = "lock.links"
 // has been seen to need seconds to start.
 const serverDeadline = time.Minute
 
+// endGrace is how long a node's server may take to end its hypervisor and
+// itself; measured under load: below 100 ms.
+const endGrace = 5 * time.Second
+
 // startNode starts a node and waits until it is ready.
 func (l *lab) startNode(ctx context.Context, tx *transaction, np *NodePlan, id string, loginTimeout time.Duration) error {
 	l.stage(np.Name, StageStart, "")
@@ -111,18 +115,9 @@ func (l *lab) bringUp(ctx context.Context, server nodeServer, np *NodePlan, id s
 func (l *lab) runInstance(ctx context.Context, client *propolis.Client, np *NodePlan, id string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, serverDeadline, fmt.Errorf("its server did not start the machine within %v", serverDeadline))
 	defer cancel()
-	err := client.Ensure(ctx, propolis.InstanceEnsureRequest{
-		Properties: propolis.InstanceProperties{
-			ID: id, Name: np.Name, Description: "a falcon vm",
-			Metadata: propolis.InstanceMetadata{
-				SiloID: propolis.NilUUID, ProjectID: propolis.NilUUID, SledID: propolis.NilUUID,
-				SledSerial: "falcon", SledModel: "falcon",
-			},
-		},
-		Spec: np.Spec,
-	})
+	err := client.Ensure(ctx, ensureRequest(np, id))
 	if err != nil {
-		return fmt.Errorf("creating the machine: %w%s", err, l.lastWords(np.Name))
+		return fmt.Errorf("creating the machine: %w%s", serverFault(err), l.lastWords(np.Name))
 	}
 	if err := client.SetState(ctx, propolis.RequestRun); err != nil {
 		return fmt.Errorf("starting the machine: %w", err)
@@ -131,6 +126,20 @@ func (l *lab) runInstance(ctx context.Context, client *propolis.Client, np *Node
 		return fmt.Errorf("starting the machine: %w%s", err, l.lastWords(np.Name))
 	}
 	return nil
+}
+
+// ensureRequest is what has a server make a node's machine.
+func ensureRequest(np *NodePlan, id string) propolis.InstanceEnsureRequest {
+	return propolis.InstanceEnsureRequest{
+		Properties: propolis.InstanceProperties{
+			ID: id, Name: np.Name, Description: "a falcon vm",
+			Metadata: propolis.InstanceMetadata{
+				SiloID: propolis.NilUUID, ProjectID: propolis.NilUUID, SledID: propolis.NilUUID,
+				SledSerial: "falcon", SledModel: "falcon",
+			},
+		},
+		Spec: np.Spec,
+	}
 }
 
 // watch returns an error when the instance ends, nil when ctx does.

@@ -52,8 +52,9 @@ type Topology struct {
 	// Flags is remembered with the launched topology: the words by which
 	// its program declared it. Package cli keeps the program's flags here.
 	Flags []string
-	// Propolis is the propolis-server to run for each node; empty for the
-	// host's own: on Linux the one inside this program.
+	// Propolis is the path of the propolis-server to run for each node; empty
+	// for the host's own: on Linux the one inside this program, on illumos
+	// Propolis' own in the revision that this falcon is made for.
 	Propolis string
 	// Host is where the topology runs: HostNative, or HostSim for a simulated
 	// host. When it is empty, FALCON_HOST in the environment says so. A
@@ -92,6 +93,8 @@ type Topology struct {
 	nodes []*Node
 	links []*Link
 	errs  *multierror.Error
+
+	openHost hostOpener // of tests; newHost when nil
 }
 
 // New declares a topology. A name is a letter followed by letters, digits and

@@ -24,9 +24,9 @@ var (
 	memory            uint64 // MiB
 )
 
-func main() {
-	cli.Program{Name: "duo", Short: "Two nodes and a link", Flags: flags, Declare: declare}.Main()
-}
+var program = cli.Program{Name: "duo", Short: "Two nodes and a link", Flags: flags, Declare: declare}
+
+func main() { program.Main() }
 
 func flags(f *pflag.FlagSet) {
 	_, source, _, _ := runtime.Caller(0) // its folder, wherever the program is run from

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"os"
@@ -272,5 +273,51 @@ FAILS  memory  not enough memory
 	}
 	if got.status != 1 || !doc.Checks[0].OK || doc.Checks[1].Error != "not enough memory" || doc.Plan.Nodes[0].Name != "violin" {
 		t.Errorf("status %d, %+v", got.status, doc)
+	}
+}
+
+func TestADryRunPrintsTheStepsAndLaunchesNothing(t *testing.T) {
+	steps := []falcon.DryStep{
+		{Note: "links"}, {Command: []string{"dladm", "create-simnet", "-t", "a b"}},
+		{Node: "n0", Command: []string{"server", "run"}, Note: "in the background"},
+		{Node: "n0", Request: "PUT x/instance", Body: []byte(`{"a":1}`), Note: "1 vCPU"},
+	}
+	p := testProgram{lab: fakeLab{dry: steps}}
+	got := p.run(t, "launch", "--dry-run")
+	want := "# links\ndladm create-simnet -t 'a b'\n# n0: in the background\nserver run\n# n0: PUT x/instance  1 vCPU\n"
+	if got != (outcome{0, want, ""}) || !slices.Equal(p.lab.calls, []string{"dry run"}) {
+		t.Errorf("%+v, calls %q", got, p.lab.calls)
+	}
+	p = testProgram{lab: fakeLab{dry: steps}}
+	got = p.run(t, "launch", "--dry-run", "--json")
+	var doc dryRunDocument
+	if err := json.Unmarshal([]byte(got.stdout), &doc); err != nil || doc.Version != dryRunVersion || doc.Topology != "ring" || len(doc.Steps) != 4 {
+		t.Fatalf("%v: %s", err, got.stdout)
+	}
+	var body bytes.Buffer
+	if err := json.Compact(&body, doc.Steps[3].Body); err != nil || body.String() != `{"a":1}` {
+		t.Errorf("body %s, %v", doc.Steps[3].Body, err)
+	}
+}
+
+func TestAPropolisOfOnesOwnMustBeAProgram(t *testing.T) {
+	dir := t.TempDir()
+	file, program := filepath.Join(dir, "file"), filepath.Join(dir, "program")
+	for path, mode := range map[string]os.FileMode{file: 0o644, program: 0o755} {
+		if err := os.WriteFile(path, nil, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, command := range []string{"launch", "hyperstart violin"} {
+		for path, status := range map[string]int{filepath.Join(dir, "none"): statusUsage, dir: statusUsage, file: statusUsage, program: 0} {
+			p := testProgram{lab: fakeLab{nodes: map[string]*fakeNode{"violin": {}}}}
+			got := p.run(t, append(strings.Fields(command), "--propolis", path)...)
+			if got.status != status || (status != 0) != (len(p.lab.calls) == 0) {
+				t.Errorf("%s with %s: %+v, calls %q", command, path, got, p.lab.calls)
+			}
+			if status == 0 && p.lab.topology.Propolis != program {
+				t.Errorf("%s: the topology is given %q", command, p.lab.topology.Propolis)
+			}
+		}
 	}
 }

@@ -21,6 +21,7 @@ type fakeLab struct {
 
 	preflight *falcon.Preflight
 	status    *falcon.Status
+	dry       []falcon.DryStep
 	steps     []falcon.Progress // reported by Launch and Destroy
 	err       error             // returned by everything
 	nodes     map[string]*fakeNode
@@ -53,6 +54,10 @@ func (l *fakeLab) Launch(_ context.Context, o launchOptions) error {
 		l.report(s)
 	}
 	return l.note("launch")
+}
+
+func (l *fakeLab) DryRun(context.Context) ([]falcon.DryStep, error) {
+	return l.dry, l.note("dry run")
 }
 
 func (l *fakeLab) Destroy(context.Context) error {

@@ -15,6 +15,7 @@ type lab interface {
 	Validate(context.Context) error
 	Preflight(context.Context) (*falcon.Preflight, error)
 	Launch(context.Context, launchOptions) error
+	DryRun(context.Context) ([]falcon.DryStep, error)
 	Destroy(context.Context) error
 	NetCreate(context.Context) error
 	NetDestroy(context.Context) error

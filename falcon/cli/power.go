@@ -33,7 +33,7 @@ func (a *app) hyperstartCommand() *cobra.Command {
 		name: "hyperstart", short: "Start nodes that do not run, on the disks that they had",
 		long: `Start nodes that do not run, on the disks that they had. Links that are missing,
 after a restart of the host say, are made again.`,
-		becomes: falcon.StageReady, do: node.Start,
+		becomes: falcon.StageReady, do: node.Start, starts: true,
 	})
 }
 
@@ -42,10 +42,12 @@ type powerAction struct {
 	name, short, long string
 	becomes           falcon.Stage
 	do                func(node, context.Context) error
+	starts            bool // servers
 }
 
 func (a *app) powerCommand(p powerAction) *cobra.Command {
 	var all, asJSON bool
+	var propolis string
 	cmd := &cobra.Command{
 		Use:               p.name + " NODE… | --all",
 		Short:             p.short,
@@ -56,10 +58,16 @@ func (a *app) powerCommand(p powerAction) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := a.useServer(cmd, propolis); err != nil {
+				return err
+			}
 			return a.power(cmd, p, nodes, asJSON)
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "all nodes of the topology")
+	if p.starts {
+		propolisFlag(cmd, &propolis)
+	}
 	jsonFlag(cmd, &asJSON, "print what became of each node as JSON")
 	return cmd
 }

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,7 +25,7 @@ func newImageCommand() *cobra.Command {
 Images are kept in FALCON_HOME, by default /var/lib/falcon for root and
 ~/.local/share/falcon for others, who see the system's images too.`,
 	}
-	cmd.AddCommand(newImageLsCommand(), newImageShowCommand(), newImageBuildCommand(), newImageImportCommand(),
+	cmd.AddCommand(newImageLsCommand(), newImageShowCommand(), newImageBuildCommand(), newImageFetchCommand(), newImageImportCommand(),
 		newImageExportCommand(), newImageRmCommand(), newImagePathCommand())
 	return cmd
 }
@@ -191,6 +192,38 @@ func recipeNames() []string {
 	return names
 }
 
+func newImageFetchCommand() *cobra.Command {
+	var digest string
+	cmd := &cobra.Command{
+		Use:       "fetch NAME",
+		Short:     "Download an image that its makers publish",
+		Long:      fetchHelp(),
+		Args:      wantArgs(cobra.ExactArgs(1)),
+		ValidArgs: image.KnownNames(),
+		RunE: withStore(func(cmd *cobra.Command, s image.Store, args []string) error {
+			show := newImageProgress(cmd.ErrOrStderr())
+			img, err := image.Fetch(cmd.Context(), s, args[0], digest, show.report)
+			show.end()
+			if err != nil {
+				return err
+			}
+			printf(cmd, "%s is fetched: %s on disk\n", img.Name, bytesText(img.Size))
+			return nil
+		}),
+	}
+	cmd.Flags().StringVar(&digest, "sha256", "", "`digest` that the file must have, where its makers publish none")
+	return cmd
+}
+
+func fetchHelp() string {
+	var b strings.Builder
+	b.WriteString("Download an image that its makers publish, compare it with its digest, and\nimport it.\n\nImages:\n")
+	for _, k := range image.KnownImages() {
+		fmt.Fprintf(&b, "  %-12s %s\n", k.Name, k.Description)
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
 func newImageImportCommand() *cobra.Command {
 	var o image.ImportOptions
 	cmd := &cobra.Command{
@@ -200,10 +233,14 @@ func newImageImportCommand() *cobra.Command {
 or gzip. Any operating system will do. It is booted by firmware, unless a kernel
 is given. If it has a console on its first serial port, say how to log in there
 (--login, --user, --password, --prompt); if nothing is said, its nodes are
-launched without set-up, and "serial" shows what they say.`,
+launched without set-up, and "serial" shows what they say. For a NAME that
+"image fetch" knows all that is known already.`,
 		Args: wantArgs(cobra.ExactArgs(2)),
 		RunE: withStore(func(cmd *cobra.Command, s image.Store, args []string) error {
 			show := newImageProgress(cmd.ErrOrStderr())
+			if known, ok := image.FindKnown(args[1]); ok && o.Console == (image.Console{}) && o.Boot == (image.Boot{}) {
+				o.Console, o.Boot, o.OS = known.Console, known.Boot, cmp.Or(o.OS, known.OS)
+			}
 			c := &o.Console
 			c.Known = c.Login != "" || c.User != "" || c.Password != "" || c.Prompt != ""
 			o.Progress = show.report

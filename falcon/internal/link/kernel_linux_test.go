@@ -24,7 +24,7 @@ func TestDevicesAreAsPlanned(t *testing.T) {
 		if !ok {
 			t.Fatalf("no device is named %s: %v", e.Name, all)
 		}
-		if d.Name != e.Device || d.MAC.String() != e.MAC.String() || d.MTU != 1500+tagRoom || !d.Up || d.Carrier {
+		if d.Name != e.Device || d.MAC.String() != e.MAC.String() || d.MTU != 1500+TagRoom || !d.Up || d.Carrier {
 			t.Errorf("device of %+v: %+v", e, d)
 		}
 	}

@@ -38,10 +38,10 @@ const (
 	MaxMTU = 65000
 )
 
-// tagRoom is added to a cable's MTU for its devices, so that a payload of the
+// TagRoom is added to a cable's MTU for its devices, so that a payload of the
 // full MTU passes with VLAN tags (4 bytes each), MPLS labels (4 each) or a
 // MACsec header (32) in front of it.
-const tagRoom = 64
+const TagRoom = 64
 
 // EndKind says what is plugged into an end of a cable.
 type EndKind int
@@ -109,9 +109,9 @@ func (c Cable) String() string { return c.A.Name + " - " + c.B.Name }
 // deviceMTU is the MTU in bytes given to the cable's devices.
 func (c Cable) deviceMTU() int {
 	if c.MTU == 0 {
-		return DefaultMTU + tagRoom
+		return DefaultMTU + TagRoom
 	}
-	return c.MTU + tagRoom
+	return c.MTU + TagRoom
 }
 
 func innerDevice(e End) string { return e.Device + "~" }

@@ -92,5 +92,8 @@ func Hint(name string) string {
 		}
 		names = append(names, r.Name)
 	}
+	if _, ok := image.FindKnown(name); ok {
+		return "download it with: falcon image fetch " + name
+	}
 	return fmt.Sprintf("there is a recipe for %s only; get it with: falcon image import FILE %s", strings.Join(names, " and "), name)
 }
