@@ -73,6 +73,14 @@ func native(t *testing.T) conformance.Platform {
 // standing lists network namespaces of labs.
 func standing() ([]string, error) { return filepath.Glob("/run/netns/falcon-*") }
 
+// TestSim runs the checks on the simulated host, as the user who runs the tests.
+func TestSim(t *testing.T) {
+	p := platform()
+	p.Env = []string{"FALCON_HOST=sim"}
+	p.Slow = []string{"FALCON_SIM=disk:*=30ms link:*=30ms start:*=30ms boot:*=100ms login:*=100ms exec:*=100ms"}
+	conformance.Run(t, p)
+}
+
 // TestNative runs the checks on the machine's own platform, as the user who runs
 // the tests.
 func TestNative(t *testing.T) { conformance.Run(t, native(t)) }
