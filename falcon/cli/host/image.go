@@ -177,7 +177,7 @@ func buildHelp() string {
 	var b strings.Builder
 	b.WriteString("Build an image from packages of the archive that this machine's apt is set up with.\n\nImages:\n")
 	for _, r := range build.Recipes() {
-		fmt.Fprintf(&b, "  %-10s %s\n", r.Name, r.Description)
+		fmt.Fprintf(&b, "  %-13s %s\n", r.Name, r.Description)
 	}
 	return strings.TrimSuffix(b.String(), "\n")
 }
