@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // The test binary is zfs and zpool as well, when it is called by these names. It
@@ -50,6 +51,7 @@ type modelDataset struct {
 
 type model struct {
 	dir      string
+	hang     bool
 	Next     int
 	Datasets map[string]*modelDataset
 }
@@ -60,9 +62,9 @@ type modelFault struct {
 	// Nth call of that verb fails, counted from 1, and those after it as long
 	// as Times lasts.
 	Nth, Times int
-	// After has the command do its work first.
-	After bool
-	Says  string
+	// After has the command do its work first. Hang has it then not end.
+	After, Hang bool
+	Says        string
 }
 
 // refusal is what the model says on its standard error.
@@ -92,6 +94,11 @@ func modelMain(program string, args []string) int {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
+	}
+	if m.hang {
+		_ = os.WriteFile(filepath.Join(dir, "hangs"), nil, 0o600)
+		_ = l.Close() // others may go on
+		time.Sleep(time.Minute)
 	}
 	fmt.Print(out)
 	return 0
@@ -149,6 +156,7 @@ func (m *model) fault(verb string) (says string, after bool, err error) {
 		return "", false, writeJSON(path, f, 0o600)
 	}
 	f.Times--
+	m.hang = f.Hang
 	return f.Says, f.After, writeJSON(path, f, 0o600)
 }
 
