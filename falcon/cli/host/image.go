@@ -21,7 +21,8 @@ func newImageCommand() *cobra.Command {
 		Short: "Build, import and look after base images",
 		Long: `Build, import and look after base images, on which the disks of nodes stand.
 Images are kept in FALCON_HOME, by default /var/lib/falcon for root and
-~/.local/share/falcon for others, who see the system's images too.`,
+~/.local/share/falcon for others, who see the system's images too; or in ZFS
+volumes of the dataset that FALCON_DATASET names. "falcon doctor" says which.`,
 	}
 	cmd.AddCommand(newImageLsCommand(), newImageShowCommand(), newImageBuildCommand(), newImageImportCommand(),
 		newImageExportCommand(), newImageRmCommand(), newImagePathCommand())

@@ -344,16 +344,14 @@ func (s *ZFS) destroy(ctx context.Context, name string) error {
 	if !d.ours() {
 		return fmt.Errorf("%s was not made by this program, so it is not destroyed", name)
 	}
-	if d.image != "" {
-		if err := os.RemoveAll(s.bootDir(d)); err != nil {
-			return err
-		}
-	}
 	ctx, cancel := context.WithTimeoutCause(ctx, busyDeadline,
 		fmt.Errorf("it was in use for %v: fuser %s shows who has its device open", busyDeadline, s.device(name)))
 	defer cancel()
 	for range maxDepth {
 		err := s.destroyIdle(ctx, d)
+		if err == nil && d.image != "" && d.guid != "" {
+			return os.RemoveAll(s.bootDir(d))
+		}
 		if !zfsSays(err, saysClones) {
 			return err
 		}

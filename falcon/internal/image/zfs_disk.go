@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// valid also looks at the topology's name, which is part of a volume's.
+// validOwner also looks at the topology's name, which is part of a volume's.
 func (s *ZFS) validOwner(o DiskOwner) error {
 	if err := o.valid(); err != nil {
 		return err
@@ -382,6 +382,11 @@ func (s *ZFS) dropUnfinished(ctx context.Context, owner DiskOwner, volume string
 	if filepath.Dir(volume) != s.dataset+"/img" {
 		return nil
 	}
+	l, busy, err := tryLock(s.imageLock(filepath.Base(volume)))
+	if busy || err != nil {
+		return err // who takes the name anew clears it away
+	}
+	defer l.release()
 	d, err := s.get(ctx, volume)
 	if err != nil || d == nil || !d.halfMade() {
 		return err
