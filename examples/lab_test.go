@@ -153,7 +153,7 @@ func (s *site) command(ctx context.Context, dir, program string, args ...string)
 	cmd.Dir = dir
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
-		return slices.Contains([]string{"FALCON_HOME", "FALCON_EXT", "FALCON_LOG"}, name)
+		return slices.Contains([]string{"FALCON_HOME", "FALCON_DATASET", "FALCON_EXT", "FALCON_LOG"}, name)
 	})
 	if s.user == nil {
 		cmd.Env = append(cmd.Env, "FALCON_HOME="+s.home)

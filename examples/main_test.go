@@ -61,7 +61,7 @@ func buildAll(dir string) error {
 		return err
 	}
 	built.dir = dir
-	if err := build(dir, nil, "./solo", "./duo", "./ring", "./extra", "./testdata/any", "./testdata/ephemeral", "../cmd/falcon"); err != nil {
+	if err := build(dir, nil, "./solo", "./duo", "./ring", "./extra", "./testdata/any", "./testdata/ephemeral", "./testdata/zfshost", "../cmd/falcon"); err != nil {
 		return err
 	}
 	// It runs in guests, which have no C library.

@@ -1,6 +1,7 @@
 package falcon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/hashicorp/go-multierror"
 
+	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
 )
 
@@ -142,7 +144,11 @@ func (l *lab) removeObject(ctx context.Context, o state.Object) error {
 		l.stage(o.Name, StageGone, "")
 		return nil
 	case state.Disk:
-		return l.host.store().RemoveDisk(ctx, l.owner(o.Name))
+		store, err := l.storeOf(o)
+		if err != nil {
+			return err
+		}
+		return store.RemoveDisk(ctx, l.owner(o.Name))
 	case state.Links:
 		return l.host.destroyLinks(ctx, o.Name)
 	case state.External:
@@ -151,6 +157,16 @@ func (l *lab) removeObject(ctx context.Context, o state.Object) error {
 		return l.host.registry().Remove(o.Name)
 	}
 	return fmt.Errorf("this program does not know objects of that kind: use the newer program that made it")
+}
+
+// storeOf opens the store that a disk was made in: without the record, the
+// environment's choice may be another.
+func (l *lab) storeOf(o state.Object) (image.Store, error) {
+	store := l.host.store()
+	if o.Device == store.Dataset() {
+		return store, nil
+	}
+	return image.Open(image.Options{Home: store.Home(), Dataset: cmp.Or(o.Device, image.NoDataset)})
 }
 
 // dissolve removes falcon's files from the state folder, and the folder when

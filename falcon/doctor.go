@@ -78,19 +78,41 @@ func (l *lab) leftovers(ctx context.Context) ([]Leftover, error) {
 			Reason: fmt.Sprintf("its state folder %s holds no topology", e.Folder),
 			remove: func(context.Context) error { return l.host.registry().Remove(e.ID) }})
 	}
-	disks, err := l.host.store().Disks(ctx)
+	disks, err := l.leftDisks(ctx, listed)
 	if err != nil {
 		return nil, err
 	}
-	for _, d := range disks {
-		if !listed[d.Owner.ID] && !launchedIn(d.Owner) {
-			left = append(left, Leftover{Kind: "disk", Name: d.Path,
-				Reason: fmt.Sprintf("%s is not launched any more", d.Owner),
-				remove: func(ctx context.Context) error { return l.host.store().RemoveDisk(ctx, d.Owner) }})
-		}
-	}
+	left = append(left, disks...)
 	devices, err := l.host.abandonedLinks(ctx, listed)
 	return append(left, devices...), err
+}
+
+// leftDisks finds disks of topologies that are gone. Those in files may be from
+// before there was ZFS.
+func (l *lab) leftDisks(ctx context.Context, listed map[string]bool) ([]Leftover, error) {
+	stores := []image.Store{l.host.store()}
+	if stores[0].Dataset() != "" {
+		files, err := image.OpenFiles(image.Options{Home: stores[0].Home()})
+		if err != nil {
+			return nil, err
+		}
+		stores = append(stores, files)
+	}
+	var left []Leftover
+	for _, store := range stores {
+		disks, err := store.Disks(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range disks {
+			if !listed[d.Owner.ID] && !launchedIn(d.Owner) {
+				left = append(left, Leftover{Kind: "disk", Name: d.Path,
+					Reason: fmt.Sprintf("%s is not launched any more", d.Owner),
+					remove: func(ctx context.Context) error { return store.RemoveDisk(ctx, d.Owner) }})
+			}
+		}
+	}
+	return left, nil
 }
 
 // launchedIn reports whether the folder of a disk's owner holds its topology,

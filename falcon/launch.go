@@ -104,6 +104,9 @@ func (l *lab) begin(ctx context.Context, t *Topology, purpose string, prepare fu
 	if err := prepare(ctx); err != nil {
 		return nil, nil, err
 	}
+	if err := l.imagesCheck(ctx).Err; err != nil {
+		return nil, nil, err
+	}
 	if err := l.ensureImages(ctx, t); err != nil {
 		return nil, nil, err
 	}
@@ -136,7 +139,7 @@ func (l *lab) prepare(ctx context.Context, t *Topology) (*revision, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r, failures(l.checks(t, r, hf))
+	return r, failures(append(l.checks(t, r, hf), l.imagesCheck(ctx)))
 }
 
 // newRecord returns the record of a topology that is to be launched. What an
@@ -249,33 +252,39 @@ func (l *lab) makeLinks(ctx context.Context, p *Plan, make maker) error {
 	return nil
 }
 
-// makeDisks clones the disks that are missing. One after the other: a clone is
-// a file of a few hundred KiB at most.
+// makeDisks makes the disks that are missing, all at once.
 func (l *lab) makeDisks(ctx context.Context, tx *transaction, p *Plan) error {
-	var missing []*NodePlan
-	var disks []state.Object
+	store := l.host.store()
+	var objects []state.Object
+	var disks []func(context.Context) error
 	for i := range p.Nodes {
 		n := &p.Nodes[i]
-		o := state.Object{Kind: state.Disk, Name: n.Name}
-		if tx.stands(o) && l.host.store().HasDisk(ctx, l.owner(n.Name), n.Backing) {
+		o := state.Object{Kind: state.Disk, Name: n.Name, Device: store.Dataset()}
+		if tx.stands(o) && store.HasDisk(ctx, l.owner(n.Name), n.Backing) {
 			continue
 		}
-		missing, disks = append(missing, n), append(disks, o)
+		objects = append(objects, o)
+		disks = append(disks, func(ctx context.Context) error {
+			l.stage(n.Name, StageDisk, "")
+			if err := tx.make(o, func() error { return l.makeDisk(ctx, n) }); err != nil {
+				return &NodeError{Node: n.Name, Err: err}
+			}
+			return nil
+		})
 	}
-	if err := tx.announce(disks); err != nil {
+	if err := tx.announce(objects); err != nil {
 		return err
 	}
-	for i, n := range missing {
-		l.stage(n.Name, StageDisk, "")
-		err := tx.make(disks[i], func() error {
-			return l.host.store().CreateDisk(ctx, l.owner(n.Name), n.Image, image.DiskOptions{
-				Size: int64(n.DiskSize), Backing: n.Backing, Reservation: int64(n.Reserved)})
-		})
-		if err != nil {
-			return &NodeError{Node: n.Name, Err: err}
-		}
-	}
-	return nil
+	return inParallel(ctx, disks...)
+}
+
+func (l *lab) makeDisk(ctx context.Context, n *NodePlan) error {
+	return l.host.store().CreateDisk(ctx, l.owner(n.Name), n.Image, image.DiskOptions{
+		Size: int64(n.DiskSize), Backing: n.Backing, Reservation: int64(n.Reserved),
+		Progress: func(s image.Step) {
+			l.report(Progress{Node: n.Name, Stage: StageDisk, Detail: s.What, Done: s.Done, Total: s.Total})
+		},
+	})
 }
 
 // startNodes starts what does not run, all at once: the host's scheduler

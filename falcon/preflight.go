@@ -56,7 +56,7 @@ func (t *Topology) Preflight(ctx context.Context) (*Preflight, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Preflight{}
+	p := &Preflight{Checks: []Check{l.imagesCheck(ctx)}}
 	for _, n := range t.nodes {
 		c := l.imageCheck(ctx, n.image)
 		if c.Err != nil {
@@ -104,6 +104,13 @@ func failures(checks []Check) error {
 		}
 	}
 	return joined(errs)
+}
+
+// imagesCheck says where images and disks are, and whether the topology can have
+// its disks there.
+func (l *lab) imagesCheck(ctx context.Context) Check {
+	store := l.host.store()
+	return Check{Name: "images", Detail: store.Why(), Err: image.Conflict(ctx, store, l.owner(""))}
 }
 
 func (l *lab) imageCheck(ctx context.Context, name string) Check {

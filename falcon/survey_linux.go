@@ -12,7 +12,7 @@ import (
 // survey reports what this host and user can do.
 func (h *linuxHost) survey(ctx context.Context) []Check {
 	checks := hypervisorChecks(ctx)
-	checks = append(checks, h.homeCheck())
+	checks = append(checks, h.homeCheck(), Check{Name: "images", Detail: h.images.Why()})
 	for _, tool := range []struct{ name, pkg, use string }{
 		{"qemu-img", "qemu-utils", "importing and exporting images"},
 		{"apt-get", "apt", "building images"},

@@ -23,7 +23,8 @@ func newImageCommand() *cobra.Command {
 		Short: "Build, import and look after base images",
 		Long: `Build, import and look after base images, on which the disks of nodes stand.
 Images are kept in FALCON_HOME, by default /var/lib/falcon for root and
-~/.local/share/falcon for others, who see the system's images too.`,
+~/.local/share/falcon for others, who see the system's images too; or in ZFS
+volumes of the dataset that FALCON_DATASET names. "falcon doctor" says which.`,
 	}
 	cmd.AddCommand(newImageLsCommand(), newImageShowCommand(), newImageBuildCommand(), newImageFetchCommand(), newImageImportCommand(),
 		newImageExportCommand(), newImageRmCommand(), newImagePathCommand())
@@ -179,7 +180,7 @@ func buildHelp() string {
 	var b strings.Builder
 	b.WriteString("Build an image from packages of the archive that this machine's apt is set up with.\n\nImages:\n")
 	for _, r := range build.Recipes() {
-		fmt.Fprintf(&b, "  %-10s %s\n", r.Name, r.Description)
+		fmt.Fprintf(&b, "  %-13s %s\n", r.Name, r.Description)
 	}
 	return strings.TrimSuffix(b.String(), "\n")
 }

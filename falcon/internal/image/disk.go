@@ -38,10 +38,11 @@ func (o DiskOwner) valid() error {
 // Disk is a node's disk.
 type Disk struct {
 	Owner DiskOwner `json:"owner"`
-	// Image is the name of the image that the disk stands on, ImageDir its folder.
+	// Image is the name of the image that the disk stands on, ImageDir its Dir.
 	Image    string `json:"image"`
 	ImageDir string `json:"image_dir"`
-	// Path is the disk, a qcow2 file.
+	// Path is the disk: a qcow2 file, or with ZFS the device of a volume, or a
+	// raw file.
 	Path string `json:"path"`
 	// Size is what the guest sees, in bytes; Used what the disk takes on the host.
 	Size int64 `json:"size"`
@@ -226,16 +227,21 @@ func (s *Files) dropPending(r diskRecord) error {
 
 // Disks lists all disks of the store. A damaged record does not hide the others.
 func (s *Files) Disks(ctx context.Context) ([]Disk, error) {
-	paths, err := filepath.Glob(filepath.Join(globEscape(s.home), "topo", "*", "*.json"))
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return readDisks(filepath.Join(globEscape(s.home), "topo", "*", "*.json"), s.diskPath, "qcow2")
+}
+
+// readDisks reads the records of disks that are files of a format.
+func readDisks(pattern string, diskPath func(DiskOwner) string, format string) ([]Disk, error) {
+	paths, err := filepath.Glob(pattern)
 	if err != nil {
 		return nil, err
 	}
 	var disks []Disk
 	var errs []error
 	for _, path := range paths {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
 		var r diskRecord
 		err := readJSON(path, &r)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -245,12 +251,12 @@ func (s *Files) Disks(ctx context.Context) ([]Disk, error) {
 			errs = append(errs, err)
 			continue
 		}
-		d := Disk{Owner: r.Owner, Image: r.Image.Name, ImageDir: r.Image.Dir, Path: s.diskPath(r.Owner)}
+		d := Disk{Owner: r.Owner, Image: r.Image.Name, ImageDir: r.Image.Dir, Path: diskPath(r.Owner)}
 		if info, err := os.Stat(d.Path); err == nil {
 			if st, ok := info.Sys().(*syscall.Stat_t); ok {
 				d.Used = st.Blocks * 512
 			}
-			d.Size, _ = diskSize(d.Path, "qcow2")
+			d.Size, _ = diskSize(d.Path, format)
 		}
 		disks = append(disks, d)
 	}

@@ -19,10 +19,12 @@ type Draft struct {
 	// Dir is an empty folder of the draft's own, on the store's file system.
 	Dir string
 
-	store *Files
+	store *Files // of the work folder and the locks
 	name  string
 	lock  *lock
 	work  *lock
+	// keep makes the store's image of the finished files.
+	keep func(ctx context.Context, d *Draft, spec Spec) (Image, error)
 }
 
 // Spec describes a finished image. Its files are names of files in Draft.Dir,
@@ -39,30 +41,40 @@ type Spec struct {
 // error is ErrExists. It waits for another builder of that name, and reports it
 // if it has to. The caller must end with Discard, which is harmless after Commit.
 func (s *Files) Create(ctx context.Context, name string, progress Progress) (*Draft, error) {
-	if err := ValidName(name); err != nil {
+	d := &Draft{store: s, name: name, keep: s.commit}
+	if err := d.begin(ctx, s.imageLock(name), func() error { return s.vacant(name) }, progress); err != nil {
 		return nil, err
 	}
-	if err := s.prepare(); err != nil {
-		return nil, err
+	return d, nil
+}
+
+// begin takes the lock of the draft's name, has vacant say whether that is not
+// taken, and makes the work folder.
+func (d *Draft) begin(ctx context.Context, path string, vacant func() error, progress Progress) error {
+	if err := ValidName(d.name); err != nil {
+		return err
 	}
-	l, busy, err := tryLock(s.imageLock(name))
+	if err := d.store.prepare(); err != nil {
+		return err
+	}
+	l, busy, err := tryLock(path)
 	if busy {
 		progress.Report(Step{What: "waiting for another builder of this image"})
-		l, err = acquire(ctx, s.imageLock(name), true)
+		l, err = acquire(ctx, path, true)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	d := &Draft{store: s, name: name, lock: l}
-	if err := s.vacant(name); err != nil {
+	d.lock = l
+	if err := vacant(); err != nil {
 		d.Discard()
-		return nil, err
+		return err
 	}
 	if err := d.workFolder(); err != nil {
 		d.Discard()
-		return nil, fmt.Errorf("making a work folder: %w", err)
+		return fmt.Errorf("making a work folder: %w", err)
 	}
-	return d, nil
+	return nil
 }
 
 // vacant says whether an image of this name can be made. What is left of a
@@ -123,17 +135,19 @@ func (s *Files) sweep(tmp string) {
 // Commit makes the draft an image. The files that the spec names are made
 // readable for everybody and durable; all others are removed.
 func (d *Draft) Commit(ctx context.Context, spec Spec) (Image, error) {
-	img, err := d.commit(ctx, spec)
+	img, err := d.keep(ctx, d, spec)
 	if err != nil {
 		return Image{}, fmt.Errorf("storing image %q: %w", d.name, err)
 	}
 	return img, nil
 }
 
-func (d *Draft) commit(ctx context.Context, spec Spec) (Image, error) {
+// finish keeps the files of a spec, makes them durable, and returns what is to
+// be recorded of them.
+func (d *Draft) finish(ctx context.Context, spec Spec) (record, error) {
 	size, err := diskSize(filepath.Join(d.Dir, spec.Disk), spec.Format)
 	if err != nil {
-		return Image{}, err
+		return record{}, err
 	}
 	files := []string{spec.Disk}
 	for _, f := range []string{spec.Boot.Kernel, spec.Boot.Initrd} {
@@ -142,21 +156,28 @@ func (d *Draft) commit(ctx context.Context, spec Spec) (Image, error) {
 		}
 	}
 	if err := keepOnly(d.Dir, files); err != nil {
-		return Image{}, err
+		return record{}, err
 	}
 	digest, err := digestFiles(ctx, d.Dir, files)
 	if err != nil {
-		return Image{}, err
+		return record{}, err
 	}
-	r := record{
+	return record{
 		Version: recordVersion, Name: d.name, Created: time.Now().UTC().Truncate(time.Second),
 		Digest: digest, DigestOf: "files", Disk: spec.Disk, Format: spec.Format, VirtualSize: size,
 		Boot: spec.Boot, Console: spec.Console, OS: spec.OS,
+	}, nil
+}
+
+func (s *Files) commit(ctx context.Context, d *Draft, spec Spec) (Image, error) {
+	r, err := d.finish(ctx, spec)
+	if err != nil {
+		return Image{}, err
 	}
 	if err := writeJSON(filepath.Join(d.Dir, recordFile), r, 0o644); err != nil {
 		return Image{}, err
 	}
-	dir := d.store.imageDir(d.name)
+	dir := s.imageDir(d.name)
 	if err := os.Rename(d.Dir, dir); err != nil {
 		return Image{}, err
 	}

@@ -23,6 +23,25 @@ func (s *Files) Export(ctx context.Context, name, file string, progress Progress
 }
 
 func (s *Files) export(ctx context.Context, name, file string, progress Progress) error {
+	return exportTo(ctx, file, progress, func(out, format string) error {
+		img, unlock, err := s.hold(ctx, name)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+		return convert(ctx, img.Disk, img.Format, out, format, progress)
+	})
+}
+
+// convert has qemu-img write a disk in another format.
+func convert(ctx context.Context, from, fromFormat, to, format string, progress Progress) error {
+	return qemuImg(ctx, convertProgress{"writing the disk", progress},
+		"convert", "-p", "-f", fromFormat, "-O", format, from, to)
+}
+
+// exportTo has a disk written in the format that the name of a new file tells,
+// compresses it if that says so, and puts it in place.
+func exportTo(ctx context.Context, file string, progress Progress, write func(out, format string) error) error {
 	plain, compress := strings.CutSuffix(file, ".zst")
 	format := formatOf(plain)
 	if format == "" || strings.HasSuffix(plain, ".xz") || strings.HasSuffix(plain, ".gz") {
@@ -31,11 +50,6 @@ func (s *Files) export(ctx context.Context, name, file string, progress Progress
 	if exists(file) {
 		return errors.New("the file exists already")
 	}
-	img, unlock, err := s.hold(ctx, name)
-	if err != nil {
-		return err
-	}
-	defer unlock()
 	// Beside the file, so that it can be renamed.
 	work, err := os.MkdirTemp(filepath.Dir(file), ".falcon-export-")
 	if err != nil {
@@ -43,8 +57,7 @@ func (s *Files) export(ctx context.Context, name, file string, progress Progress
 	}
 	defer os.RemoveAll(work)
 	out := filepath.Join(work, "disk")
-	err = qemuImg(ctx, convertProgress{"writing the disk", progress},
-		"convert", "-p", "-f", img.Format, "-O", format, img.Disk, out)
+	err = write(out, format)
 	if err == nil && compress {
 		out, err = compressFile(ctx, out, progress)
 	}

@@ -39,7 +39,8 @@ type Image struct {
 	Console Console `json:"console"`
 	// OS is a word for people and for guest set-up, such as "debian-12".
 	OS string `json:"os,omitempty"`
-	// Dir is the image's folder, Disk its disk; both absolute.
+	// Dir is the image's folder, or the name of its ZFS volume. Disk is the
+	// absolute path of its disk.
 	Dir  string `json:"dir"`
 	Disk string `json:"disk"`
 	// Format is the disk's format, "raw" or "qcow2".

@@ -294,18 +294,31 @@ func foreignFormat(f io.ReaderAt) error {
 // firmwareOf tells which firmware boots a disk: UEFI if the first sector has
 // partitions and no program, which is all that BIOS would look for.
 func firmwareOf(ctx context.Context, disk, format string) (string, error) {
-	first := disk + ".first"
-	defer os.Remove(first)
-	if err := qemuImg(ctx, nil, "dd", "-f", format, "-O", "raw", "bs=512", "count=1", "if="+disk, "of="+first); err != nil {
-		return "", err
+	first := disk
+	if format != "raw" {
+		first += ".first"
+		defer os.Remove(first)
+		if err := qemuImg(ctx, nil, "dd", "-f", format, "-O", "raw", "bs=512", "count=1", "if="+disk, "of="+first); err != nil {
+			return "", err
+		}
 	}
-	sector, err := os.ReadFile(first)
+	sector, err := readStart(first, sectorSize)
 	const program, signature = 440, 510
 	if err != nil || len(sector) <= signature || !bytes.HasPrefix(sector[signature:], []byte{0x55, 0xaa}) ||
 		!bytes.Equal(sector[:program], make([]byte, program)) {
 		return BootBIOS, err
 	}
 	return BootUEFI, nil
+}
+
+// readStart reads at most n bytes from the start of a file.
+func readStart(path string, n int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, n))
 }
 
 // copyInto copies the file at *path into a folder under a new name, which *path

@@ -79,6 +79,7 @@ type Store interface {
 type Files struct {
 	home   string
 	system []string
+	reason string // why they are no ZFS volumes
 }
 
 var (
@@ -138,11 +139,8 @@ func DefaultHome() (string, error) {
 	return filepath.Join(home, ".local", "share", "falcon"), nil
 }
 
-// Open returns the store of the options. It makes nothing: that is done by what
-// first puts something there.
-func Open(o Options) (Store, error) { return OpenFiles(o) }
-
-// OpenFiles returns the store of the options as files.
+// OpenFiles returns the store of the options as files. It makes nothing: that is
+// done by what first puts something there.
 func OpenFiles(o Options) (*Files, error) {
 	home := o.Home
 	if home == "" {
@@ -169,8 +167,14 @@ func (s *Files) Home() string { return s.home }
 // Dataset is empty: disks are files.
 func (s *Files) Dataset() string { return "" }
 
-// Why says where the files are.
-func (s *Files) Why() string { return "files in " + s.home }
+// Why says where the files are, and why files.
+func (s *Files) Why() string {
+	why := "files in " + s.home
+	if s.reason != "" {
+		why += ", because " + s.reason
+	}
+	return why
+}
 
 // List returns all images, sorted by name. One of the user's own hides one of
 // the system with the same name. A damaged image does not hide the others: the

@@ -38,7 +38,8 @@ type Object struct {
 	// Name tells objects of one kind apart: a node, a device, a namespace.
 	Name string `json:"name"`
 	// Device is the host's own name for an External, Host the interface
-	// that it stands on.
+	// that it stands on. For a Disk, Device is the ZFS dataset that it is
+	// in; empty where disks are files.
 	Device string `json:"device,omitempty"`
 	Host   string `json:"host,omitempty"`
 	// Process identifies a Server once it has been started.

@@ -51,16 +51,19 @@ func newApt(dir, mirror, release string, progress image.Progress) (*apt, error) 
 	}
 	list := filepath.Join(dir, "sources.list")
 	a.options = append(a.options, "-o", "Dir::Etc::sourcelist="+list, "-o", "Dir::Etc::sourceparts=-")
-	return a, os.WriteFile(list, []byte(sourceLine(mirror, release)+"\n"), 0o644)
+	return a, os.WriteFile(list, []byte(sourceLine(mirror, release, mainComponent)+"\n"), 0o644)
 }
 
+// mainComponent is the part of Debian's archive that is Debian.
+const mainComponent = "main"
+
 // sourceLine is a line of sources.list for Debian's own packages.
-func sourceLine(site, release string) string {
+func sourceLine(site, release, components string) string {
 	signed := ""
 	if _, err := os.Stat(debianKeys); err == nil {
 		signed = "[signed-by=" + debianKeys + "] "
 	}
-	return "deb " + signed + site + " " + release + " main"
+	return "deb " + signed + site + " " + release + " " + components
 }
 
 // get runs apt-get.
@@ -127,7 +130,7 @@ func (a *apt) kernelPackage(ctx context.Context) (string, error) {
 
 // sources are the lines of sources.list by which the machine gets Debian's own
 // packages, for a release.
-func (a *apt) sources(ctx context.Context, release string) ([]string, error) {
+func (a *apt) sources(ctx context.Context, release, components string) ([]string, error) {
 	host, err := hostRelease()
 	if err != nil {
 		return nil, err
@@ -136,7 +139,7 @@ func (a *apt) sources(ctx context.Context, release string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	lines := sourcesOf(string(out), host, release)
+	lines := sourcesOf(string(out), host, release, components)
 	if len(lines) == 0 {
 		return nil, fmt.Errorf("this machine's apt knows no Debian archive: name one with --mirror")
 	}
@@ -145,15 +148,16 @@ func (a *apt) sources(ctx context.Context, release string) ([]string, error) {
 
 // sourcesOf chooses Debian's own among apt's index targets, each a line with
 // site, release and component. The host may be of another release than the one
-// that is wanted; the archive has that too, under its own name.
-func sourcesOf(targets, host, release string) []string {
+// that is wanted; the archive has that too, under its own name. So it has its
+// other components, of which the machine need not know.
+func sourcesOf(targets, host, release, components string) []string {
 	var lines []string
 	for line := range strings.Lines(targets) {
 		f := strings.Fields(line)
-		if len(f) != 3 || f[2] != "main" || (f[1] != host && !strings.HasPrefix(f[1], host+"-")) {
+		if len(f) != 3 || f[2] != mainComponent || (f[1] != host && !strings.HasPrefix(f[1], host+"-")) {
 			continue
 		}
-		l := sourceLine(f[0], release+strings.TrimPrefix(f[1], host))
+		l := sourceLine(f[0], release+strings.TrimPrefix(f[1], host), components)
 		if !slices.Contains(lines, l) {
 			lines = append(lines, l)
 		}

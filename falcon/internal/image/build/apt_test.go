@@ -29,11 +29,11 @@ http://other/repo bookwormish main
 		"bookworm": {"http://site/debian bookworm main", "http://site/debian bookworm-updates main", "http://site/security bookworm-security main"},
 		"trixie":   nil,
 	} {
-		if diff := cmp.Diff(want, strip(sourcesOf(targets, host, "bookworm"))); diff != "" {
+		if diff := cmp.Diff(want, strip(sourcesOf(targets, host, "bookworm", mainComponent))); diff != "" {
 			t.Errorf("on %s: %s", host, diff)
 		}
 	}
-	newer := strip(sourcesOf("http://site/debian trixie-updates main\n", "trixie", "bookworm"))
+	newer := strip(sourcesOf("http://site/debian trixie-updates main\n", "trixie", "bookworm", mainComponent))
 	if diff := cmp.Diff([]string{"http://site/debian bookworm-updates main"}, newer); diff != "" {
 		t.Error(diff)
 	}

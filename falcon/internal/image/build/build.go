@@ -34,6 +34,7 @@ type Recipe struct {
 func Recipes() []Recipe {
 	return []Recipe{
 		{"debian-12", "Debian 12 with systemd, FRR and network tools", buildDebian},
+		{"debian-12-zfs", "debian-12 with OpenZFS and QEMU, to run falcon on ZFS inside", buildDebianZFS},
 		{"micro", "Debian kernel with busybox and network tools; boots in 2 s", buildMicro},
 	}
 }

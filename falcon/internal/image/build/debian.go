@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
@@ -70,14 +71,40 @@ var debianNoModules = []string{
 	"drivers/net/wireless", "drivers/bluetooth", "drivers/usb/gadget", "drivers/input/touchscreen", "drivers/platform",
 }
 
+// debian is a kind of Debian that can be built.
+type debian struct {
+	// packages are installed beside debianPackages; those of the kernel's
+	// release have that appended to their name.
+	packages, kernelPackages []string
+	// components of the archive that they are in.
+	components string
+	// module is one that the packages are to have built for the kernel.
+	module string
+}
+
 func buildDebian(ctx context.Context, j *job) (image.Spec, error) {
+	return debian{components: mainComponent}.build(ctx, j)
+}
+
+// buildDebianZFS makes a Debian that can be a host of falcon with ZFS itself.
+// The module is built for the image's kernel while the packages are installed.
+func buildDebianZFS(ctx context.Context, j *job) (image.Spec, error) {
+	return debian{
+		packages:       []string{"zfs-dkms", "zfsutils-linux", "qemu-system-x86", "qemu-utils"},
+		kernelPackages: []string{"linux-headers-"},
+		components:     mainComponent + " contrib",
+		module:         "zfs",
+	}.build(ctx, j)
+}
+
+func (k debian) build(ctx context.Context, j *job) (image.Spec, error) {
 	if err := require(aptGet, dpkgDeb, mmdebstrap, mke2fs, qemuImg, xzTool, tarTool); err != nil {
 		return image.Spec{}, err
 	}
 	if err := canBootstrap(ctx); err != nil {
 		return image.Spec{}, err
 	}
-	sources, p, err := j.fetchDebian(ctx)
+	sources, p, err := j.fetchDebian(ctx, k.components)
 	if err != nil {
 		return image.Spec{}, err
 	}
@@ -88,9 +115,13 @@ func buildDebian(ctx context.Context, j *job) (image.Spec, error) {
 	if err := p.writeInitrd(filepath.Join(j.dir, "initrd.img")); err != nil {
 		return image.Spec{}, err
 	}
-	j.step("installing Debian, which takes a minute or two")
+	took := "a minute or two"
+	if k.module != "" {
+		took = "several minutes, because it builds a kernel module"
+	}
+	j.step("installing Debian, which takes " + took)
 	system := filepath.Join(j.dir, "system.tar")
-	if err := j.bootstrap(ctx, p, sources, system); err != nil {
+	if err := j.bootstrap(ctx, k, p, sources, system); err != nil {
 		return image.Spec{}, err
 	}
 	j.step("making the root file system")
@@ -111,7 +142,7 @@ func buildDebian(ctx context.Context, j *job) (image.Spec, error) {
 
 // fetchDebian gets what does not come by mmdebstrap: the kernel, the initramfs'
 // busybox, and the lines of sources.list that mmdebstrap is to use.
-func (j *job) fetchDebian(ctx context.Context) (sources []string, p *parts, err error) {
+func (j *job) fetchDebian(ctx context.Context, components string) (sources []string, p *parts, err error) {
 	a, err := newApt(filepath.Join(j.dir, "apt"), j.mirror, debianRelease, j.progress)
 	if err != nil {
 		return nil, nil, err
@@ -119,9 +150,9 @@ func (j *job) fetchDebian(ctx context.Context) (sources []string, p *parts, err 
 	if err := a.update(ctx); err != nil {
 		return nil, nil, err
 	}
-	sources = []string{sourceLine(j.mirror, debianRelease)}
+	sources = []string{sourceLine(j.mirror, debianRelease, components)}
 	if j.mirror == "" {
-		if sources, err = a.sources(ctx, debianRelease); err != nil {
+		if sources, err = a.sources(ctx, debianRelease, components); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -137,7 +168,7 @@ func (j *job) fetchDebian(ctx context.Context) (sources []string, p *parts, err 
 }
 
 // bootstrap installs Debian into a tar file.
-func (j *job) bootstrap(ctx context.Context, p *parts, sources []string, out string) error {
+func (j *job) bootstrap(ctx context.Context, k debian, p *parts, sources []string, out string) error {
 	own := filepath.Join(j.dir, "own.tar")
 	if err := writeOwnTar(own, debianTree(), p.modules); err != nil {
 		return err
@@ -147,18 +178,25 @@ func (j *job) bootstrap(ctx context.Context, p *parts, sources []string, out str
 		return err
 	}
 	defer tar.Close()
+	packages := slices.Concat(debianPackages, k.packages)
+	for _, begin := range k.kernelPackages {
+		packages = append(packages, begin+p.modules.release())
+	}
 	// Hooks are shell commands of mmdebstrap's; all that varies goes through
 	// the environment of a file name that we chose.
 	args := []string{
-		"--quiet", "--variant=minbase", "--format=tar", "--include=" + strings.Join(debianPackages, ","),
+		"--quiet", "--variant=minbase", "--format=tar", "--include=" + strings.Join(packages, ","),
 		`--aptopt=Acquire::Languages "none"`,
 		"--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
 		"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-include=/usr/share/doc/*/copyright",
 		"--customize-hook=tar-in " + shellQuote(own) + " /",
 		`--customize-hook=chroot "$1" sh -e /usr/lib/falcon/configure ` + shellQuote(p.modules.release()),
 		"--customize-hook=rm \"$1/usr/lib/falcon/configure\"",
-		debianRelease, "-",
 	}
+	if k.module != "" {
+		args = append(args, `--customize-hook=chroot "$1" modinfo -k `+shellQuote(p.modules.release())+" -n "+shellQuote(k.module)+" >&2")
+	}
+	args = append(args, debianRelease, "-")
 	if os.Geteuid() != 0 {
 		args = append([]string{"--mode=unshare"}, args...)
 	} else {
