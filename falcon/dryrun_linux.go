@@ -38,6 +38,9 @@ func (h *linuxHost) rehearse(ctx context.Context, l *lab, r *revision) ([]DrySte
 			}
 		}
 	}
+	if dataset := h.images.Dataset(); dataset != "" {
+		steps = append(steps, illumosRehearsal{topology: l.name, dataset: dataset}.topologyStep()...)
+	}
 	for i := range p.Nodes {
 		n := &p.Nodes[i]
 		if h.images.HasDisk(ctx, l.owner(n.Name), n.Backing) {

@@ -26,7 +26,8 @@ const PlanVersion = 1
 type Plan struct {
 	Version  int    `json:"version"`
 	Topology string `json:"topology"`
-	// Fabric is how links are made: "kernel" devices or "sockets".
+	// Fabric is how links are made: "kernel" devices, "sockets", or "simnet"
+	// links of illumos.
 	Fabric string `json:"fabric"`
 	// Namespace is the network namespace of the links; empty where the
 	// fabric has none.
