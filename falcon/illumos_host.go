@@ -159,7 +159,9 @@ func (h *illumosHost) serve(ctx context.Context, l *lab, np *NodePlan, record fu
 	if err != nil {
 		return nil, fmt.Errorf("%w%s", err, l.lastWords(np.Name))
 	}
-	if err := l.folder.WriteFile(np.Name+portExt, []byte(port+"\n")); err != nil {
+	err = errors.Join(l.folder.WriteNote(np.Name+portExt, []byte(port+"\n")),
+		l.folder.WriteNote(np.Name+pidExt, fmt.Appendf(nil, "%d\n", server.PID)))
+	if err != nil {
 		return nil, err
 	}
 	return server, h.tryAPI(ctx, l, np.Name, bin)

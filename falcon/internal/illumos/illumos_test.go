@@ -198,6 +198,18 @@ func TestWaitingForABusyLinkEndsWithItsContext(t *testing.T) {
 	}
 }
 
+// untilStopped runs commands: those called second end with their context only.
+type untilStopped struct{ *answers }
+
+func (u untilStopped) Run(ctx context.Context, c Command) (string, error) {
+	out, err := u.answers.Run(ctx, c)
+	if c[0] == "second" {
+		<-ctx.Done()
+		err = ctx.Err()
+	}
+	return out, err
+}
+
 func TestTheFirstFailureStopsTheOtherLists(t *testing.T) {
 	a := &answers{say: func(c Command) (string, string) {
 		if c[0] == "fails" {
@@ -206,15 +218,17 @@ func TestTheFirstFailureStopsTheOtherLists(t *testing.T) {
 		return "", ""
 	}}
 	lists := [][]Command{{{"fails", "a0"}, {"never", "a0"}}}
-	for range 100 {
-		lists = append(lists, []Command{{"first"}, {"second"}})
+	for range atOnce - 1 {
+		lists = append(lists, []Command{{"first"}, {"second"}, {"third"}})
 	}
-	err := Dladm{Runner: a}.Apply(t.Context(), lists)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	err := Dladm{Runner: untilStopped{a}}.Apply(ctx, lists)
 	if got := Refused(err); !slices.Equal(got, []string{"a0"}) {
 		t.Errorf("refused: %q (%v)", got, err)
 	}
-	if slices.Contains(a.seen, "never a0") || len(a.seen) > 150 {
-		t.Errorf("%d commands after a failure", len(a.seen))
+	if ctx.Err() != nil || slices.Contains(a.seen, "never a0") || slices.Contains(a.seen, "third") {
+		t.Errorf("commands after a failure: %q", a.seen)
 	}
 }
 

@@ -209,10 +209,14 @@ func (f *Folder) ReadJSON(name string, v any) error { return readJSON(f.File(nam
 // WriteJSON replaces a document of the folder in one step.
 func (f *Folder) WriteJSON(name string, v any) error { return writeJSON(f.File(name), v) }
 
-// WriteNote writes a file that only people and tools read: it is not made
-// durable, which a process that dies does not need.
+// WriteNote is WriteFile for what is of no use after a loss of power: it is not
+// made durable.
 func (f *Folder) WriteNote(name string, data []byte) error {
-	return os.WriteFile(f.File(name), data, 0o600)
+	tmp := successor(f.File(name))
+	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	return os.Rename(tmp, f.File(name))
 }
 
 // WriteFile replaces a file of the folder in one step.
