@@ -65,11 +65,11 @@ func (h *simHost) registry() state.Registry {
 // simMemory is what a simulated host has for its guests: they take none.
 const simMemory = Bytes(1 << 60)
 
-func (h *simHost) look(context.Context, *Topology) (hostFacts, error) {
+func (h *simHost) look(ctx context.Context, _ *Topology) (hostFacts, error) {
 	const notSimulated = "the simulated host has none"
 	return hostFacts{
 		defaultInterface: "sim0", noSoftNPU: "a SoftNPU ASIC: " + notSimulated, noSidecar: "a sidecar multiplexer: " + notSimulated,
-		freeMemory: simMemory, checks: h.survey(context.Background()),
+		freeMemory: simMemory, checks: h.survey(ctx),
 	}, nil
 }
 
