@@ -226,7 +226,11 @@ func (h *simHost) address(f *state.Folder, node string) string { return f.File(n
 func (h *simHost) end(ctx context.Context, f *state.Folder, o state.Object) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, serverDeadline, fmt.Errorf("no answer within %v", serverDeadline))
 	defer cancel()
-	if err := h.world.Remove(ctx, o.Name); err != nil {
+	var recorded process.Identity // nobody, when it was killed before that
+	if o.Process != nil {
+		recorded = *o.Process
+	}
+	if err := h.world.Remove(ctx, o.Name, recorded); err != nil {
 		return err
 	}
 	return f.RemoveFile(o.Name + socketExt)
