@@ -114,7 +114,7 @@ func TestSimLaunchThatFailsIsUndone(t *testing.T) {
 		"disk:piano=fail":   `launching duo: node piano: making the disk of node "piano" of topology "duo" (FOLDER): no space left on the simulated device (the script says so)`,
 		"link:piano/0=fail": "launching duo: node piano: making the link at interface 0: the script says so",
 		"start:piano=fail":  "launching duo: node piano: starting its server: the script says so",
-		"boot:piano=fail":   "failed: the simulated machine failed (the script says so)",
+		"boot:piano=fail":   "last state Failed: start the guest: the simulated machine failed (the script says so); its last words: ",
 		// Its end shows at its console and in its state, whichever comes first.
 		"die:piano@set-up":     "launching duo: node piano: ",
 		"login:piano=fail":     `launching duo: node piano: console of node piano: cannot log in: user "root" was refused 3 times; last seen on the console:`,
