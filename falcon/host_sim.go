@@ -65,11 +65,11 @@ func (h *simHost) registry() state.Registry {
 // simMemory is what a simulated host has for its guests: they take none.
 const simMemory = Bytes(1 << 60)
 
-func (h *simHost) look(context.Context, *Topology) (hostFacts, error) {
+func (h *simHost) look(ctx context.Context, _ *Topology) (hostFacts, error) {
 	const notSimulated = "the simulated host has none"
 	return hostFacts{
 		defaultInterface: "sim0", noSoftNPU: "a SoftNPU ASIC: " + notSimulated, noSidecar: "a sidecar multiplexer: " + notSimulated,
-		freeMemory: simMemory, checks: h.survey(context.Background()),
+		freeMemory: simMemory, checks: h.survey(ctx),
 	}, nil
 }
 
@@ -226,7 +226,11 @@ func (h *simHost) address(f *state.Folder, node string) string { return f.File(n
 func (h *simHost) end(ctx context.Context, f *state.Folder, o state.Object) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, serverDeadline, fmt.Errorf("no answer within %v", serverDeadline))
 	defer cancel()
-	if err := h.world.Remove(ctx, o.Name); err != nil {
+	var recorded process.Identity // nobody, when it was killed before that
+	if o.Process != nil {
+		recorded = *o.Process
+	}
+	if err := h.world.Remove(ctx, o.Name, recorded); err != nil {
 		return err
 	}
 	return f.RemoveFile(o.Name + socketExt)

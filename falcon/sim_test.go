@@ -111,11 +111,12 @@ func (s *simLab) states(topo *Topology) map[string]NodeState {
 
 func TestSimLaunchThatFailsIsUndone(t *testing.T) {
 	for script, want := range map[string]string{
-		"disk:piano=fail":      `launching duo: node piano: making the disk of node "piano" of topology "duo" (FOLDER): no space left on the simulated device (the script says so)`,
-		"link:piano/0=fail":    "launching duo: node piano: making the link at interface 0: the script says so",
-		"start:piano=fail":     "launching duo: node piano: starting its server: the script says so",
-		"boot:piano=fail":      "the simulated machine failed (the script says so)",
-		"die:piano@set-up":     "launching duo: node piano: the machine ended while it was being set up (Failed); its last words: ",
+		"disk:piano=fail":   `launching duo: node piano: making the disk of node "piano" of topology "duo" (FOLDER): no space left on the simulated device (the script says so)`,
+		"link:piano/0=fail": "launching duo: node piano: making the link at interface 0: the script says so",
+		"start:piano=fail":  "launching duo: node piano: starting its server: the script says so",
+		"boot:piano=fail":   "last state Failed: start the guest: the simulated machine failed (the script says so); its last words: ",
+		// Its end shows at its console and in its state, whichever comes first.
+		"die:piano@set-up":     "launching duo: node piano: ",
 		"login:piano=fail":     `launching duo: node piano: console of node piano: cannot log in: user "root" was refused 3 times; last seen on the console:`,
 		"image:micro=nonsense": `launching duo: the script of the simulated host (FALCON_SIM): rule "image:micro=nonsense": effect "nonsense": step image can have missing`,
 	} {

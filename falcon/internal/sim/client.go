@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/process"
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
@@ -76,12 +77,13 @@ func (c *Client) Serve(ctx context.Context, cfg NodeConfig, record func(process.
 	}
 }
 
-// Remove ends a node. When it was the last, Remove waits until the world has
-// gone. That there is no such node, or no world, is no error.
-func (c *Client) Remove(ctx context.Context, name string) error {
+// Remove ends a node that is recorded with a world. When it was the last, Remove
+// waits until the world has gone. That there is no such node, or no world, is no
+// error.
+func (c *Client) Remove(ctx context.Context, name string, recorded process.Identity) error {
 	conn, err := c.connect(ctx, nil)
 	if errors.Is(err, errNoWorld) {
-		return c.clear(ctx)
+		return c.clear(ctx, recorded)
 	}
 	if err != nil {
 		return err
@@ -97,7 +99,7 @@ func (c *Client) Remove(ctx context.Context, name string) error {
 	if err := conn.world.Wait(ctx); err != nil {
 		return fmt.Errorf("the simulated host, process %d, has not ended: %w", conn.world.PID, err)
 	}
-	return c.clear(ctx)
+	return c.clear(ctx, recorded)
 }
 
 // Counters returns the counters of the devices by their names; nil when no
@@ -117,11 +119,12 @@ func (c *Client) Counters(ctx context.Context) (map[string]Counters, error) {
 	return nil, err
 }
 
-// clear removes what a world has left in its folder, unless another runs.
-func (c *Client) clear(ctx context.Context) error {
+// clear removes what a recorded world has left in its folder, unless another
+// runs.
+func (c *Client) clear(ctx context.Context, recorded process.Identity) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, err := os.Lstat(c.Folder.File(LockFile)); err != nil {
+	if _, err := os.Lstat(c.Folder.File(LockFile)); err != nil && !recorded.Alive() {
 		return nil // cleared already
 	}
 	unlock, err := c.Folder.LockFile(ctx, LockFile, "clearing the simulated host", nil)
@@ -133,6 +136,11 @@ func (c *Client) clear(ctx context.Context) error {
 		if err == nil {
 			conn.Close()
 		}
+		return err
+	}
+	// One that lives and cannot be reached has no nodes: it ends, or who
+	// started it was killed before it was ready.
+	if err := recorded.Kill(ctx); err != nil {
 		return err
 	}
 	var errs []error
@@ -171,6 +179,9 @@ func (c *Client) forget(conn *connection) {
 	conn.Close()
 }
 
+// startDeadline bounds the start of a world, which takes milliseconds.
+const startDeadline = 30 * time.Second
+
 // start starts the world, unless another has done so since.
 func (c *Client) start(ctx context.Context, record func(process.Identity) error) (*connection, error) {
 	unlock, err := c.Folder.LockFile(ctx, LockFile, "starting the simulated host", nil)
@@ -192,7 +203,11 @@ func (c *Client) start(ctx context.Context, record func(process.Identity) error)
 	}
 	defer ready.Close()
 	defer readyW.Close()
-	_, err = process.Start(process.Config{
+	// From here on it is the world's matter that counts, not the caller's: who
+	// gives up removes the node, and the world must be there to be told.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startDeadline)
+	defer cancel()
+	p, err := process.Start(process.Config{
 		Path: c.Program, Name: c.Name, Dir: c.Folder.Path(), Stdout: words, Stderr: words, Files: []*os.File{readyW},
 	}, record)
 	if err != nil {
@@ -201,9 +216,10 @@ func (c *Client) start(ctx context.Context, record func(process.Identity) error)
 	readyW.Close()
 	stop := context.AfterFunc(ctx, func() { ready.Close() })
 	defer stop()
-	_, _ = ready.Read(make([]byte, 1)) // it ends when the world is ready, or dead
+	_, _ = ready.Read(make([]byte, 1)) // it ends when the world is ready, dead, or late
 	conn, err := dial(ctx, c.Folder)
 	if err != nil {
+		err = errors.Join(err, p.Kill(context.WithoutCancel(ctx)))
 		return nil, fmt.Errorf("starting the simulated host: %w%s", err, c.words())
 	}
 	return conn, nil

@@ -45,6 +45,8 @@ type life struct {
 	start  time.Time
 	files  *files
 	nics   []*nic
+	// boot is what the script says of its boot.
+	boot Rule
 	// again tells that it is not the machine's first.
 	again bool
 	// setUp tells that a command has been handed over.
@@ -134,6 +136,10 @@ func (g *guest) Run(context.Context) error {
 }
 
 func (g *guest) powerOn(again bool) error {
+	boot := g.script.Next(StepBoot, g.cfg.Name)
+	if boot.Effect == Fail {
+		return fmt.Errorf("the simulated machine failed (%w)", ErrScript)
+	}
 	files, err := loadFiles(g.cfg.Disk, g.base)
 	if err != nil {
 		return err
@@ -147,7 +153,7 @@ func (g *guest) powerOn(again bool) error {
 	if g.gone {
 		return nil
 	}
-	l := &life{g: g, again: again, done: make(chan struct{}), start: time.Now(), files: files, nics: nics, hostname: "localhost"}
+	l := &life{g: g, boot: boot, again: again, done: make(chan struct{}), start: time.Now(), files: files, nics: nics, hostname: "localhost"}
 	if name, err := files.read("/etc/hostname"); err == nil && len(strings.TrimSpace(string(name))) > 0 {
 		l.hostname = strings.TrimSpace(string(name))
 	}

@@ -175,6 +175,45 @@ func TestGuestHandsOverMuchOutputExactly(t *testing.T) {
 	}
 }
 
+// What is typed while a command runs is its input, and the shell's when it does
+// not read it.
+func TestGuestReadsWhatIsTyped(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "")
+	g := b.guest("violin", builtIn("micro"))
+	c := b.run(g)
+	console := g.Console()
+	typed := func(keys string) {
+		if _, err := console.Write([]byte(keys)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wait := func(want string) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if _, err := c.WaitLine(ctx, want, func(line string, _ bool) bool { return regexp.MustCompile(want).MatchString(line) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	typed("read x; echo got $x\rone\recho the next is $((1+1))\r")
+	wait("the next is 2$")
+	if !regexp.MustCompile(`(?m)(^|# )got one$`).MatchString(c.Tail()) {
+		t.Errorf("the console shows:\n%s", c.Tail())
+	}
+	typed("cat; echo ended $((1+2))\rtwo\r\x04")
+	wait("ended 3$")
+	typed("echo thrown away\x15echo kep\x7fpt 'in\rtwo lines'\r")
+	wait("^two lines$")
+	if !regexp.MustCompile(`(?m)(^|[#>] )kept in$`).MatchString(c.Tail()) {
+		t.Errorf("the console shows:\n%s", c.Tail())
+	}
+	typed("sleep 600\r\x03echo ba''ck\r")
+	wait("back$")
+	typed("exit\recho a new she''ll\r")
+	wait("a new shell$")
+}
+
 func TestGuestHeedsCtrlC(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, "")

@@ -19,24 +19,15 @@ import (
 // guestOff is the event of a guest that turns itself off.
 var guestOff = server.Event{Kind: server.Shutdown, ByGuest: true}
 
-// flags and state are those of ip. The caller holds mu.
+// flags and state are those of ip. An interface that is up has its carrier from
+// the hypervisor, whoever is at the other end. The caller holds mu.
 func (n *nic) flags() []string {
 	flags := []string{"BROADCAST", "MULTICAST"}
 	if n.up {
-		if !n.carrier() {
-			flags = append([]string{"NO-CARRIER"}, flags...)
-		}
-		flags = append(flags, "UP")
-		if n.carrier() {
-			flags = append(flags, "LOWER_UP")
-		}
+		flags = append(flags, "UP", "LOWER_UP")
 	}
 	return flags
 }
-
-// carrier is that of a virtual machine's interface, which has it from its
-// hypervisor whoever is at the other end.
-func (n *nic) carrier() bool { return true }
 
 func (n *nic) state() string {
 	if n.up {
@@ -269,13 +260,13 @@ func (n *nic) set(what, value string) error {
 	case "address":
 		mac, err := net.ParseMAC(value)
 		if err != nil || len(mac) != 6 {
-			return fmt.Errorf("%q is invalid lladdr.", value)
+			return fmt.Errorf("%q is invalid lladdr", value)
 		}
 		n.mac = mac
 	case "mtu":
 		mtu, err := strconv.Atoi(value)
 		if err != nil || mtu < 68 || mtu > n.maxMTU {
-			return errors.New("mtu greater than device maximum.")
+			return errors.New("mtu greater than device maximum")
 		}
 		n.mtu = mtu
 	case "name":

@@ -45,14 +45,6 @@ func (l *links) detach(n *nic) {
 	}
 }
 
-// carrier reports whether a guest is at the other end.
-func (l *links) carrier(name string) bool {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	d := l.devices[name]
-	return d != nil && l.devices[d.peer] != nil && l.devices[d.peer].nic != nil
-}
-
 // send passes a frame from a device to its peer, unchanged. Where nobody is at
 // the other end it is lost, as on a cable.
 func (l *links) send(name string, frame []byte) {

@@ -207,7 +207,7 @@ func checksum(p []byte) uint16 {
 }
 
 var (
-	errUnreachable = errors.New("Destination Host Unreachable")
+	errUnreachable = errors.New("destination host unreachable")
 	errNoAnswer    = errors.New("no answer")
 )
 

@@ -17,7 +17,7 @@ import (
 func (l *life) run() {
 	t := l.g.term
 	t.begin()
-	if !l.stage(StepBoot) {
+	if !l.obey(l.boot) {
 		return
 	}
 	if l.again && Sleep(l.ctx, resetTime) != nil {
@@ -52,18 +52,15 @@ func (l *life) run() {
 // for one of before.
 const resetTime = 50 * time.Millisecond
 
-// stage does what the script has in mind for a step that has no form of its own;
-// it reports whether the guest goes on.
-func (l *life) stage(step string) bool {
-	switch r := l.g.script.Next(step, l.g.cfg.Name); r.Effect {
+// obey does what a rule says of a step that has no form of its own; it reports
+// whether the guest goes on.
+func (l *life) obey(r Rule) bool {
+	switch r.Effect {
 	case Never:
 		<-l.ctx.Done()
 		return false
 	case Delay:
 		return Sleep(l.ctx, r.Delay) == nil
-	case Fail:
-		l.g.fail(fmt.Errorf("the simulated machine failed (%w)", ErrScript))
-		return false
 	case Die:
 		l.g.die()
 		return false
@@ -223,7 +220,7 @@ func (s *shell) exchange(h *console.Handover) error {
 	defer done()
 	if !s.life.setUp {
 		s.life.setUp = true
-		if !s.life.stage(StepSetUp) {
+		if !s.life.obey(s.life.g.script.Next(StepSetUp, s.life.g.cfg.Name)) {
 			return io.ErrClosedPipe
 		}
 	}

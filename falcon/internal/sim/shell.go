@@ -137,7 +137,40 @@ func (s *shell) exited() bool { return s.runner.Exited() }
 func (s *shell) foreground(file *syntax.File) {
 	ctx, done := s.interruptible()
 	defer done()
-	_ = s.runner.Run(ctx, file) // the shell keeps the status
+	t := s.life.g.term
+	r, w, err := os.Pipe() // which a read can be called off on
+	if err != nil {
+		fmt.Fprintln(t, "sh:", err)
+		return
+	}
+	defer r.Close()
+	stop := false
+	var typing sync.WaitGroup
+	typing.Go(func() {
+		defer w.Close()
+		for {
+			line, err := t.readLineUntil(&stop)
+			var broken brokenError
+			if errors.As(err, &broken) {
+				continue
+			}
+			if err != nil {
+				return
+			}
+			if _, err := io.WriteString(w, line+"\n"); err != nil {
+				return
+			}
+		}
+	})
+	if err := interp.StdIO(r, t, t)(s.runner); err == nil {
+		_ = s.runner.Run(ctx, file) // the shell keeps the status
+	}
+	t.stopReading(&stop)
+	typing.Wait()
+	// What the command has not read was typed at the shell.
+	if rest, err := io.ReadAll(r); err == nil {
+		t.unread(lines(rest))
+	}
 }
 
 // runText runs a command in a subshell and returns its status. Its input is

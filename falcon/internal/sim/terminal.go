@@ -158,11 +158,17 @@ func (brokenError) Error() string { return "interrupted" }
 
 // readLine returns the next typed line. Its error is a brokenError after
 // Ctrl-C, io.EOF after Ctrl-D, and io.ErrClosedPipe when the terminal has gone.
-func (t *terminal) readLine() (string, error) {
+func (t *terminal) readLine() (string, error) { return t.readLineUntil(nil) }
+
+// readLineUntil is readLine that returns io.ErrClosedPipe as well once stop is
+// set.
+func (t *terminal) readLineUntil(stop *bool) (string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for {
 		switch {
+		case stop != nil && *stop:
+			return "", io.ErrClosedPipe
 		case t.closed || t.hung:
 			return "", io.ErrClosedPipe
 		case t.broken:
@@ -178,6 +184,21 @@ func (t *terminal) readLine() (string, error) {
 		}
 		t.cond.Wait()
 	}
+}
+
+// stopReading sets the stop of a readLineUntil.
+func (t *terminal) stopReading(stop *bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	*stop = true
+	t.cond.Broadcast()
+}
+
+// unread makes lines the next ones.
+func (t *terminal) unread(lines []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.lines = append(lines, t.lines...)
 }
 
 // hangUp ends the session that reads lines, begin starts another.

@@ -32,6 +32,10 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if filepath.Base(os.Args[0]) == "sleeper" {
+		time.Sleep(time.Minute)
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 
@@ -134,7 +138,7 @@ func TestOneWorldServesAllNodesAndEndsWithTheLast(t *testing.T) {
 		if !ids[0].Alive() {
 			t.Fatalf("the world has ended before %s, number %d, was removed", n, i)
 		}
-		if err := another(c).Remove(t.Context(), n); err != nil {
+		if err := another(c).Remove(t.Context(), n, ids[0]); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -144,7 +148,7 @@ func TestOneWorldServesAllNodesAndEndsWithTheLast(t *testing.T) {
 	if files := left(t, c); len(files) > 0 {
 		t.Errorf("it has left %q", files)
 	}
-	if err := another(c).Remove(t.Context(), "drum"); err != nil {
+	if err := another(c).Remove(t.Context(), "drum", ids[0]); err != nil {
 		t.Errorf("removing from no world: %v", err)
 	}
 }
@@ -167,7 +171,7 @@ func TestWorldThatWasKilledIsReplaced(t *testing.T) {
 		t.Error("the node is recorded with the dead process")
 	}
 	start(t, c, "violin")
-	if err := another(c).Remove(t.Context(), "violin"); err != nil {
+	if err := another(c).Remove(t.Context(), "violin", next); err != nil {
 		t.Fatal(err)
 	}
 	if files := left(t, c); next.Alive() || len(files) > 0 {
@@ -181,7 +185,7 @@ func TestWhatADeadWorldHasLeftIsCleared(t *testing.T) {
 	if err := id.Kill(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := another(c).Remove(t.Context(), "violin"); err != nil {
+	if err := another(c).Remove(t.Context(), "violin", id); err != nil {
 		t.Fatal(err)
 	}
 	if files := left(t, c); len(files) > 0 {
@@ -222,7 +226,7 @@ func TestReservationEndsWithItsClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	dead.forget(conn)
-	if err := another(c).Remove(t.Context(), "violin"); err != nil {
+	if err := another(c).Remove(t.Context(), "violin", id); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -241,9 +245,10 @@ func TestManyStartAndEndAtOnce(t *testing.T) {
 				own := another(c)
 				img := builtIn("micro")
 				name := fmt.Sprintf("n%d", i)
-				_, err := own.Serve(t.Context(), NodeConfig{Name: name, Console: img.Console, OS: img.OS}, func(process.Identity) error { return nil })
+				var id process.Identity
+				_, err := own.Serve(t.Context(), NodeConfig{Name: name, Console: img.Console, OS: img.OS}, func(p process.Identity) error { id = p; return nil })
 				if err == nil {
-					err = own.Remove(t.Context(), name)
+					err = own.Remove(t.Context(), name, id)
 				}
 				if err != nil {
 					t.Errorf("%s: %v", name, err)
@@ -254,6 +259,42 @@ func TestManyStartAndEndAtOnce(t *testing.T) {
 		if _, err := dial(t.Context(), c.Folder); !errors.Is(err, errNoWorld) {
 			t.Fatalf("the world is still there: %v", err)
 		}
+	}
+}
+
+// A starter that is killed leaves a world behind that nobody can reach yet.
+func TestWorldThatIsNotReadyYetIsEnded(t *testing.T) {
+	c := newClient(t)
+	self, err := os.Executable()
+	must(t, err)
+	p, err := process.Start(process.Config{Path: self, Name: "sleeper", Dir: c.Folder.Path()}, func(process.Identity) error { return nil })
+	must(t, err)
+	if err := c.Remove(t.Context(), "violin", p.Identity); err != nil {
+		t.Fatal(err)
+	}
+	if p.Alive() || len(left(t, c)) > 0 {
+		t.Errorf("alive %v, left %q", p.Alive(), left(t, c))
+	}
+}
+
+// A caller that gives up while the world starts can still have it removed.
+func TestCallerWhoGivesUpLeavesNoWorld(t *testing.T) {
+	c := newClient(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	var id process.Identity
+	_, err := c.Serve(ctx, NodeConfig{Name: "violin"}, func(p process.Identity) error {
+		id = p
+		cancel()
+		return nil
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+	if err := c.Remove(t.Context(), "violin", id); err != nil {
+		t.Fatal(err)
+	}
+	if id.Alive() || len(left(t, c)) > 0 {
+		t.Errorf("alive %v, left %q", id.Alive(), left(t, c))
 	}
 }
 
@@ -268,7 +309,7 @@ func TestWorldSaysWhyItCannotStart(t *testing.T) {
 	if !slices.Equal(left(t, c), []string{LockFile, WordsFile}) {
 		t.Errorf("left: %q", left(t, c))
 	}
-	if err := another(c).Remove(t.Context(), "violin"); err != nil || len(left(t, c)) > 0 {
+	if err := another(c).Remove(t.Context(), "violin", process.Identity{}); err != nil || len(left(t, c)) > 0 {
 		t.Errorf("after the removal: %v, %q", err, left(t, c))
 	}
 }

@@ -234,7 +234,7 @@ func readJSON(path string, v any) error {
 }
 
 func writeJSON(path string, v any) error {
-	data, err := json.MarshalIndent(v, "", "  ")
+	data, err := json.Marshal(v) // each command reads it: white space would take half of the time
 	if err != nil {
 		return err
 	}
