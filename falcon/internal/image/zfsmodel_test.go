@@ -579,5 +579,6 @@ func newModel(t *testing.T) string {
 	}
 	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 	t.Setenv(modelEnv, dir)
+	t.Setenv("GORACE", "atexit_sleep_ms=0") // else each command waits for 1 s when it ends
 	return dir
 }
