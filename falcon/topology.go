@@ -72,6 +72,7 @@ type Topology struct {
 	//	boot:NODE=EFFECT        its guest boots: fail, or never
 	//	login:NODE=EFFECT       it lets falcon in: fail, which is a password that
 	//	                        is refused, or never
+	//	set-up:NODE=EFFECT      it is set up: never
 	//	exec:NODE=EFFECT        it runs a command: fail, which is exit status 1,
 	//	                        or never
 	//	stop:NODE=EFFECT        it heeds its power button: never

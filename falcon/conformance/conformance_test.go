@@ -77,7 +77,7 @@ func standing() ([]string, error) { return filepath.Glob("/run/netns/falcon-*") 
 func TestSim(t *testing.T) {
 	p := platform()
 	p.Env = []string{"FALCON_HOST=sim"}
-	p.Slow = []string{"FALCON_SIM=disk:*=30ms link:*=30ms start:*=30ms boot:*=100ms login:*=100ms exec:*=100ms"}
+	p.Slow = []string{"FALCON_SIM=disk:*=30ms link:*=30ms start:*=30ms boot:*=100ms login:*=100ms set-up:*=100ms"}
 	conformance.Run(t, p)
 }
 

@@ -83,7 +83,7 @@ func (s *site) clean(when string) {
 	// Of a home, images and locks may stay, and of the folders the labs' own.
 	err = filepath.WalkDir(s.dir, func(path string, d fs.DirEntry, err error) error {
 		inside, _ := filepath.Rel(s.home, path)
-		kept := strings.HasPrefix(inside, "..") || d.IsDir() || strings.Contains("/"+inside, "/img/") || strings.Contains("/"+inside, "/lock/")
+		kept := strings.HasPrefix(inside, "..") || d.IsDir() || strings.Contains("/"+inside, "/img/") || strings.Contains("/"+inside+"/", "/lock/")
 		if err == nil && (!kept || d.Name() == falcon.DefaultDir || d.Type()&fs.ModeSocket != 0) {
 			left = append(left, path)
 		}

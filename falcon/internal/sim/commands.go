@@ -45,7 +45,7 @@ func programs() map[string]func(*command) int {
 		"seq": (*command).seq, "sleep": (*command).sleep, "sort": (*command).sort, "stty": (*command).accept, "sync": (*command).sync,
 		"tail": (*command).tail, "tee": (*command).tee, "touch": (*command).touch, "tr": (*command).tr, "umount": (*command).umount, "uname": (*command).uname,
 		"uptime": (*command).uptime, "wc": (*command).wc, "which": (*command).which, "whoami": (*command).whoami,
-		"sysctl": (*command).accept, "clear": (*command).accept,
+		"kill": (*command).kill, "sysctl": (*command).accept, "clear": (*command).accept,
 	}
 }
 
@@ -874,4 +874,10 @@ func (l *life) serveSys(n *nic) {
 		dir + "/mtu":       locked(func() string { return strconv.Itoa(n.mtu) }),
 		dir + "/operstate": locked(func() string { return strings.ToLower(n.state()) }),
 	})
+}
+
+// kill is what is left of kill(1) when it is not the shell's own process.
+func (c *command) kill() int {
+	c.args[0] = "kill"
+	return c.fail("no such process: %s", strings.Join(c.args[1:], " "))
 }

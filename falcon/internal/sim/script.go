@@ -57,6 +57,7 @@ var steps = map[string][]string{
 	StepStart: {Fail, Delay},
 	StepBoot:  {Fail, Never, Delay},
 	StepLogin: {Fail, Never, Delay},
+	StepSetUp: {Never, Delay},
 	StepExec:  {Fail, Never, Delay},
 	StepStop:  {Never, Delay},
 }
@@ -93,7 +94,7 @@ func parseRule(word string) (Rule, error) {
 	}
 	effects, known := steps[step]
 	if !known {
-		return Rule{}, fmt.Errorf("step %q: want image, disk, link, start, boot, login, exec, stop or die", step)
+		return Rule{}, fmt.Errorf("step %q: want image, disk, link, start, boot, login, set-up, exec, stop or die", step)
 	}
 	target, effect, ok := strings.Cut(rest, "=")
 	if !ok {

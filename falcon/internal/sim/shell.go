@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -194,7 +195,10 @@ func (l *life) runIn(ctx context.Context, r *interp.Runner, text string, out, er
 
 func statusOf(ctx context.Context, err error) int {
 	var status interp.ExitStatus
+	var killed killedError
 	switch {
+	case errors.As(err, &killed):
+		return 128 + int(killed.signal)
 	case ctx.Err() != nil:
 		return interrupted
 	case errors.As(err, &status):
@@ -207,10 +211,42 @@ func statusOf(ctx context.Context, err error) int {
 
 // call makes what the interpreter would look up on the host a command of ours.
 func (l *life) call(_ context.Context, args []string) ([]string, error) {
-	if len(args) == 3 && args[0] == "command" && args[1] == "-v" {
+	switch {
+	case len(args) == 3 && args[0] == "command" && args[1] == "-v":
 		return []string{"which", args[2]}, nil
+	case args[0] == "kill":
+		return kill(args)
 	}
 	return args, nil
+}
+
+// killedError ends a shell that has sent itself a signal.
+type killedError struct{ signal syscall.Signal }
+
+func (e killedError) Error() string { return e.signal.String() }
+
+// signals are those that people send by name.
+var signals = map[string]syscall.Signal{
+	"HUP": syscall.SIGHUP, "INT": syscall.SIGINT, "QUIT": syscall.SIGQUIT, "KILL": syscall.SIGKILL, "TERM": syscall.SIGTERM}
+
+// kill sends a signal. A shell can reach itself alone, whose number the
+// interpreter takes from the process that simulates it: other programs of the
+// guest have none.
+func kill(args []string) ([]string, error) {
+	signal, rest := syscall.SIGTERM, args[1:]
+	if len(rest) > 1 && strings.HasPrefix(rest[0], "-") {
+		name := strings.TrimPrefix(strings.TrimPrefix(rest[0], "-"), "SIG")
+		if n, err := strconv.Atoi(name); err == nil {
+			signal = syscall.Signal(n)
+		} else if signal = signals[name]; signal == 0 {
+			return append([]string{"/bin/kill"}, rest...), nil
+		}
+		rest = rest[1:]
+	}
+	if len(rest) == 1 && rest[0] == strconv.Itoa(os.Getpid()) && signal > 0 {
+		return nil, killedError{signal}
+	}
+	return append([]string{"/bin/kill"}, rest...), nil
 }
 
 // exec runs a program of the guest.
