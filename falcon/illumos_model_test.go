@@ -421,7 +421,6 @@ func newModel(t *testing.T, change func(*model)) string {
 	}
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 	t.Setenv(modelEnv, filepath.Join(dir, "model.json"))
-	t.Setenv("GORACE", "atexit_sleep_ms=0") // the programs are short-lived
 	changeModel(t, func(m *model) {
 		m.Links = map[string]modelLinkState{"igb0": {Class: "phys", MTU: 1500}, "igb1": {Class: "phys", MTU: 1500}}
 		m.VMs, m.Users, m.Busy = map[string]int{}, map[string]int{}, map[string]int{}
@@ -435,7 +434,7 @@ func newModel(t *testing.T, change func(*model)) string {
 
 func testBinary(t *testing.T) string {
 	t.Helper()
-	path, err := os.Executable()
+	path, err := modelBinary()
 	if err != nil {
 		t.Fatal(err)
 	}

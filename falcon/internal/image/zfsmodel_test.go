@@ -7,10 +7,13 @@ import (
 	"io"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -26,7 +29,34 @@ func TestMain(m *testing.M) {
 	case "zfs", "zpool":
 		os.Exit(modelMain(name, os.Args[1:]))
 	}
-	os.Exit(m.Run())
+	os.Exit(runTests(m))
+}
+
+// modelBinary is what the model's programs are: the test binary, or where that
+// looks for races, and so takes long to start, one that does not.
+var modelBinary = sync.OnceValues(func() (string, error) {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || !slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		return os.Executable()
+	}
+	path := filepath.Join(modelDir, "model")
+	if out, err := exec.Command("go", "test", "-c", "-o", path).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building the model: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// modelDir is a folder that goes with the tests.
+var modelDir string
+
+func runTests(m *testing.M) int {
+	var err error
+	if modelDir, err = os.MkdirTemp("", "model-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(modelDir)
+	return m.Run()
 }
 
 // modelEnv names the folder of the model's state.
@@ -89,7 +119,7 @@ func modelMain(program string, args []string) int {
 		out, err = m.run(program, args)
 	}
 	if err == nil || errors.As(err, new(refusal)) {
-		err = errors.Join(err, writeJSON(filepath.Join(dir, "state"), m, 0o600))
+		err = errors.Join(err, m.save())
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -102,6 +132,15 @@ func modelMain(program string, args []string) int {
 	}
 	fmt.Print(out)
 	return 0
+}
+
+// save writes the state, which no loss of power has to be survived by.
+func (m *model) save() error {
+	data, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(m.dir, "state"), data, 0o600)
 }
 
 func (m *model) run(program string, args []string) (string, error) {
@@ -568,7 +607,7 @@ func setFault(t *testing.T, f modelFault) {
 func newModel(t *testing.T) string {
 	t.Helper()
 	dir, bin := t.TempDir(), t.TempDir()
-	self, err := os.Executable()
+	self, err := modelBinary()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -579,6 +618,5 @@ func newModel(t *testing.T) string {
 	}
 	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 	t.Setenv(modelEnv, dir)
-	t.Setenv("GORACE", "atexit_sleep_ms=0") // else each command waits for 1 s when it ends
 	return dir
 }
