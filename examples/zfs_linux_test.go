@@ -151,7 +151,7 @@ func TestHostWithZFS(t *testing.T) {
 	h := newZFSHost(t)
 	t.Run("store", func(t *testing.T) {
 		h := h.in(t)
-		out := h.try(zfsSuiteDeadline, "cd /tmp && FALCON_TEST_ZPOOL=tank image.test -test.run TestStore/pool -test.v 2>&1")
+		out := h.try(zfsSuiteDeadline, "cd /tmp && FALCON_TEST_ZPOOL=tank image.test -test.run '^TestStore$/^pool$' -test.v 2>&1")
 		if out.status != 0 || !strings.Contains(out.stdout, "--- PASS: TestStore/pool") || strings.Contains(out.stdout, "--- SKIP") {
 			t.Errorf("the suite on a real pool: %s", out)
 		}
