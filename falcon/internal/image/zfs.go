@@ -225,16 +225,10 @@ func (s *ZFS) imageOf(d *dataset) (Image, error) {
 func foreignRecord(d *dataset) *record {
 	id := sha256.Sum256([]byte(d.name + d.guid))
 	r := &record{Digest: "sha256:" + hex.EncodeToString(id[:]), DigestOf: "snapshot", Created: d.created, Boot: Boot{Method: BootUEFI}}
-	if known, ok := foreignImages[d.base()]; ok {
-		r.OS, r.Console = d.base(), known
+	if known, ok := FindKnown(d.base()); ok {
+		r.OS, r.Console = known.OS, known.Console
 	}
 	return r
-}
-
-// foreignImages are the consoles of images that are known by name.
-var foreignImages = map[string]Console{
-	"helios-2.5":  {Login: "login:", User: "root", Prompt: `root@[^\r\n]*[#] $`, Known: true},
-	"debian-11.0": {Login: "login:", User: "root", Prompt: `root@[^\r\n]*# $`, Known: true},
 }
 
 // UsedBy describes what stands on an image: other images, unfinished ones among
