@@ -149,10 +149,11 @@ type deviceStatus struct {
 
 // hypervisor runs the server of a node.
 type hypervisor interface {
-	// serve starts the Propolis server of a node; record is called with the
+	// serve starts the Propolis server of a node, whose instance will have
+	// the UUID id; record is called with the
 	// identity of its process before it does anything. Where that process is
 	// the node's alone, its number is in the node's pid file.
-	serve(ctx context.Context, l *lab, np *NodePlan, record func(process.Identity) error) (nodeServer, error)
+	serve(ctx context.Context, l *lab, np *NodePlan, id string, record func(process.Identity) error) (nodeServer, error)
 	// client returns a client for the node's server.
 	client(f *state.Folder, node string) (*propolis.Client, error)
 	// address is where the node's API is served, for people.

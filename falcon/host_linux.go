@@ -94,7 +94,7 @@ func qemuCheck() Check {
 
 // serve starts the server of a node inside this program's binary. Its API is
 // a socket that is bound here: connections wait there until it serves them.
-func (h *linuxHost) serve(ctx context.Context, l *lab, np *NodePlan, record func(process.Identity) error) (nodeServer, error) {
+func (h *linuxHost) serve(ctx context.Context, l *lab, np *NodePlan, id string, record func(process.Identity) error) (nodeServer, error) {
 	socket, err := listenSocket(l.folder, np.Name+socketExt)
 	if err != nil {
 		return nil, fmt.Errorf("its server's socket: %w", err)
@@ -118,6 +118,9 @@ func (h *linuxHost) serve(ctx context.Context, l *lab, np *NodePlan, record func
 	if l.propolis != "" {
 		cfg.Name = starterName
 		cfg.Args = append([]string{l.propolis}, cfg.Args...)
+	}
+	if err := l.folder.WriteNote(np.Name+uuidExt, []byte(id+"\n")); err != nil {
+		return nil, err
 	}
 	p, err := process.Start(cfg, record)
 	if err != nil {

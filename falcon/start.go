@@ -44,16 +44,13 @@ const endGrace = 5 * time.Second
 // startNode starts a node and waits until it is ready.
 func (l *lab) startNode(ctx context.Context, tx *transaction, np *NodePlan, id string, loginTimeout time.Duration) error {
 	l.stage(np.Name, StageStart, "")
-	if err := l.folder.WriteNote(np.Name+uuidExt, []byte(id+"\n")); err != nil {
-		return err
-	}
 	o := state.Object{Kind: state.Server, Name: np.Name}
 	var server nodeServer
 	if err := l.endStanding(ctx, tx.journal, np.Name); err != nil {
 		return err
 	}
 	err := tx.make(o, func() (err error) {
-		server, err = l.host.serve(ctx, l, np, func(p process.Identity) error {
+		server, err = l.host.serve(ctx, l, np, id, func(p process.Identity) error {
 			o.Process = &p
 			return tx.journal.Make(o)
 		})

@@ -47,7 +47,7 @@ or with --stderr what server and hypervisor complained of.`,
 func (a *app) printLog(cmd *cobra.Command, node, path string, follow bool) error {
 	file, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("node %s has no log: it has not been started in %s (%s launch)", node, a.dir, a.root.Name())
+		return fmt.Errorf("node %s has no log: it has not been started in %s (%s launch), or nothing was worth logging", node, a.dir, a.root.Name())
 	}
 	if err != nil {
 		return err

@@ -56,11 +56,13 @@ type Options struct {
 	StopGrace time.Duration
 	// Log gets the server's log, Stderr a line for each instance that fails.
 	Log, Stderr io.Writer
+	// Level is the least that is logged; the zero Level is Info.
+	Level slog.Level
 }
 
 // Serve serves the API on l until ctx ends. It ends the instance, and closes l,
 // before it returns.
 func Serve(ctx context.Context, l net.Listener, o Options) error {
-	s := &server{log: newLogger(o.Log, slog.LevelInfo), stderr: o.Stderr, start: o.Start, grace: o.StopGrace}
+	s := &server{log: newLogger(o.Log, o.Level), stderr: o.Stderr, start: o.Start, grace: o.StopGrace}
 	return s.serve(ctx, l)
 }

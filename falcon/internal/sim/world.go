@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -244,19 +245,13 @@ func (w *world) reserve(name string) error {
 
 // serve makes a node that is reserved.
 func (w *world) serve(cfg NodeConfig) error {
-	log, err := os.OpenFile(cfg.Name+LogExt, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-	if err != nil {
-		return err
-	}
 	// Only the words of this run are worth reading in an error.
 	if err := os.Remove(cfg.Name + WordsExt); err != nil && !errors.Is(err, os.ErrNotExist) {
-		log.Close()
 		return err
 	}
 	words := wordsFile(cfg.Name + WordsExt)
 	l, err := listenHere(cfg.Name + SocketExt)
 	if err != nil {
-		log.Close()
 		return err
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -266,7 +261,6 @@ func (w *world) serve(cfg NodeConfig) error {
 		w.mu.Unlock()
 		stop()
 		l.Close()
-		log.Close()
 		return errEnded
 	}
 	w.nodes[cfg.Name] = n
@@ -274,12 +268,13 @@ func (w *world) serve(cfg NodeConfig) error {
 	script := NewScript(cfg.Rules) // one for all instances of this server
 	go func() {
 		defer close(n.done)
-		defer log.Close()
 		err := server.Serve(ctx, l, server.Options{
 			Start: func(_ context.Context, _ propolis.InstanceProperties, spec propolis.InstanceSpec) (server.Machine, error) {
 				return w.newMachine(cfg, script, spec)
 			},
-			StopGrace: time.Duration(cfg.StopGraceMS) * time.Millisecond, Log: log, Stderr: words,
+			StopGrace: time.Duration(cfg.StopGraceMS) * time.Millisecond, Stderr: words,
+			// Only what is worth a file: making one takes longer than all else.
+			Log: wordsFile(cfg.Name + LogExt), Level: slog.LevelWarn,
 		})
 		if err != nil {
 			fmt.Fprintln(words, err)
