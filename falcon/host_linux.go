@@ -85,7 +85,7 @@ func qemuCheck() Check {
 	c := Check{Name: "qemu"}
 	path, err := exec.LookPath("qemu-system-x86_64")
 	if err != nil {
-		c.Err = fmt.Errorf("qemu-system-x86_64 is not installed: apt-get install --no-install-recommends qemu-system-x86")
+		c.Err = fmt.Errorf("qemu-system-x86_64 is not installed: apt-get install --no-install-recommends qemu-system-x86; or try the topology on the simulated host (%s=%s)", hostEnv, HostSim)
 		return c
 	}
 	c.Detail = path
