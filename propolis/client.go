@@ -220,6 +220,12 @@ func offsetQuery(fromStart, mostRecent *uint64) url.Values {
 // the place of the file there (see [OverlayRequest]).
 const OverlayWaiting = ".next"
 
+// SaveTemplate stops the instance of a server that was started to make a
+// template, and keeps it as that. Only our own server has this path.
+func (c *Client) SaveTemplate(ctx context.Context) error {
+	return c.do(ctx, call{method: http.MethodPut, path: "/falcon/template"}, nil)
+}
+
 // OverlayRequest is the body of [Client.SwitchOverlay]'s request.
 type OverlayRequest struct {
 	// Path is where a qcow2 file is to be whose backing file is the disk's

@@ -52,6 +52,7 @@ func TestRequestsAsTheServerSeesThem(t *testing.T) {
 			_, err := c.History(ctx, HistoryRequest{FromStart: &from, MaxBytes: 9})
 			return err
 		}, `GET /instance/serial/history?from_start=7&max_bytes=9 `},
+		{"template", func(ctx context.Context, c *Client) error { return c.SaveTemplate(ctx) }, `PUT /falcon/template `},
 		{"overlay", func(ctx context.Context, c *Client) error { return c.SwitchOverlay(ctx, "a/b", "o.qcow2") }, `PUT /falcon/disk/a%2Fb/overlay {"path":"o.qcow2"}`},
 	}
 	for _, tt := range tests {

@@ -18,7 +18,7 @@
 // is refused by name.
 //
 // Network backends may name more than a host device; package qemu has the
-// forms. One path is ours:
+// forms. Two paths are ours:
 //
 //	PUT /falcon/disk/{id}/overlay  {"path": "new.qcow2"}
 //
@@ -26,4 +26,11 @@
 // qcow2 file, whose backing file is the disk's present one, while the guest is
 // paused for a moment. The file is at path, or it waits there with ".next"
 // appended to take the place of the file at path. It answers 204.
+//
+//	PUT /falcon/template
+//
+// stops an instance of a server that was started with --make-template and keeps
+// it as a template in the folder of --template, for other servers with that flag
+// to make their instances of: those go on where this one stopped. It answers
+// 204. Before, the guest must have let go of its network interfaces.
 package server

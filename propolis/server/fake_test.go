@@ -57,9 +57,9 @@ type fakeMachine struct {
 	events chan qemu.Event
 	calls  chan string // commands in order
 
-	runErr, resetErr, overlayErr, closeErr error
-	ignorePower                            bool          // what the guest does about its power button
-	hold                                   chan struct{} // if set, Reset waits for it
+	runErr, resetErr, overlayErr, saveErr, closeErr error
+	ignorePower                                     bool          // what the guest does about its power button
+	hold                                            chan struct{} // if set, Reset waits for it
 
 	closeOnce sync.Once
 }
@@ -98,6 +98,11 @@ func (m *fakeMachine) PowerDown(context.Context) error {
 func (m *fakeMachine) SwitchOverlay(_ context.Context, disk, path string) error {
 	m.calls <- "overlay " + disk + " " + path
 	return m.overlayErr
+}
+
+func (m *fakeMachine) Save(context.Context) error {
+	m.calls <- "save"
+	return m.saveErr
 }
 
 func (m *fakeMachine) NMI(context.Context) error {

@@ -228,3 +228,15 @@ func (s *server) putOverlay(w http.ResponseWriter, r *request) error {
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
+
+func (s *server) putTemplate(w http.ResponseWriter, r *request) error {
+	i, err := s.current()
+	if err != nil {
+		return err
+	}
+	if err := i.command(r.Context(), func(ctx context.Context, m Machine) error { return m.Save(ctx) }); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}

@@ -284,6 +284,20 @@ func TestSwitchOverlay(t *testing.T) {
 	}
 }
 
+func TestTemplateIsSavedByTheMachine(t *testing.T) {
+	h := newHarness(t)
+	refused(t, h.SaveTemplate(h.ctx()), 424, propolis.CodeNoInstance)
+	h.running()
+	if err := h.SaveTemplate(h.ctx()); err != nil {
+		t.Fatal(err)
+	}
+	h.called("save")
+	h.machine.saveErr = errors.New("not started to be kept")
+	if e := refused(t, h.SaveTemplate(h.ctx()), 500, propolis.CodeInternal); !strings.Contains(e.Message, "not started to be kept") {
+		t.Errorf("message %q", e.Message)
+	}
+}
+
 func TestCommandsToAnEndedInstance(t *testing.T) {
 	h := newHarness(t)
 	h.running()

@@ -24,6 +24,9 @@ type Machine interface {
 	PowerDown(ctx context.Context) error
 	// SwitchOverlay makes the disk of that backend write to another file.
 	SwitchOverlay(ctx context.Context, disk, path string) error
+	// Save stops the machine and keeps it as the template that it was made
+	// to be.
+	Save(ctx context.Context) error
 	NMI(ctx context.Context) error
 	// Events is closed after the Exited event.
 	Events() <-chan Event

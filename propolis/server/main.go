@@ -36,6 +36,9 @@ type config struct {
 	grace time.Duration
 	level string
 	qemu  qemu.Config // what all instances have in common
+
+	template     string
+	makeTemplate bool
 }
 
 // Main runs propolis-server with the arguments after the program's name until
@@ -95,6 +98,8 @@ VNC is where the guest's screen is served: IP:PORT or unix:PATH.`,
 	f.StringVar(&cfg.qemu.NetNS, "netns", "", "path of the network namespace of plain vnic names")
 	f.StringVar(&cfg.qemu.QEMU, "qemu", "", "QEMU binary (default: found in PATH)")
 	f.StringVar(&cfg.qemu.PIDFile, "pidfile", "", "file for QEMU's process id")
+	f.StringVar(&cfg.template, "template", "", "folder of the template that instances are made of")
+	f.BoolVar(&cfg.makeTemplate, "make-template", false, "boot the instance, to be kept as the template")
 	f.DurationVar(&cfg.grace, "stop-grace", 10*time.Second, "time for a guest to power off when stopped")
 	f.StringVar(&cfg.level, "log-level", "info", "trace, debug, info, warn, error or critical")
 	// Upstream's flags, which have no meaning here.
@@ -117,6 +122,9 @@ func run(ctx context.Context, cfg config, stdout, stderr io.Writer) error {
 		return err
 	}
 	cfg.qemu.Log, cfg.qemu.Stderr = log, stderr
+	if cfg.template != "" {
+		cfg.qemu.Template = &qemu.Template{Dir: cfg.template, Make: cfg.makeTemplate}
+	}
 	s := &server{log: log, stderr: stderr, start: starter(cfg.qemu), grace: cfg.grace, vnc: cfg.qemu.VNC}
 	return s.serve(ctx, l)
 }

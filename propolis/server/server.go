@@ -60,6 +60,7 @@ func routes() map[string]route {
 		"/instance/disk/{id}/status":                 {"GET": (*server).crucible},
 		"/instance/disk/{id}/vcr":                    {"PUT": (*server).crucible},
 		"/falcon/disk/{id}/overlay":                  {"PUT": (*server).putOverlay},
+		"/falcon/template":                           {"PUT": (*server).putTemplate},
 	}
 }
 

@@ -30,6 +30,7 @@ const (
 	FDConsole FDKind = iota // one end of a socket pair: COM1
 	FDQMP                   // one end of a socket pair: QMP
 	FDLink                  // a queue of a tap or macvtap
+	FDState                 // the device state of a template
 )
 
 // FD is a descriptor that QEMU inherits.
@@ -47,6 +48,10 @@ type Command struct {
 	FDs []FD
 	// VNCSocket is the path of the socket that QEMU makes for VNC, if any.
 	VNCSocket string
+	// MACs are the addresses of a clone's NICs by those of its template.
+	MACs map[MAC]MAC
+
+	stateFD int // number of the FDState among the descriptors
 
 	byHand []string // Path and Args as a person would give them
 	wrap   []string // goes before byHand
@@ -245,6 +250,7 @@ func (b *builder) machine() {
 	}
 	b.add("-nodefaults", "-no-user-config", "-display", "none")
 	b.served("-no-shutdown", "-S")
+	b.template()
 	b.add("-M", b.machineType())
 	b.accelerator()
 	b.add("-smp", strconv.Itoa(int(board.CPUs)))
@@ -263,6 +269,9 @@ func (b *builder) machine() {
 // machineType is the i440FX of Propolis, whose PCI slots are QEMU's too.
 func (b *builder) machineType() string {
 	options := []string{}
+	if b.cfg.Template != nil {
+		options = append(options, "memory-backend", ramID)
+	}
 	if b.host.Firmware.Code != "" {
 		options = append(options, "pflash0", "fw-code")
 	}

@@ -44,6 +44,9 @@ type Config struct {
 	QEMU string
 	// Accel is "auto", "kvm" or "tcg"; see [Acceleration].
 	Accel string
+	// Template, if set, has the machine kept as a template when it has
+	// booted, or made of one.
+	Template *Template
 	// PIDFile, if set, holds QEMU's process id while it runs. Beside it, with
 	// the ending .vars, UEFI's variables are kept; without PIDFile they are
 	// forgotten when QEMU ends.

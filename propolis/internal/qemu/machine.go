@@ -80,8 +80,11 @@ type Machine struct {
 	qmp     *qmp.Client
 	console net.Conn
 	events  chan Event
-	undo    func()
-	done    chan struct{} // closed once the process is gone and cleaned up after
+	// migrated gets the end of a migration, that of a template being saved
+	// or restored.
+	migrated chan error
+	undo     func()
+	done     chan struct{} // closed once the process is gone and cleaned up after
 
 	mu      sync.Mutex
 	closing bool
@@ -137,11 +140,19 @@ func start(ctx context.Context, cfg Config, host Host, undo func()) (*Machine, e
 		return nil, err
 	}
 	m := &Machine{
-		cfg: cfg, proc: proc, qmp: client, console: f.console, undo: undo,
+		cfg: cfg, proc: proc, qmp: client, console: f.console, undo: undo, migrated: make(chan error, 1),
 		events: make(chan Event, eventBacklog), done: make(chan struct{}), disks: blockNodes(cfg.Spec),
 	}
 	go m.watch()
 	go m.reap()
+	if cfg.Template.cloning() {
+		if err := m.restore(ctx, command, f.state); err != nil {
+			ctx, cancel := context.WithCancel(ctx)
+			cancel()
+			_ = m.Close(ctx)
+			return nil, fmt.Errorf("cloning the template in %s: %w", cfg.Template.Dir, err)
+		}
+	}
 	return m, nil
 }
 
@@ -205,6 +216,7 @@ func (m *Machine) reap() {
 func (m *Machine) watch() {
 	defer close(m.events)
 	for e := range m.qmp.Events() {
+		m.migration(e)
 		if event, ok := translate(e); ok {
 			m.events <- event
 		}

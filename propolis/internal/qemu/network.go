@@ -137,6 +137,11 @@ func (b *builder) nic(name string, c propolis.VirtioNIC, at []string) {
 		b.refuse(c.BackendID, "%v", err)
 		return
 	}
+	if b.cfg.Template.making() {
+		// Nobody is on the cable yet, and who will be is not known.
+		b.device("virtio-net-pci", objectID("dev", name), at, "mac", placeholder(c.PCIPath).String(), "romfile", "")
+		return
+	}
 	id := objectID("net", name)
 	switch v.kind {
 	case vnicDgram:
@@ -158,6 +163,7 @@ func (b *builder) nic(name string, c propolis.VirtioNIC, at []string) {
 			v.mac = link.MAC
 		}
 	}
+	b.readdress(c.PCIPath, v.mac)
 	pairs := []string{"netdev", id, "mac", v.mac, "romfile", ""}
 	if v.mtu != 0 {
 		pairs = append(pairs, "host_mtu", strconv.Itoa(v.mtu))

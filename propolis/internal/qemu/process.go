@@ -143,6 +143,7 @@ func (t *tail) String() string {
 type files struct {
 	child        []*os.File
 	console, qmp net.Conn
+	state        *os.File // to be written to a QEMU that is a clone
 }
 
 // openFiles opens what a command inherits.
@@ -162,6 +163,8 @@ func openFiles(c Command) (_ *files, err error) {
 			f.qmp, file, err = socketPair("qmp")
 		case FDLink:
 			file, err = openLink(fd.Link)
+		case FDState:
+			file, f.state, err = os.Pipe()
 		default:
 			err = fmt.Errorf("descriptor of unknown kind %d", fd.Kind)
 		}
@@ -183,6 +186,9 @@ func (f *files) closeChild() {
 
 func (f *files) closeAll() {
 	f.closeChild()
+	if f.state != nil {
+		f.state.Close()
+	}
 	for _, conn := range []net.Conn{f.console, f.qmp} {
 		if conn != nil {
 			conn.Close()
