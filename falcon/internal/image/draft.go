@@ -33,6 +33,8 @@ type Spec struct {
 	Boot    Boot   // Kernel and Initrd are file names here
 	Console Console
 	OS      string
+	// Agent is the version of the guest agent in it, empty if there is none.
+	Agent string
 }
 
 // Create starts an image of a name that is not taken in this store; else the
@@ -151,7 +153,7 @@ func (d *Draft) commit(ctx context.Context, spec Spec) (Image, error) {
 	r := record{
 		Version: recordVersion, Name: d.name, Created: time.Now().UTC().Truncate(time.Second),
 		Digest: digest, DigestOf: "files", Disk: spec.Disk, Format: spec.Format, VirtualSize: size,
-		Boot: spec.Boot, Console: spec.Console, OS: spec.OS,
+		Boot: spec.Boot, Console: spec.Console, OS: spec.OS, Agent: spec.Agent,
 	}
 	if err := writeJSON(filepath.Join(d.Dir, recordFile), r, 0o644); err != nil {
 		return Image{}, err

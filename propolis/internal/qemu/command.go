@@ -30,6 +30,7 @@ const (
 	FDConsole FDKind = iota // one end of a socket pair: COM1
 	FDQMP                   // one end of a socket pair: QMP
 	FDLink                  // a queue of a tap or macvtap
+	FDAgent                 // one end of a socket pair: the guest agent's port
 )
 
 // FD is a descriptor that QEMU inherits.
@@ -76,6 +77,7 @@ func CommandLine(cfg Config, host Host) (Command, error) {
 	b.control()
 	b.serialPorts()
 	b.devices()
+	b.agentPort()
 	b.screen()
 	b.checkArguments()
 	if len(b.refused) > 0 {
@@ -138,6 +140,7 @@ func (b *builder) plan() {
 	}
 	b.checkBackends()
 	b.planPCI()
+	b.planAgent()
 	b.planBoot()
 }
 

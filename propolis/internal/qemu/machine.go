@@ -79,6 +79,7 @@ type Machine struct {
 	proc    *process
 	qmp     *qmp.Client
 	console net.Conn
+	agent   net.Conn // nil without the agent's port
 	events  chan Event
 	undo    func()
 	done    chan struct{} // closed once the process is gone and cleaned up after
@@ -137,7 +138,7 @@ func start(ctx context.Context, cfg Config, host Host, undo func()) (*Machine, e
 		return nil, err
 	}
 	m := &Machine{
-		cfg: cfg, proc: proc, qmp: client, console: f.console, undo: undo,
+		cfg: cfg, proc: proc, qmp: client, console: f.console, agent: f.agent, undo: undo,
 		events: make(chan Event, eventBacklog), done: make(chan struct{}), disks: blockNodes(cfg.Spec),
 	}
 	go m.watch()
@@ -255,6 +256,15 @@ func translate(e qmp.Event) (Event, bool) {
 // when it does not; it ends with io.EOF when QEMU is gone. The caller closes
 // it, after the last byte.
 func (m *Machine) Console() io.ReadWriteCloser { return console{m.console} }
+
+// Agent returns the host's end of the agent's port, or nil if the machine has
+// none. The caller closes it.
+func (m *Machine) Agent() io.ReadWriteCloser {
+	if m.agent == nil {
+		return nil // and not a connection that is nil
+	}
+	return m.agent
+}
 
 type console struct{ net.Conn }
 

@@ -143,6 +143,7 @@ func (t *tail) String() string {
 type files struct {
 	child        []*os.File
 	console, qmp net.Conn
+	agent        net.Conn // nil without the agent's port
 }
 
 // openFiles opens what a command inherits.
@@ -160,6 +161,8 @@ func openFiles(c Command) (_ *files, err error) {
 			f.console, file, err = socketPair("console")
 		case FDQMP:
 			f.qmp, file, err = socketPair("qmp")
+		case FDAgent:
+			f.agent, file, err = socketPair("agent")
 		case FDLink:
 			file, err = openLink(fd.Link)
 		default:
@@ -183,7 +186,7 @@ func (f *files) closeChild() {
 
 func (f *files) closeAll() {
 	f.closeChild()
-	for _, conn := range []net.Conn{f.console, f.qmp} {
+	for _, conn := range []net.Conn{f.console, f.qmp, f.agent} {
 		if conn != nil {
 			conn.Close()
 		}

@@ -76,8 +76,12 @@ func buildMicro(ctx context.Context, j *job) (image.Spec, error) {
 	if err := parts.writeInitrd(filepath.Join(j.dir, "initrd.img")); err != nil {
 		return image.Spec{}, err
 	}
+	agent, version, err := j.agentFor(ctx)
+	if err != nil {
+		return image.Spec{}, err
+	}
 	j.step("making the root file system")
-	root, err := parts.microRoot(ctx)
+	root, err := parts.microRoot(ctx, agent)
 	if err != nil {
 		return image.Spec{}, err
 	}
@@ -92,6 +96,7 @@ func buildMicro(ctx context.Context, j *job) (image.Spec, error) {
 		Disk: "disk.qcow2", Format: "qcow2", OS: "micro",
 		Boot:    image.Boot{Method: image.BootKernel, Kernel: "vmlinux", Initrd: "initrd.img", Append: kernelAppend},
 		Console: image.Console{Prompt: microPrompt, User: "root", Known: true},
+		Agent:   version,
 	}, nil
 }
 
@@ -180,8 +185,9 @@ func (p *parts) writeInitrd(out string) error {
 	return os.WriteFile(out, t.cpio(), 0o644)
 }
 
-// microRoot is the root file system of a micro guest.
-func (p *parts) microRoot(ctx context.Context) (*tree, error) {
+// microRoot is the root file system of a micro guest, with an agent if there is
+// one.
+func (p *parts) microRoot(ctx context.Context, agent []byte) (*tree, error) {
 	t := newTree()
 	for _, dir := range []string{"dev", "proc", "sys", "run", "mnt", "opt/cargo-bay" /* where labs mount by custom */, "srv", "var/log", "var/run", "usr/bin", "etc"} {
 		t.folder(dir, 0o755)
@@ -217,6 +223,9 @@ func (p *parts) microRoot(ctx context.Context) (*tree, error) {
 	}
 	writeModules(t, p.modules.release(), mods)
 	microConfig(t)
+	if len(agent) > 0 {
+		t.file(agentProgram, 0o755, agent)
+	}
 	return t, nil
 }
 
