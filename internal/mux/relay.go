@@ -47,7 +47,7 @@ func (s *Session) Relay(ctx context.Context, client io.ReadWriteCloser) {
 	}
 	st, err := s.Open(ctx, first)
 	if err != nil {
-		_, _ = client.Write(append([]byte{relayRefused}, err.Error()...)) // the client may have gone
+		Refuse(client, err)
 		return
 	}
 	defer st.Close()
@@ -63,6 +63,11 @@ func (s *Session) Relay(ctx context.Context, client io.ReadWriteCloser) {
 		return
 	}
 	_, _ = io.CopyBuffer(struct{ io.Writer }{client}, struct{ io.Reader }{st}, make([]byte, MaxPayload))
+}
+
+// Refuse tells a client of a relay why it gets no stream.
+func Refuse(client io.Writer, why error) {
+	_, _ = client.Write(append([]byte{relayRefused}, why.Error()...)) // the client may have gone
 }
 
 // Client makes a stream of a connection to a relay.

@@ -22,7 +22,8 @@ type agentMachine interface {
 type agentRelay struct {
 	mu      sync.Mutex
 	session *mux.Session
-	changed chan struct{} // closed and renewed with session
+	ended   bool          // there was a session
+	changed chan struct{} // closed and renewed with the above
 }
 
 func newAgentRelay() *agentRelay { return &agentRelay{changed: make(chan struct{})} }
@@ -60,7 +61,7 @@ func (r *agentRelay) restart() {
 func (r *agentRelay) set(s *mux.Session) {
 	r.mu.Lock()
 	old := r.session
-	r.session = s
+	r.session, r.ended = s, s == nil
 	close(r.changed)
 	r.changed = make(chan struct{})
 	r.mu.Unlock()
@@ -69,14 +70,20 @@ func (r *agentRelay) set(s *mux.Session) {
 	}
 }
 
-// await returns the session, when there is one.
+// errNoMachine is what clients hear when the machine has ended.
+var errNoMachine = errors.New("the machine has ended")
+
+// await returns the session, as soon as there is one.
 func (r *agentRelay) await(ctx context.Context) (*mux.Session, error) {
 	for {
 		r.mu.Lock()
-		s, changed := r.session, r.changed
+		s, ended, changed := r.session, r.ended, r.changed
 		r.mu.Unlock()
 		if s != nil {
 			return s, nil
+		}
+		if ended {
+			return nil, errNoMachine
 		}
 		select {
 		case <-changed:
@@ -108,9 +115,12 @@ func (r *agentRelay) serve(ctx context.Context, l net.Listener) {
 		clients.Go(func() {
 			defer conn.Close()
 			defer context.AfterFunc(ctx, func() { conn.Close() })()
-			if s, err := r.await(ctx); err == nil {
-				s.Relay(ctx, conn)
+			s, err := r.await(ctx)
+			if err != nil {
+				mux.Refuse(conn, err)
+				return
 			}
+			s.Relay(ctx, conn)
 		})
 	}
 }
