@@ -60,13 +60,25 @@ func NewSender(w io.Writer) *Sender { return &Sender{w: w} }
 
 // Send writes a message.
 func (s *Sender) Send(k Kind, content []byte) error {
+	return s.send(k, content, func(p []byte) error {
+		_, err := s.w.Write(p)
+		return err
+	})
+}
+
+// SendLast writes the last message of a stream and ends the stream.
+func (s *Sender) SendLast(st *mux.Stream, k Kind, content []byte) error {
+	return s.send(k, content, st.Finish)
+}
+
+func (s *Sender) send(k Kind, content []byte, write func([]byte) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.buf = append(s.buf[:0], byte(k))
 	s.buf = binary.LittleEndian.AppendUint32(s.buf, uint32(len(content)))
 	s.buf = append(s.buf, content...)
 	if s.err == nil {
-		_, s.err = s.w.Write(s.buf)
+		s.err = write(s.buf)
 	}
 	return s.err
 }

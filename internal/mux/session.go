@@ -166,8 +166,8 @@ func (s *Session) greeter() {
 	}
 }
 
-// write writes a frame of a stream. It may wait for the other end.
-func (s *Session) write(f frame) error {
+// write writes frames of a stream, at once. It may wait for the other end.
+func (s *Session) write(frames ...frame) error {
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
 	s.mu.Lock()
@@ -176,10 +176,13 @@ func (s *Session) write(f frame) error {
 	switch {
 	case err != nil:
 		return err
-	case current != f.epoch:
+	case current != frames[0].epoch:
 		return ErrRestarted
 	}
-	s.wbuf = appendFrame(s.wbuf[:0], f)
+	s.wbuf = s.wbuf[:0]
+	for _, f := range frames {
+		s.wbuf = appendFrame(s.wbuf, f)
+	}
 	if _, err := s.conn.Write(s.wbuf); err != nil {
 		s.fail(err)
 		return err

@@ -169,6 +169,27 @@ func (st *Stream) reserve(want int) (int, error) {
 	return n, nil
 }
 
+// Finish is Write and Close in one. What can be written at once goes to the
+// other end together with the news of the end, in one go.
+func (st *Stream) Finish(p []byte) error {
+	if len(p) <= MaxPayload {
+		st.mu.Lock()
+		now := st.credit >= len(p) && !st.ended && !st.closed
+		if now {
+			st.closed = true
+			st.cond.Broadcast()
+		}
+		st.mu.Unlock()
+		if now {
+			st.s.forget(st)
+			return st.s.write(frame{epoch: st.epoch, stream: st.id, kind: typeData, payload: p},
+				frame{epoch: st.epoch, stream: st.id, kind: typeEnd})
+		}
+	}
+	_, err := st.Write(p)
+	return errors.Join(err, st.Close())
+}
+
 // Close ends this side of the stream: the other end reads what was written,
 // and then the end. What it still writes is thrown away.
 func (st *Stream) Close() error { return st.end("") }

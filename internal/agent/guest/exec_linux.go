@@ -57,7 +57,7 @@ func (s *server) run(c *call, x agent.Exec) error {
 	if status.Signaled() {
 		exit.Status, exit.Signal = 0, int(status.Signal())
 	}
-	_ = c.Send(agent.Exited, exit.Encode())
+	_ = c.SendLast(c.stream, agent.Exited, exit.Encode())
 	return nil
 }
 
@@ -88,34 +88,33 @@ func (s *server) start(x agent.Exec) (_ *process, err error) {
 	}
 	dir := absolute(x.Dir)
 	p := &process{}
-	var theirs [3]*os.File
+	var theirs []int
 	defer func() {
-		for _, f := range theirs {
-			if f != nil {
-				f.Close()
-			}
+		for _, fd := range theirs {
+			unix.Close(fd)
 		}
 		if err != nil {
 			p.close()
 		}
 	}()
+	pipe := func(ours **os.File, read bool) (theirFD int) {
+		if err == nil {
+			if theirFD, *ours, err = pipe(read); err == nil {
+				theirs = append(theirs, theirFD)
+			}
+		}
+		return theirFD
+	}
+	files := []uintptr{uintptr(s.null), 0, 0}
 	if x.Stdin {
-		theirs[0], p.stdin, err = pipe(false)
-	} else {
-		theirs[0], err = os.Open(os.DevNull)
+		files[0] = uintptr(pipe(&p.stdin, false))
 	}
-	if err == nil {
-		theirs[1], p.stdout, err = pipe(true)
-	}
-	if err == nil && !x.Merge {
-		theirs[2], p.stderr, err = pipe(true)
+	files[1] = uintptr(pipe(&p.stdout, true))
+	if files[2] = files[1]; !x.Merge {
+		files[2] = uintptr(pipe(&p.stderr, true))
 	}
 	if err != nil {
 		return nil, err
-	}
-	files := []uintptr{theirs[0].Fd(), theirs[1].Fd(), theirs[1].Fd()}
-	if theirs[2] != nil {
-		files[2] = theirs[2].Fd()
 	}
 	pidfd := -1
 	p.pid, err = syscall.ForkExec(path, x.Argv, &syscall.ProcAttr{
@@ -137,10 +136,10 @@ func (s *server) start(x agent.Exec) (_ *process, err error) {
 }
 
 // pipe makes a pipe for a command. Our end can be waited for without a thread.
-func pipe(read bool) (theirs, ours *os.File, err error) {
+func pipe(read bool) (theirs int, ours *os.File, err error) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
-		return nil, nil, fmt.Errorf("making a pipe: %w", err)
+		return 0, nil, fmt.Errorf("making a pipe: %w", err)
 	}
 	our, their := fds[1], fds[0]
 	if read {
@@ -149,9 +148,9 @@ func pipe(read bool) (theirs, ours *os.File, err error) {
 	if err := unix.SetNonblock(our, true); err != nil {
 		unix.Close(our)
 		unix.Close(their)
-		return nil, nil, fmt.Errorf("making a pipe: %w", err)
+		return 0, nil, fmt.Errorf("making a pipe: %w", err)
 	}
-	return os.NewFile(uintptr(their), "pipe"), os.NewFile(uintptr(our), "pipe"), nil
+	return their, os.NewFile(uintptr(our), "pipe"), nil
 }
 
 // lookPath finds a program as a shell does.

@@ -46,7 +46,7 @@ func (s *server) freeze(c *call, content []byte) {
 		defer close(thaw)
 		_, _, _ = c.Receive() // a message or the end of the call mean the same
 	}()
-	c.done(agent.EncodeTexts(paths(systems)), nil)
+	_ = c.Send(agent.Done, agent.EncodeTexts(paths(systems)))
 	duration := min(time.Duration(limit), maxFreeze)
 	timer := time.NewTimer(duration)
 	defer timer.Stop()

@@ -48,6 +48,9 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 	defer port.Close()
-	Serve(port)
+	if err := Serve(port); err != nil {
+		fmt.Fprintln(stderr, "falcon-agent:", err)
+		return 1
+	}
 	return 0
 }

@@ -1,25 +1,40 @@
 package guest
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"strings"
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/falcon-vm/falcon-go/internal/agent"
 	"github.com/falcon-vm/falcon-go/internal/mux"
 )
 
 // Serve answers the calls that come over a port until the port is gone.
-func Serve(port io.ReadWriteCloser) {
-	s := &server{env: environment(os.Environ())}
+func Serve(port io.ReadWriteCloser) error {
+	null, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening %s: %w", os.DevNull, err)
+	}
+	defer unix.Close(null)
+	// Read once: in a translated guest a file costs as much as a call.
+	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without /proc there is none
+	s := &server{null: null, env: environment(os.Environ()), info: agent.Info{
+		Version: agent.Version, Boot: strings.TrimSpace(string(id)), PID: os.Getpid(),
+	}.Encode()}
 	<-mux.Guest(port, func(st *mux.Stream) { go s.serve(st) }).Done()
+	return nil
 }
 
 // server is what calls have in common.
 type server struct {
+	null   int // the input of commands that have none
 	env    []string
+	info   []byte      // an agent.Info
 	frozen atomic.Bool // one freeze at a time
 }
 
@@ -30,13 +45,13 @@ type call struct {
 	stream *mux.Stream
 }
 
-// done answers a call.
+// done answers a call and ends it.
 func (c *call) done(content []byte, err error) {
 	// A host that has gone does not want an answer.
 	if err != nil {
-		_ = c.Send(agent.Failed, []byte(err.Error()))
+		_ = c.SendLast(c.stream, agent.Failed, []byte(err.Error()))
 	} else {
-		_ = c.Send(agent.Done, content)
+		_ = c.SendLast(c.stream, agent.Done, content)
 	}
 }
 
@@ -50,7 +65,7 @@ func (s *server) serve(st *mux.Stream) {
 	}
 	switch kind {
 	case agent.AskPing:
-		c.done(agent.Info{Version: agent.Version, Boot: bootID(), PID: os.Getpid()}.Encode(), nil)
+		c.done(s.info, nil)
 	case agent.AskExec:
 		s.exec(c, content)
 	case agent.AskPut:
@@ -68,12 +83,6 @@ func (s *server) serve(st *mux.Stream) {
 	default:
 		_ = c.Send(agent.Failed, []byte("the agent in the guest, version "+agent.Version+", does not know this call: build the image again"))
 	}
-}
-
-// bootID identifies the run of the kernel.
-func bootID() string {
-	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without /proc there is none
-	return strings.TrimSpace(string(id))
 }
 
 func put(c *call, content []byte) error {

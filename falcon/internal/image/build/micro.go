@@ -55,9 +55,11 @@ const (
 	// counted in characters. The rest saves start-up time, above all under TCG;
 	// what the last options leave out are self-tests, the protection of kernel
 	// memory from the kernel, access control beyond users, certificates for
-	// modules, and statistics.
+	// modules, and statistics. Programs are loaded to the same addresses each
+	// time (norandmaps), so that what TCG has translated serves the next process:
+	// running a shell that runs a program takes a third of the time (measured).
 	kernelAppend = "console=ttyS0,115200 root=/dev/vda quiet loglevel=3 mitigations=off nokaslr tsc=reliable no_timer_check " +
-		"cryptomgr.notests rodata=off lsm=landlock audit=0 " +
+		"norandmaps cryptomgr.notests rodata=off lsm=landlock audit=0 " +
 		"initcall_blacklist=load_system_certificate_list,crypto_kdf108_init,slab_sysfs_init"
 )
 
