@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 	"time"
 )
 
@@ -16,7 +17,7 @@ var ErrGone = errors.New("the connection to the agent in the guest has ended: th
 type RemoteError struct{ Text string }
 
 // Error implements error.
-func (e *RemoteError) Error() string { return e.Text }
+func (e *RemoteError) Error() string { return "in the guest: " + e.Text }
 
 // TimeoutError says that a command was ended because its time was over.
 type TimeoutError struct {
@@ -80,7 +81,8 @@ func (x *call) explain(err error) error {
 		return fmt.Errorf("waiting for the agent in the guest: %w", context.Cause(x.ctx))
 	case errors.As(err, &remote):
 		return err
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.ErrClosedPipe):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.ErrClosedPipe),
+		errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
 		return ErrGone
 	}
 	return fmt.Errorf("talking to the agent in the guest: %w", err)
@@ -309,9 +311,7 @@ func (c *Client) Freeze(ctx context.Context, limit time.Duration) (*Frozen, erro
 // freeze had passed its limit, or the agent has gone.
 func (f *Frozen) Thaw() error {
 	defer f.call.close()
-	if err := f.call.Send(End, nil); err != nil {
-		return f.call.explain(err)
-	}
+	_ = f.call.Send(End, nil) // where that fails, the guest has said why
 	_, err := f.call.answer()
 	return err
 }
