@@ -62,6 +62,9 @@ func (c *Client) ask(ctx context.Context, k Kind, content []byte) (*call, error)
 	x := &call{Sender: NewSender(stream), Receiver: NewReceiver(stream), ctx: ctx, stream: stream}
 	x.stop = context.AfterFunc(ctx, func() { stream.Close() })
 	if err := x.Send(k, content); err != nil {
+		if _, _, why := x.Receive(); why != nil { // a relay that refuses says why
+			err = why
+		}
 		x.close()
 		return nil, x.explain(err)
 	}
