@@ -88,8 +88,10 @@ func (c *client) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	if first[0] != relayJoined {
+		// That the connection was then reset, for what the client wrote was not
+		// read, is no matter.
 		why, err := io.ReadAll(io.LimitReader(c.ReadWriteCloser, 4096))
-		if err != nil || len(why) == 0 {
+		if len(why) == 0 {
 			return 0, fmt.Errorf("the relay to the guest refused: %w", errors.Join(err, io.ErrUnexpectedEOF))
 		}
 		return 0, errors.New(string(why))
