@@ -78,8 +78,8 @@ func (m *fakeMachine) Agent() io.ReadWriteCloser {
 	return m.agent
 }
 
-func (m *fakeMachine) Events() <-chan qemu.Event   { return m.events }
-func (m *fakeMachine) PID() int                    { return 1 }
+func (m *fakeMachine) Events() <-chan qemu.Event { return m.events }
+func (m *fakeMachine) PID() int                  { return 1 }
 
 func (m *fakeMachine) Run(context.Context) error {
 	m.calls <- "run"
