@@ -58,8 +58,12 @@ func (h *linuxHost) rehearse(ctx context.Context, l *lab, r *revision) ([]DrySte
 			steps = append(steps, DryStep{Node: n.Name, Note: "it runs and is left alone"})
 			continue
 		}
-		args := serverArgs(n, h.namespacePath())
-		// The socket is bound by the launch, which hands it over.
+		agent := ""
+		if n.Agent != "" && l.propolis == "" {
+			agent = "unix:" + n.Name + agentExt
+		}
+		args := serverArgs(n, h.namespacePath(), agent)
+		// The sockets are bound by the launch, which hands them over.
 		for j, a := range args {
 			if strings.HasPrefix(a, "fd:") {
 				args[j] = "unix:" + n.Name + socketExt

@@ -112,9 +112,20 @@ func (h *linuxHost) serve(ctx context.Context, l *lab, np *NodePlan, id string, 
 	}
 	defer stderr.Close()
 	cfg := process.Config{
-		Path: selfPath, Name: serverName, Args: serverArgs(np, h.namespacePath()),
+		Path: selfPath, Name: serverName,
 		Dir: l.folder.Path(), Stdout: stdout, Stderr: stderr, Files: []*os.File{socket},
 	}
+	agent := ""
+	if np.Agent != "" && l.propolis == "" { // other servers do not know of it
+		clients, err := listenSocket(l.folder, np.Name+agentExt)
+		if err != nil {
+			return nil, fmt.Errorf("the guest agent's socket: %w", err)
+		}
+		defer clients.Close()
+		cfg.Files = append(cfg.Files, clients)
+		agent = fmt.Sprintf("fd:%d", process.GateFD+len(cfg.Files))
+	}
+	cfg.Args = serverArgs(np, h.namespacePath(), agent)
 	if l.propolis != "" {
 		cfg.Name = starterName
 		cfg.Args = append([]string{l.propolis}, cfg.Args...)
@@ -130,11 +141,15 @@ func (h *linuxHost) serve(ctx context.Context, l *lab, np *NodePlan, id string, 
 }
 
 // serverArgs returns the arguments of a node's server. It works in the state
-// folder, whose files are named without a path.
-func serverArgs(np *NodePlan, namespace string) []string {
+// folder, whose files are named without a path. Agent is where it serves the
+// guest agent, empty for nowhere.
+func serverArgs(np *NodePlan, namespace, agent string) []string {
 	args := []string{"run", "--pidfile", np.Name + vmmPIDExt, "--stop-grace", stopGrace.String()}
 	if namespace != "" {
 		args = append(args, "--netns", namespace)
+	}
+	if agent != "" {
+		args = append(args, "--agent-socket", agent)
 	}
 	if np.Boot.Method == image.BootKernel {
 		args = append(args, "--kernel", np.Boot.Kernel, "--initrd", np.Boot.Initrd, "--append", np.Boot.Append)
@@ -193,7 +208,7 @@ func (h *linuxHost) end(ctx context.Context, f *state.Folder, o state.Object) er
 			return fmt.Errorf("its hypervisor, process %d, has not ended: %w", vmm.PID, err)
 		}
 	}
-	return errors.Join(f.RemoveFile(o.Name+socketExt), f.RemoveFile(o.Name+pidExt), f.RemoveFile(o.Name+vmmPIDExt))
+	return errors.Join(f.RemoveFile(o.Name+socketExt), f.RemoveFile(o.Name+agentExt), f.RemoveFile(o.Name+pidExt), f.RemoveFile(o.Name+vmmPIDExt))
 }
 
 // diskSpace returns what is free where a path is, or will be.

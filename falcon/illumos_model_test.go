@@ -382,6 +382,8 @@ func (m *emptyMachine) PID() int                    { return os.Getpid() }
 func (m *emptyMachine) Run(context.Context) error { return nil }
 func (m *emptyMachine) NMI(context.Context) error { return nil }
 
+func (m *emptyMachine) Save(context.Context) error { return errors.New("there is nothing to save") }
+
 func (m *emptyMachine) Reset(context.Context) error {
 	m.events <- server.Event{Kind: server.Reset}
 	return nil

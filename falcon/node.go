@@ -29,8 +29,7 @@ const flushTimeout = 15 * time.Second
 
 // ExecResult is what a command in a guest came to.
 type ExecResult struct {
-	// Output is what it wrote to stdout and stderr; empty when the output
-	// was streamed.
+	// Output is what it wrote to stdout and stderr, less what was streamed.
 	Output []byte `json:"output"`
 	// Status is its exit status, 128 and the signal's number when a signal
 	// ended it.
@@ -39,28 +38,52 @@ type ExecResult struct {
 }
 
 // ExecOption changes how a command is run.
-type ExecOption func(*console.Command)
+type ExecOption func(*execCommand)
+
+// execCommand is a command to run, by the agent or through the console.
+type execCommand struct {
+	console.Command
+	stderr io.Writer
+	input  io.Reader
+}
 
 // WithTimeout bounds the command, DefaultExecTimeout without it. A command
 // that takes longer is interrupted.
 func WithTimeout(d time.Duration) ExecOption {
-	return func(c *console.Command) { c.Timeout = d }
+	return func(c *execCommand) { c.Timeout = d }
 }
 
 // WithOutput streams the output to w as it comes, instead of collecting it.
 func WithOutput(w io.Writer) ExecOption {
-	return func(c *console.Command) { c.Output = w }
+	return func(c *execCommand) { c.Output = w }
 }
 
-// Exec runs a shell command as root in the guest, through its console, and
-// waits for it. An exit status other than 0 is no error. Commands for one node
-// run one after the other, whoever sends them.
+// WithStderr streams what the command writes to stderr to w. Through a console,
+// which does not tell one from the other, all is output.
+func WithStderr(w io.Writer) ExecOption {
+	return func(c *execCommand) { c.stderr = w }
+}
+
+// WithInput gives the command an input, which is empty without. Only a guest
+// agent can do that. When the command ends before its input, a Read of r may
+// still be under way.
+func WithInput(r io.Reader) ExecOption {
+	return func(c *execCommand) { c.input = r }
+}
+
+// Exec runs a shell command as root in the guest and waits for it. An exit
+// status other than 0 is no error. A command that takes too long, or whose
+// context ends, is ended with all that it has started.
+//
+// Where the image has a guest agent it is the agent who runs the command, beside
+// any number of others. Elsewhere it is run through the console: there commands
+// for one node run one after the other, whoever sends them.
 func (n *Node) Exec(ctx context.Context, command string, opts ...ExecOption) (ExecResult, error) {
 	l, err := n.topology.open()
 	if err != nil {
 		return ExecResult{}, err
 	}
-	cmd := console.Command{Shell: command, Timeout: DefaultExecTimeout}
+	cmd := execCommand{Command: console.Command{Shell: command, Timeout: DefaultExecTimeout}}
 	for _, opt := range opts {
 		opt(&cmd)
 	}
@@ -71,7 +94,27 @@ func (n *Node) Exec(ctx context.Context, command string, opts ...ExecOption) (Ex
 	return r, nil
 }
 
-func (l *lab) exec(ctx context.Context, node string, cmd console.Command) (ExecResult, error) {
+// exec runs a command by the node's agent, or else through its console.
+func (l *lab) exec(ctx context.Context, node string, cmd execCommand) (ExecResult, error) {
+	r, err := l.load()
+	if err != nil {
+		return ExecResult{}, err
+	}
+	if np := r.Plan.Node(node); np != nil {
+		switch a, err := l.answeringAgent(ctx, np, agentPatience); {
+		case a != nil:
+			return execByAgent(ctx, a, cmd)
+		case err != nil && !errors.Is(err, errAgentSilent):
+			return ExecResult{}, err
+		case err != nil:
+			l.log.Warn("using the console", "node", node, "error", err)
+		}
+	}
+	return l.execByConsole(ctx, node, cmd)
+}
+
+// execByConsole runs a command through the node's console.
+func (l *lab) execByConsole(ctx context.Context, node string, cmd execCommand) (ExecResult, error) {
 	np, client, err := l.connect(ctx, node)
 	if err != nil {
 		return ExecResult{}, err
@@ -79,6 +122,9 @@ func (l *lab) exec(ctx context.Context, node string, cmd console.Command) (ExecR
 	defer client.Close()
 	if !np.Console.Known {
 		return ExecResult{}, fmt.Errorf("image %s has no login that falcon knows, so nothing can be run in it: use serial, or import it again with --user, and --password, --login, --prompt where its console needs them", np.Image)
+	}
+	if cmd.input != nil {
+		return ExecResult{}, fmt.Errorf("a console cannot give a command an input: image %s needs a guest agent for that", np.Image)
 	}
 	unlock, err := l.folder.LockFile(ctx, node+consoleExt, "exec", nil)
 	if err != nil {
@@ -97,7 +143,7 @@ func (l *lab) exec(ctx context.Context, node string, cmd console.Command) (ExecR
 		return ExecResult{}, err
 	}
 	cmd.Login = &profile
-	r, err := c.Exec(ctx, cmd)
+	r, err := c.Exec(ctx, cmd.Command)
 	return ExecResult{Output: r.Output, Status: r.Status, Duration: r.Duration}, err
 }
 
@@ -257,7 +303,7 @@ func (l *lab) flush(ctx context.Context, np *NodePlan) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
-	if _, err := l.exec(ctx, np.Name, console.Command{Shell: "sync", Direct: true, Timeout: flushTimeout}); err != nil {
+	if _, err := l.exec(ctx, np.Name, execCommand{Command: console.Command{Shell: "sync", Direct: true, Timeout: flushTimeout}}); err != nil {
 		l.log.Warn("the guest's file systems could not be written out", "node", np.Name, "error", err)
 	}
 }

@@ -63,6 +63,9 @@ type NodePlan struct {
 	Boot    image.Boot    `json:"boot"`
 	Console image.Console `json:"console"`
 	OS      string        `json:"os,omitempty"`
+	// Agent is the version of the guest agent in the image, empty if there is
+	// none.
+	Agent string `json:"agent,omitempty"`
 	// Setup is whether falcon logs in after the start, sets the host name
 	// and mounts what is to be mounted.
 	Setup      bool            `json:"setup"`
@@ -226,7 +229,7 @@ func planNode(n *Node, f facts, macs map[*End]string) (*NodePlan, error) {
 	np := &NodePlan{
 		Name: n.name, Image: n.image, Cores: n.cores, Memory: n.memory,
 		Disk: f.diskPath(n), DiskSize: n.diskSize, Backing: n.backing, Reserved: n.reserved,
-		Boot: img.Boot, Console: img.Console, OS: img.OS,
+		Boot: img.Boot, Console: img.Console, OS: img.OS, Agent: img.Agent,
 		Setup:      img.Console.Known && !n.noSetup && n.bootISO == "",
 		Interfaces: make([]InterfacePlan, 0, len(n.ends)),
 	}
@@ -252,6 +255,9 @@ func planNode(n *Node, f facts, macs map[*End]string) (*NodePlan, error) {
 		np.refuse("it has %d mounts, and propolis-server keeps only the last of several 9p devices: %s", count, oneFolder)
 	case isIllumosGuest(np.OS) && count > 1:
 		np.refuse("it has %d mounts, and p9kp in an illumos guest reads the first 9p device only: %s", count, oneFolder)
+	}
+	if n.bootISO != "" {
+		np.Agent = "" // it is what is on the CD that runs
 	}
 	if n.bootISO != "" && np.Boot.Method == image.BootKernel {
 		// A kernel given from outside would win over the CD.

@@ -28,6 +28,9 @@ const (
 	// reaperName destroys a topology when the program that it ends with has
 	// gone.
 	reaperName = "falcon-reaper"
+	// agentName is the agent inside of a guest whose image was built where
+	// there was no Go toolchain.
+	agentName = "falcon-agent"
 )
 
 // init is the one place below main that may end the process: under one of the
@@ -43,6 +46,8 @@ func init() {
 		status = runSim()
 	case starterName:
 		status = runStarter(os.Args[1:])
+	case agentName:
+		status = runAgent(os.Args[1:])
 	case reaperName:
 		status = runReaper(os.Args[1:])
 	default:

@@ -2,12 +2,14 @@ package falcon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
 	"time"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/console"
+	"github.com/falcon-vm/falcon-go/internal/agent"
 	"github.com/falcon-vm/falcon-go/propolis"
 )
 
@@ -26,6 +28,17 @@ func (l *lab) setUp(ctx context.Context, client *propolis.Client, np *NodePlan, 
 		return nil
 	}
 	l.stage(np.Name, StageBoot, np.Boot.Method)
+	// Half of the time is the agent's, the rest is for the console of a guest
+	// whose agent was taken away.
+	switch a, err := l.answeringAgent(ctx, np, loginTimeout/2); {
+	case a != nil:
+		return l.setUpByAgent(ctx, a, np)
+	case err != nil && !errors.Is(err, errAgentSilent):
+		return err
+	case err != nil:
+		l.log.Warn("setting the guest up through its console", "node", np.Name, "error", err)
+		loginTimeout -= loginTimeout / 2
+	}
 	stream, err := client.Serial(ctx, propolis.SerialOptions{FromStart: &start})
 	if err != nil {
 		return fmt.Errorf("opening the console: %w", err)
@@ -59,6 +72,19 @@ func (l *lab) setUp(ctx context.Context, client *propolis.Client, np *NodePlan, 
 		command.Direct = false
 		result, err = c.Exec(ctx, command)
 	}
+	if err != nil {
+		return fmt.Errorf("setting the guest up: %w", err)
+	}
+	if result.Status != 0 {
+		return fmt.Errorf("setting the guest up: exit status %d: %s", result.Status, strings.TrimSpace(string(result.Output)))
+	}
+	return nil
+}
+
+// setUpByAgent has a guest's agent do what setUp does.
+func (l *lab) setUpByAgent(ctx context.Context, a *agent.Client, np *NodePlan) error {
+	l.stage(np.Name, StageSetup, "")
+	result, err := execByAgent(ctx, a, execCommand{Command: console.Command{Shell: setupScript(np), Timeout: setupTimeout}})
 	if err != nil {
 		return fmt.Errorf("setting the guest up: %w", err)
 	}

@@ -4,15 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-
-	"github.com/falcon-vm/falcon-go/falcon/internal/console"
 )
 
 // SnapshotOptions change how a snapshot is taken.
 type SnapshotOptions struct {
-	// Live takes it of a node that runs. The guest is asked to write out
-	// its file systems and pauses for the moment that the snapshot takes;
-	// what it has then is on the disk as after a loss of power.
+	// Live takes it of a node that runs. Its guest agent writes out its
+	// file systems and freezes them for the moment that the snapshot takes.
+	// A guest without an agent is asked to write them out and pauses; what
+	// it has then is on the disk as after a loss of power.
 	Live bool
 }
 
@@ -34,12 +33,18 @@ func (t *Topology) Snapshot(ctx context.Context, node, name string, o SnapshotOp
 			if !o.Live {
 				return fmt.Errorf("it runs: hyperstop it first, or take the snapshot with --live")
 			}
-			if np.Setup {
-				if _, err := l.exec(ctx, node, console.Command{Shell: "sync", Timeout: setupTimeout}); err != nil {
-					return fmt.Errorf("writing out the guest's file systems: %w", err)
+			switchOverlay = func(overlay string) error {
+				release, err := l.quiesce(ctx, np)
+				if err != nil {
+					return err
 				}
+				err = l.switchOverlay(ctx, node, overlay)
+				if rerr := release(); rerr != nil && err == nil {
+					// The disk has been switched, so the image stands.
+					l.log.Warn("the guest may have written while the snapshot was taken", "node", node, "error", rerr)
+				}
+				return err
 			}
-			switchOverlay = func(overlay string) error { return l.switchOverlay(ctx, node, overlay) }
 		}
 		if _, err := l.host.store().Snapshot(ctx, l.owner(node), name, switchOverlay); err != nil {
 			return fmt.Errorf("snapshot %s: %w", name, err)

@@ -18,16 +18,17 @@ import (
 
 // Extensions of a node's files in the state folder.
 const (
-	uuidExt    = ".uuid"      // the instance's UUID
-	pidExt     = ".pid"       // the server's process
-	vmmPIDExt  = ".qemu.pid"  // the hypervisor's process
-	varsExt    = ".qemu.vars" // what UEFI firmware remembers
-	socketExt  = ".sock"      // the server's API
-	portExt    = ".port"      // the server's API where it is a TCP port
-	outExt     = ".out"       // the server's log
-	errExt     = ".err"       // what server and hypervisor said on stderr
-	consoleExt = ".console"   // lock of the console
-	lockExt    = ".lock"      // lock of the node
+	uuidExt    = ".uuid"       // the instance's UUID
+	pidExt     = ".pid"        // the server's process
+	vmmPIDExt  = ".qemu.pid"   // the hypervisor's process
+	varsExt    = ".qemu.vars"  // what UEFI firmware remembers
+	socketExt  = ".sock"       // the server's API
+	agentExt   = ".agent.sock" // the guest agent
+	portExt    = ".port"       // the server's API where it is a TCP port
+	outExt     = ".out"        // the server's log
+	errExt     = ".err"        // what server and hypervisor said on stderr
+	consoleExt = ".console"    // lock of the console
+	lockExt    = ".lock"       // lock of the node
 )
 
 // linksLock is the lock of the links. No file of a node has that name.

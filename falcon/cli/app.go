@@ -58,7 +58,7 @@ func newApp(p Program, dir string, open func(*falcon.Topology) lab) *app {
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "log what is done, with the command lines of QEMU")
 	a.root.AddCommand(
 		a.preflightCommand(), a.launchCommand(), a.destroyCommand(), a.infoCommand(),
-		a.serialCommand(), a.execCommand(), a.logsCommand(), a.snapshotCommand(),
+		a.serialCommand(), a.execCommand(), a.copyCommand(), a.logsCommand(), a.snapshotCommand(),
 		a.rebootCommand(), a.hyperstopCommand(), a.hyperstartCommand(),
 		a.netcreateCommand(), a.netdestroyCommand(),
 	)

@@ -47,6 +47,69 @@ func TestExecLeavesFlagsBehindTheNodeToTheCommand(t *testing.T) {
 	}
 }
 
+func TestExecPassesInputAndErrorOutputOn(t *testing.T) {
+	n := &fakeNode{}
+	p := testProgram{lab: fakeLab{nodes: map[string]*fakeNode{"violin": n}}}
+	for _, tt := range []struct {
+		args          string
+		input, stderr bool
+	}{
+		{"exec violin ls", false, true},
+		{"exec -i violin cat", true, true},
+		{"exec --json -i violin cat", true, false}, // all that it says is in the document
+	} {
+		if got := p.run(t, strings.Fields(tt.args)...); got.status != 0 {
+			t.Errorf("%s: %+v", tt.args, got)
+		}
+		if (n.options.input != nil) != tt.input || (n.options.stderr != nil) != tt.stderr {
+			t.Errorf("%s: %+v", tt.args, n.options)
+		}
+	}
+}
+
+func TestCopyGoesBothWays(t *testing.T) {
+	for args, call := range map[string]string{
+		"a/b violin:/etc/":         "copy a/b to /etc/ of violin",
+		"violin:notes there":       "copy to there from notes of violin",
+		"./odd:name violin:/tmp/x": "copy ./odd:name to /tmp/x of violin",
+		"violin:/a:b .":            "copy to . from /a:b of violin",
+	} {
+		p := testProgram{}
+		got := p.run(t, append([]string{"cp"}, strings.Fields(args)...)...)
+		if got.status != 0 || !slices.Equal(p.lab.calls, []string{call}) {
+			t.Errorf("%s: %+v, calls %q", args, got, p.lab.calls)
+		}
+		if !strings.HasPrefix(got.stdout, "copied ") || got.stderr != "" {
+			t.Errorf("%s: %+v", args, got)
+		}
+	}
+}
+
+func TestCopyPrintsJSON(t *testing.T) {
+	p := testProgram{}
+	got := p.run(t, "cp", "--json", "a", "violin:/b")
+	var d copyDocument
+	if err := json.Unmarshal([]byte(got.stdout), &d); err != nil || d.Node != "violin" || d.Source != "a" || d.Target != "/b" || d.Bytes != 10 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+func TestCopyRefusesWhatIsNotOneNodeAndOnePath(t *testing.T) {
+	for args, want := range map[string]string{
+		"a b":                   "NODE:PATH",
+		"violin:/a piano:/b":    "NODE:PATH",
+		"a cello:/b":            `no node "cello"`,
+		"a violin:":             "a path is missing",
+		"violin:/a":             "want",
+		"violin:/a b violin:/c": "want",
+	} {
+		p := testProgram{}
+		if got := p.run(t, append([]string{"cp"}, strings.Fields(args)...)...); got.status != 2 || !strings.Contains(got.stderr, want) || len(p.lab.calls) > 0 {
+			t.Errorf("%s: %+v, calls %q", args, got, p.lab.calls)
+		}
+	}
+}
+
 func TestExecEndsWith125WhenFalconFails(t *testing.T) {
 	p := testProgram{lab: fakeLab{err: errors.New("it is stopped; start it with: hyperstart violin")}}
 	for _, args := range []string{"exec violin ls", "exec --json violin ls"} {

@@ -12,14 +12,18 @@ import (
 
 func (a *app) execCommand() *cobra.Command {
 	var timeout time.Duration
-	var asJSON bool
+	var stdin, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "exec [flags] NODE COMMAND…",
 		Short: "Run a command in a node and end with its exit status",
 		Long: `Run a command in a node, print its output, and end with its exit status. The
 words of the command are joined by spaces and interpreted by the guest's shell,
 as ssh does. Flags after NODE belong to the command. Where falcon itself fails,
-the exit status is 125.`,
+the exit status is 125.
+
+A node whose image has a guest agent runs any number of commands at once, and
+tells their error output from the other. Elsewhere commands go through the
+console, one after the other, and all that they print is their output.`,
 		Args:              atLeast(2),
 		ValidArgsFunction: a.completeNode,
 		Annotations:       map[string]string{endsWithAnothersStatus: ""},
@@ -28,16 +32,17 @@ the exit status is 125.`,
 			if words[0] == "--" { // by custom of docker and kubectl
 				words = words[1:]
 			}
-			return a.exec(cmd, args[0], strings.Join(words, " "), timeout, asJSON)
+			return a.exec(cmd, args[0], strings.Join(words, " "), timeout, stdin, asJSON)
 		},
 	}
 	cmd.Flags().SetInterspersed(false)
 	cmd.Flags().DurationVar(&timeout, "timeout", falcon.DefaultExecTimeout, "how long the command may take")
+	cmd.Flags().BoolVarP(&stdin, "stdin", "i", false, "give the command this command's input")
 	jsonFlag(cmd, &asJSON, "print output, status and duration as JSON")
 	return cmd
 }
 
-func (a *app) exec(cmd *cobra.Command, name, command string, timeout time.Duration, asJSON bool) error {
+func (a *app) exec(cmd *cobra.Command, name, command string, timeout time.Duration, stdin, asJSON bool) error {
 	n, err := a.node(cmd, name)
 	if err != nil {
 		return err
@@ -47,7 +52,10 @@ func (a *app) exec(cmd *cobra.Command, name, command string, timeout time.Durati
 	}
 	o := execOptions{timeout: timeout}
 	if !asJSON {
-		o.output = cmd.OutOrStdout()
+		o.output, o.stderr = cmd.OutOrStdout(), cmd.ErrOrStderr()
+	}
+	if stdin {
+		o.input = cmd.InOrStdin()
 	}
 	result, err := n.Exec(cmd.Context(), command, o)
 	if err != nil {

@@ -114,6 +114,17 @@ func (n *fakeNode) Exec(_ context.Context, command string, o execOptions) (falco
 	return n.result, n.err
 }
 
+func (n *fakeNode) CopyTo(_ context.Context, source, target string, progress falcon.CopyProgress) error {
+	progress(5, 10)
+	progress(10, 10)
+	return n.do("copy " + source + " to " + target + " of")
+}
+
+func (n *fakeNode) CopyFrom(_ context.Context, source, target string, progress falcon.CopyProgress) error {
+	progress(10, 10)
+	return n.do("copy to " + target + " from " + source + " of")
+}
+
 func (n *fakeNode) do(call string) error { return errors.Join(n.lab.note(call+" "+n.name), n.err) }
 
 func (n *fakeNode) Start(context.Context) error  { return n.do("start") }

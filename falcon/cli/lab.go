@@ -41,6 +41,9 @@ type node interface {
 	// Console opens the console, with at most recent bytes of its past.
 	Console(ctx context.Context, recent uint64) (consoleStream, error)
 	Logs() (falcon.LogFiles, error)
+	// CopyTo and CopyFrom copy a file or folder to and from the node.
+	CopyTo(ctx context.Context, source, target string, progress falcon.CopyProgress) error
+	CopyFrom(ctx context.Context, source, target string, progress falcon.CopyProgress) error
 }
 
 // consoleStream is a console as bytes.
@@ -52,6 +55,8 @@ type consoleStream interface {
 type execOptions struct {
 	timeout time.Duration // none when 0
 	output  io.Writer     // nil to collect
+	stderr  io.Writer     // nil to have it with the output
+	input   io.Reader     // nil for none
 }
 
 // openTopology returns the lab of a real topology.
@@ -103,6 +108,12 @@ func (m machine) Exec(ctx context.Context, command string, o execOptions) (falco
 	}
 	if o.output != nil {
 		opts = append(opts, falcon.WithOutput(o.output))
+	}
+	if o.stderr != nil {
+		opts = append(opts, falcon.WithStderr(o.stderr))
+	}
+	if o.input != nil {
+		opts = append(opts, falcon.WithInput(o.input))
 	}
 	return m.Node.Exec(ctx, command, opts...)
 }

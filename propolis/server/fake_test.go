@@ -54,6 +54,7 @@ func leftGoroutines(wait time.Duration) string {
 type fakeMachine struct {
 	guest  net.Conn // the guest's end of the serial port
 	port   net.Conn
+	agent  net.Conn // the host's end of the agent's port, if there is one
 	events chan qemu.Event
 	calls  chan string // commands in order
 
@@ -70,8 +71,15 @@ func newFakeMachine() *fakeMachine {
 }
 
 func (m *fakeMachine) Console() io.ReadWriteCloser { return m.port }
-func (m *fakeMachine) Events() <-chan qemu.Event   { return m.events }
-func (m *fakeMachine) PID() int                    { return 1 }
+func (m *fakeMachine) Agent() io.ReadWriteCloser {
+	if m.agent == nil {
+		return nil
+	}
+	return m.agent
+}
+
+func (m *fakeMachine) Events() <-chan qemu.Event { return m.events }
+func (m *fakeMachine) PID() int                  { return 1 }
 
 func (m *fakeMachine) Run(context.Context) error {
 	m.calls <- "run"

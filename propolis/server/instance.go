@@ -26,6 +26,7 @@ type instance struct {
 	stderr  io.Writer // gets a line when the instance fails
 	props   propolis.InstanceProperties
 	grace   time.Duration // between the power button and the hard stop
+	agent   *agentRelay
 	states  *states
 	console *console
 
@@ -64,6 +65,7 @@ func newInstance(s *server, req propolis.InstanceEnsureRequest) *instance {
 		props:    req.Properties,
 		spec:     req.Spec,
 		grace:    s.grace,
+		agent:    s.agent,
 		console:  newConsole(),
 		requests: make(chan propolis.StateRequest, maxOutstanding),
 		commands: make(chan command),
@@ -142,6 +144,7 @@ func (i *instance) begin(ctx context.Context, m Machine) {
 	i.machine, i.phase = m, serving
 	i.mu.Unlock()
 	i.console.start(m.Console())
+	i.agent.attach(m)
 	go func() {
 		defer close(i.ended)
 		i.run(ctx)
@@ -207,6 +210,7 @@ func (i *instance) guestEvent(ev Event, ok bool) (end bool, err error) {
 		i.log.Warn("the guest panicked")
 	case ev.Kind == Reset && ev.ByGuest:
 		i.log.Info("the guest reset itself")
+		i.agent.restart()
 		i.states.publish(propolis.StateRebooting)
 		i.states.publish(propolis.StateRunning)
 	case ev.Kind == Shutdown && ev.ByGuest:
@@ -254,6 +258,7 @@ func (i *instance) reboot(ctx context.Context) error {
 	if err := i.do(ctx, func(ctx context.Context, m Machine) error { return m.Reset(ctx) }); err != nil {
 		return fmt.Errorf("reset the guest: %w", err)
 	}
+	i.agent.restart()
 	i.update((*requestRules).rebooted)
 	i.states.publish(propolis.StateRunning)
 	return nil
@@ -310,6 +315,7 @@ func (i *instance) release(cause error) error {
 	case <-ctx.Done():
 	}
 	i.machine.Console().Close()
+	i.agent.detach()
 	i.console.end()
 	if err != nil && cause == nil {
 		return fmt.Errorf("close the machine: %w", err)

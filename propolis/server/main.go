@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,6 +34,7 @@ const (
 // config is what a server is told on its command line.
 type config struct {
 	addr  string
+	agent string // where the guest agent's clients are served; empty for nowhere
 	grace time.Duration
 	level string
 	qemu  qemu.Config // what all instances have in common
@@ -100,6 +102,7 @@ VNC is where the guest's screen is served: IP:PORT or unix:PATH.`,
 	f.StringVar(&cfg.qemu.PIDFile, "pidfile", "", "file for QEMU's process id")
 	f.StringVar(&cfg.template, "template", "", "folder of the template that instances are made of")
 	f.BoolVar(&cfg.makeTemplate, "make-template", false, "boot the instance, to be kept as the template")
+	f.StringVar(&cfg.agent, "agent-socket", "", "give the guest a port for falcon's agent and serve its clients there: unix:PATH or fd:N")
 	f.DurationVar(&cfg.grace, "stop-grace", 10*time.Second, "time for a guest to power off when stopped")
 	f.StringVar(&cfg.level, "log-level", "info", "trace, debug, info, warn, error or critical")
 	// Upstream's flags, which have no meaning here.
@@ -125,7 +128,21 @@ func run(ctx context.Context, cfg config, stdout, stderr io.Writer) error {
 	if cfg.template != "" {
 		cfg.qemu.Template = &qemu.Template{Dir: cfg.template, Make: cfg.makeTemplate}
 	}
-	s := &server{log: log, stderr: stderr, start: starter(cfg.qemu), grace: cfg.grace, vnc: cfg.qemu.VNC}
+	var relay *agentRelay
+	if cfg.agent != "" {
+		al, err := listen(ctx, cfg.agent)
+		if err != nil {
+			l.Close()
+			return err
+		}
+		cfg.qemu.Agent, relay = true, newAgentRelay()
+		var served sync.WaitGroup
+		defer served.Wait()
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		served.Go(func() { relay.serve(ctx, al) })
+	}
+	s := &server{log: log, stderr: stderr, start: starter(cfg.qemu), grace: cfg.grace, vnc: cfg.qemu.VNC, agent: relay}
 	return s.serve(ctx, l)
 }
 

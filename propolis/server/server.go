@@ -31,6 +31,7 @@ type server struct {
 	start  StartFunc
 	grace  time.Duration
 	vnc    string // where QEMU serves VNC; empty for nowhere
+	agent  *agentRelay
 
 	// ctx ends the instance, conns the websockets, which may outlive it by
 	// a moment.

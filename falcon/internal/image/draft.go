@@ -35,6 +35,8 @@ type Spec struct {
 	Boot    Boot   // Kernel and Initrd are file names here
 	Console Console
 	OS      string
+	// Agent is the version of the guest agent in it, empty if there is none.
+	Agent string
 }
 
 // Create starts an image of a name that is not taken in this store; else the
@@ -165,7 +167,7 @@ func (d *Draft) finish(ctx context.Context, spec Spec) (record, error) {
 	return record{
 		Version: recordVersion, Name: d.name, Created: time.Now().UTC().Truncate(time.Second),
 		Digest: digest, DigestOf: "files", Disk: spec.Disk, Format: spec.Format, VirtualSize: size,
-		Boot: spec.Boot, Console: spec.Console, OS: spec.OS,
+		Boot: spec.Boot, Console: spec.Console, OS: spec.OS, Agent: spec.Agent,
 	}, nil
 }
 

@@ -39,6 +39,8 @@ type Image struct {
 	Console Console `json:"console"`
 	// OS is a word for people and for guest set-up, such as "debian-12".
 	OS string `json:"os,omitempty"`
+	// Agent is the version of the guest agent in it, empty if there is none.
+	Agent string `json:"agent,omitempty"`
 	// Dir is the image's folder, or the name of its ZFS volume. Disk is the
 	// absolute path of its disk.
 	Dir  string `json:"dir"`
@@ -116,6 +118,7 @@ type record struct {
 	Boot        Boot       `json:"boot,omitzero"`
 	Console     Console    `json:"console"`
 	OS          string     `json:"os,omitempty"`
+	Agent       string     `json:"agent,omitempty"`
 	// Owner is whose disk became this image, for a snapshot.
 	Owner *DiskOwner `json:"owner,omitempty"`
 }
@@ -148,7 +151,7 @@ func imageOf(dir string, r record) (Image, error) {
 	img := Image{
 		Name: filepath.Base(dir), Digest: r.Digest, DigestOf: r.DigestOf,
 		Size: allocated(dir), VirtualSize: r.VirtualSize, Created: r.Created,
-		Console: r.Console, OS: r.OS, Dir: dir, Disk: filepath.Join(dir, r.Disk), Format: r.Format,
+		Console: r.Console, OS: r.OS, Agent: r.Agent, Dir: dir, Disk: filepath.Join(dir, r.Disk), Format: r.Format,
 	}
 	if r.Parent != nil {
 		img.Parent, img.parentDir = r.Parent.Name, r.Parent.Dir

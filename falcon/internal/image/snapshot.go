@@ -180,7 +180,7 @@ func (t *transition) record(size int64) record {
 		Version: recordVersion, Name: t.name, Created: time.Now().UTC().Truncate(time.Second),
 		Digest: "sha256:" + hex.EncodeToString(id[:]), DigestOf: "snapshot",
 		Disk: snapshotDisk, Format: "qcow2", VirtualSize: size,
-		Parent: &from, Console: parent.Console, OS: parent.OS, Owner: &owner,
+		Parent: &from, Console: parent.Console, OS: parent.OS, Agent: parent.Agent, Owner: &owner,
 	}
 }
 

@@ -208,7 +208,7 @@ func (s *ZFS) imageOf(d *dataset) (Image, error) {
 	if r == nil {
 		r = foreignRecord(d)
 	}
-	img.Digest, img.DigestOf, img.Created, img.OS = r.Digest, r.DigestOf, r.Created, r.OS
+	img.Digest, img.DigestOf, img.Created, img.OS, img.Agent = r.Digest, r.DigestOf, r.Created, r.OS, r.Agent
 	img.Boot, img.Console = r.Boot, r.Console
 	if r.VirtualSize != 0 {
 		img.VirtualSize = r.VirtualSize

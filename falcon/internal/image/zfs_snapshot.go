@@ -86,7 +86,7 @@ func (s *ZFS) snapshotRecord(ctx context.Context, disk *dataset, name string) (r
 		Version: recordVersion, Name: name, Created: time.Now().UTC().Truncate(time.Second),
 		Digest: "sha256:" + hex.EncodeToString(id[:]), DigestOf: "snapshot",
 		Format: "raw", VirtualSize: disk.size, Parent: &parentRef{img.Name, img.Dir},
-		Boot: img.Boot, Console: img.Console, OS: img.OS,
+		Boot: img.Boot, Console: img.Console, OS: img.OS, Agent: img.Agent,
 	}, nil
 }
 

@@ -299,6 +299,11 @@ func (g *guest) Close(context.Context) error {
 // SwitchOverlay has nothing to do: snapshots share nothing with a disk.
 func (g *guest) SwitchOverlay(context.Context, string, string) error { return nil }
 
+// Save is refused: a simulated guest boots at once anyway.
+func (g *guest) Save(context.Context) error {
+	return errors.New("a simulated machine is not kept as a template")
+}
+
 // NMI is heard by the guest's kernel.
 func (g *guest) NMI(context.Context) error {
 	l := g.current()

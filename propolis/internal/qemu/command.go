@@ -31,6 +31,7 @@ const (
 	FDQMP                   // one end of a socket pair: QMP
 	FDLink                  // a queue of a tap or macvtap
 	FDState                 // the device state of a template
+	FDAgent                 // one end of a socket pair: the guest agent's port
 )
 
 // FD is a descriptor that QEMU inherits.
@@ -81,6 +82,7 @@ func CommandLine(cfg Config, host Host) (Command, error) {
 	b.control()
 	b.serialPorts()
 	b.devices()
+	b.agentPort()
 	b.screen()
 	b.checkArguments()
 	if len(b.refused) > 0 {
@@ -143,6 +145,7 @@ func (b *builder) plan() {
 	}
 	b.checkBackends()
 	b.planPCI()
+	b.planAgent()
 	b.planBoot()
 }
 

@@ -3,6 +3,7 @@ package qemu
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -102,6 +103,11 @@ func goldens() []golden {
 			"fs0": propolis.P9FS{Source: "cargo-bay", Target: "x", PCIPath: at(2)},
 		})}},
 		{name: "vnc-unix", cfg: Config{Firmware: FirmwareBIOS, VNC: "unix:violin.vnc"}},
+		{name: "agent", cfg: Config{Firmware: FirmwareBIOS, Agent: true, VNC: "127.0.0.1:5901", Spec: spec(merge(
+			diskOn("/img/v.qcow2"), nicOn("net0", 5, "duo_violin_vn_vnic0")))}},
+		{name: "agent-elsewhere", cfg: Config{Firmware: FirmwareBIOS, Agent: true, Spec: spec(propolis.Components{
+			"fs0": propolis.P9FS{Source: "cargo-bay", Target: "x", PCIPath: at(3)},
+		})}},
 		{name: "the-rest", cfg: Config{Firmware: FirmwareBIOS, Spec: spec(propolis.Components{
 			"com2": propolis.SerialPort{Num: "com2"}, "com3": propolis.SerialPort{Num: "com3"}, "com4": propolis.SerialPort{Num: "com4"},
 			"panic": propolis.PVPanic{EnableISA: true}, "calm": propolis.PVPanic{},
@@ -124,7 +130,7 @@ func goldenText(c Command) string {
 	}
 	s.WriteString("\n")
 	for i, fd := range c.FDs {
-		kind := []string{"console", "qmp", "link"}[fd.Kind]
+		kind := []string{"console", "qmp", "link", "agent"}[fd.Kind]
 		s.WriteString(strings.TrimSpace(strings.Join([]string{"# fd", string(rune('3' + i)), kind, fd.Link.Name, fd.Link.NetNS}, " ")) + "\n")
 	}
 	return s.String()
@@ -308,7 +314,14 @@ func TestRefusalsOfTheInstanceItself(t *testing.T) {
 		"VNC display":       {Config{Firmware: FirmwareBIOS, VNC: "127.0.0.1:80"}, "port 5900 and above"},
 		"VNC address":       {Config{Firmware: FirmwareBIOS, VNC: "here"}, "want IP:PORT"},
 		"VNC path too long": {Config{Firmware: FirmwareBIOS, VNC: "unix:" + strings.Repeat("x", 108)}, "has 108 bytes"},
-		"NUL":               {Config{Firmware: FirmwareKernel, Kernel: "k", Append: "a\x00b"}, "NUL byte"},
+		"no slot for the agent": {Config{Firmware: FirmwareBIOS, Agent: true, Spec: spec(func() propolis.Components {
+			all := propolis.Components{}
+			for slot := uint8(chipsetDevices); slot < pciDevices; slot++ {
+				all[fmt.Sprint("fs", slot)] = propolis.P9FS{Source: "cargo-bay", Target: fmt.Sprint(slot), PCIPath: at(slot)}
+			}
+			return all
+		}())}, "no PCI slot is left for the guest agent's port"},
+		"NUL": {Config{Firmware: FirmwareKernel, Kernel: "k", Append: "a\x00b"}, "NUL byte"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

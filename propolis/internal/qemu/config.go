@@ -40,6 +40,8 @@ type Config struct {
 	// VNC is where QEMU serves the screen: IP:PORT (port 5900 or above),
 	// "unix:PATH", or empty for no screen.
 	VNC string
+	// Agent gives the guest a virtio-serial port for falcon's agent.
+	Agent bool
 	// QEMU is the QEMU binary; empty finds it.
 	QEMU string
 	// Accel is "auto", "kvm" or "tcg"; see [Acceleration].

@@ -79,6 +79,7 @@ type Machine struct {
 	proc    *process
 	qmp     *qmp.Client
 	console net.Conn
+	agent   net.Conn // nil without the agent's port
 	events  chan Event
 	// migrated gets the end of a migration, that of a template being saved
 	// or restored.
@@ -140,7 +141,7 @@ func start(ctx context.Context, cfg Config, host Host, undo func()) (*Machine, e
 		return nil, err
 	}
 	m := &Machine{
-		cfg: cfg, proc: proc, qmp: client, console: f.console, undo: undo, migrated: make(chan error, 1),
+		cfg: cfg, proc: proc, qmp: client, console: f.console, agent: f.agent, undo: undo, migrated: make(chan error, 1),
 		events: make(chan Event, eventBacklog), done: make(chan struct{}), disks: blockNodes(cfg.Spec),
 	}
 	go m.watch()
@@ -267,6 +268,15 @@ func translate(e qmp.Event) (Event, bool) {
 // when it does not; it ends with io.EOF when QEMU is gone. The caller closes
 // it, after the last byte.
 func (m *Machine) Console() io.ReadWriteCloser { return console{m.console} }
+
+// Agent returns the host's end of the agent's port, or nil if the machine has
+// none. The caller closes it.
+func (m *Machine) Agent() io.ReadWriteCloser {
+	if m.agent == nil {
+		return nil // and not a connection that is nil
+	}
+	return m.agent
+}
 
 type console struct{ net.Conn }
 

@@ -24,6 +24,7 @@ type pciPlan struct {
 	multiple map[propolis.PCIPath]bool // by function 0: other functions exist
 	buses    map[uint8]bool
 	bridges  bool
+	agent    uint8 // the slot of the guest agent's device, where it is asked for
 }
 
 // planPCI gives every device its place and refuses those that have none.

@@ -144,6 +144,7 @@ type files struct {
 	child        []*os.File
 	console, qmp net.Conn
 	state        *os.File // to be written to a QEMU that is a clone
+	agent        net.Conn // nil without the agent's port
 }
 
 // openFiles opens what a command inherits.
@@ -161,6 +162,8 @@ func openFiles(c Command) (_ *files, err error) {
 			f.console, file, err = socketPair("console")
 		case FDQMP:
 			f.qmp, file, err = socketPair("qmp")
+		case FDAgent:
+			f.agent, file, err = socketPair("agent")
 		case FDLink:
 			file, err = openLink(fd.Link)
 		case FDState:
@@ -189,7 +192,7 @@ func (f *files) closeAll() {
 	if f.state != nil {
 		f.state.Close()
 	}
-	for _, conn := range []net.Conn{f.console, f.qmp} {
+	for _, conn := range []net.Conn{f.console, f.qmp, f.agent} {
 		if conn != nil {
 			conn.Close()
 		}

@@ -115,13 +115,17 @@ func (k debian) build(ctx context.Context, j *job) (image.Spec, error) {
 	if err := p.writeInitrd(filepath.Join(j.dir, "initrd.img")); err != nil {
 		return image.Spec{}, err
 	}
+	agent, version, err := j.agentFor(ctx)
+	if err != nil {
+		return image.Spec{}, err
+	}
 	took := "a minute or two"
 	if k.module != "" {
 		took = "several minutes, because it builds a kernel module"
 	}
 	j.step("installing Debian, which takes " + took)
 	system := filepath.Join(j.dir, "system.tar")
-	if err := j.bootstrap(ctx, k, p, sources, system); err != nil {
+	if err := j.bootstrap(ctx, k, p, sources, debianTree(agent), system); err != nil {
 		return image.Spec{}, err
 	}
 	j.step("making the root file system")
@@ -137,6 +141,7 @@ func (k debian) build(ctx context.Context, j *job) (image.Spec, error) {
 		Disk: "disk.qcow2", Format: "qcow2", OS: "debian-12",
 		Boot:    image.Boot{Method: image.BootKernel, Kernel: "vmlinux", Initrd: "initrd.img", Append: kernelAppend + " systemd.show_status=false"},
 		Console: image.Console{Prompt: debianPrompt, User: "root", Known: true},
+		Agent:   version,
 	}, nil
 }
 
@@ -167,10 +172,10 @@ func (j *job) fetchDebian(ctx context.Context, components string) (sources []str
 	return sources, p, j.fetchKernel(ctx, a, p)
 }
 
-// bootstrap installs Debian into a tar file.
-func (j *job) bootstrap(ctx context.Context, k debian, p *parts, sources []string, out string) error {
+// bootstrap installs Debian, with a tree laid over it, into a tar file.
+func (j *job) bootstrap(ctx context.Context, k debian, p *parts, sources []string, t *tree, out string) error {
 	own := filepath.Join(j.dir, "own.tar")
-	if err := writeOwnTar(own, debianTree(), p.modules); err != nil {
+	if err := writeOwnTar(own, t, p.modules); err != nil {
 		return err
 	}
 	tar, err := os.OpenFile(out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
@@ -208,9 +213,16 @@ func (j *job) bootstrap(ctx context.Context, k debian, p *parts, sources []strin
 // shellQuote makes one word of a string for a shell.
 func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-// debianTree is what is laid over an installed Debian.
-func debianTree() *tree {
+// debianTree is what is laid over an installed Debian, with an agent if there is
+// one.
+func debianTree(agent []byte) *tree {
 	t := newTree()
+	if len(agent) > 0 {
+		const unit = "etc/systemd/system/falcon-agent.service"
+		t.file(agentProgram, 0o755, agent)
+		t.file(unit, 0o644, embedded("debian-agent.service"))
+		t.link("etc/systemd/system/multi-user.target.wants/falcon-agent.service", "/"+unit)
+	}
 	for _, unit := range debianMasked {
 		t.link("etc/systemd/system/"+unit, "/dev/null")
 	}

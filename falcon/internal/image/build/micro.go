@@ -55,9 +55,11 @@ const (
 	// counted in characters. The rest saves start-up time, above all under TCG;
 	// what the last options leave out are self-tests, the protection of kernel
 	// memory from the kernel, access control beyond users, certificates for
-	// modules, and statistics.
+	// modules, and statistics. Programs are loaded to the same addresses each
+	// time (norandmaps), so that what TCG has translated serves the next process:
+	// running a shell that runs a program takes a third of the time (measured).
 	kernelAppend = "console=ttyS0,115200 root=/dev/vda quiet loglevel=3 mitigations=off nokaslr tsc=reliable no_timer_check " +
-		"cryptomgr.notests rodata=off lsm=landlock audit=0 " +
+		"norandmaps cryptomgr.notests rodata=off lsm=landlock audit=0 " +
 		"initcall_blacklist=load_system_certificate_list,crypto_kdf108_init,slab_sysfs_init"
 )
 
@@ -76,8 +78,12 @@ func buildMicro(ctx context.Context, j *job) (image.Spec, error) {
 	if err := parts.writeInitrd(filepath.Join(j.dir, "initrd.img")); err != nil {
 		return image.Spec{}, err
 	}
+	agent, version, err := j.agentFor(ctx)
+	if err != nil {
+		return image.Spec{}, err
+	}
 	j.step("making the root file system")
-	root, err := parts.microRoot(ctx)
+	root, err := parts.microRoot(ctx, agent)
 	if err != nil {
 		return image.Spec{}, err
 	}
@@ -92,6 +98,7 @@ func buildMicro(ctx context.Context, j *job) (image.Spec, error) {
 		Disk: "disk.qcow2", Format: "qcow2", OS: "micro",
 		Boot:    image.Boot{Method: image.BootKernel, Kernel: "vmlinux", Initrd: "initrd.img", Append: kernelAppend},
 		Console: image.Console{Prompt: microPrompt, User: "root", Known: true},
+		Agent:   version,
 	}, nil
 }
 
@@ -180,8 +187,9 @@ func (p *parts) writeInitrd(out string) error {
 	return os.WriteFile(out, t.cpio(), 0o644)
 }
 
-// microRoot is the root file system of a micro guest.
-func (p *parts) microRoot(ctx context.Context) (*tree, error) {
+// microRoot is the root file system of a micro guest, with an agent if there is
+// one.
+func (p *parts) microRoot(ctx context.Context, agent []byte) (*tree, error) {
 	t := newTree()
 	for _, dir := range []string{"dev", "proc", "sys", "run", "mnt", "opt/cargo-bay" /* where labs mount by custom */, "srv", "var/log", "var/run", "usr/bin", "etc"} {
 		t.folder(dir, 0o755)
@@ -217,6 +225,9 @@ func (p *parts) microRoot(ctx context.Context) (*tree, error) {
 	}
 	writeModules(t, p.modules.release(), mods)
 	microConfig(t)
+	if len(agent) > 0 {
+		t.file(agentProgram, 0o755, agent)
+	}
 	return t, nil
 }
 

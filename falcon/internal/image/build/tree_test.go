@@ -170,7 +170,7 @@ func TestUnpackMergesUsr(t *testing.T) {
 }
 
 func TestDebianUnitsAndScriptsAreThere(t *testing.T) {
-	for name, n := range debianTree().nodes {
+	for name, n := range debianTree([]byte("program")).nodes {
 		if !n.mode.IsDir() && len(n.data) == 0 {
 			t.Errorf("%s is empty", name)
 		}

@@ -1,0 +1,327 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"syscall"
+	"time"
+)
+
+// ErrGone says that the agent, the guest or its server has gone in the middle of
+// a call.
+var ErrGone = errors.New("the connection to the agent in the guest has ended: the guest was reset, or the agent or the machine has ended")
+
+// RemoteError is what failed in the guest.
+type RemoteError struct{ Text string }
+
+// Error implements error.
+func (e *RemoteError) Error() string { return "in the guest: " + e.Text }
+
+// TimeoutError says that a command was ended because its time was over.
+type TimeoutError struct {
+	// After is how long it was given.
+	After time.Duration
+}
+
+// Error implements error.
+func (e *TimeoutError) Error() string {
+	return fmt.Sprintf("timed out after %v; it and all of its process group were ended", e.After)
+}
+
+// Timeout makes it known as a timeout.
+func (e *TimeoutError) Timeout() bool { return true }
+
+// Unwrap makes it a context's deadline error.
+func (e *TimeoutError) Unwrap() error { return context.DeadlineExceeded }
+
+// Client has an agent do things. It may be used by many goroutines.
+type Client struct {
+	dial func(context.Context) (io.ReadWriteCloser, error)
+}
+
+// New returns a client that makes each call on a stream of its own.
+func New(dial func(context.Context) (io.ReadWriteCloser, error)) *Client { return &Client{dial: dial} }
+
+// call is one call under way.
+type call struct {
+	*Sender
+	*Receiver
+	ctx    context.Context
+	stream io.Closer
+	stop   func() bool
+}
+
+// ask begins a call. When ctx ends the call is cancelled.
+func (c *Client) ask(ctx context.Context, k Kind, content []byte) (*call, error) {
+	stream, err := c.dial(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reaching the agent in the guest: %w", err)
+	}
+	x := &call{Sender: NewSender(stream), Receiver: NewReceiver(stream), ctx: ctx, stream: stream}
+	x.stop = context.AfterFunc(ctx, func() { stream.Close() })
+	if err := x.Send(k, content); err != nil {
+		if _, _, why := x.Receive(); why != nil { // a relay that refuses says why
+			err = why
+		}
+		x.close()
+		return nil, x.explain(err)
+	}
+	return x, nil
+}
+
+func (x *call) close() {
+	x.stop()
+	x.stream.Close()
+}
+
+// explain says why a stream has broken off.
+func (x *call) explain(err error) error {
+	var remote *RemoteError
+	switch {
+	case x.ctx.Err() != nil:
+		return fmt.Errorf("waiting for the agent in the guest: %w", context.Cause(x.ctx))
+	case errors.As(err, &remote):
+		return err
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.ErrClosedPipe),
+		errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
+		return ErrGone
+	}
+	return fmt.Errorf("talking to the agent in the guest: %w", err)
+}
+
+// answer waits for the message that ends a call.
+func (x *call) answer() ([]byte, error) {
+	k, content, err := x.Receive()
+	switch {
+	case err != nil:
+		return nil, x.explain(err)
+	case k == Failed:
+		return nil, &RemoteError{Text: string(content)}
+	case k != Done:
+		return nil, fmt.Errorf("the agent in the guest answered with a message of kind %d", k)
+	}
+	return content, nil
+}
+
+// simple makes a call of one question and one answer.
+func (c *Client) simple(ctx context.Context, k Kind, content []byte) ([]byte, error) {
+	x, err := c.ask(ctx, k, content)
+	if err != nil {
+		return nil, err
+	}
+	defer x.close()
+	return x.answer()
+}
+
+// Ping waits until the agent answers.
+func (c *Client) Ping(ctx context.Context) (Info, error) {
+	p, err := c.simple(ctx, AskPing, nil)
+	if err != nil {
+		return Info{}, err
+	}
+	return DecodeInfo(p)
+}
+
+// Command is what Exec runs.
+type Command struct {
+	Exec
+	// Input, if set, is the command's input. A Read of it may be under way
+	// when Exec returns, whose result is lost: a terminal cannot be told to
+	// return.
+	Input io.Reader
+	// Stdout and Stderr get the output as it comes. Without Stderr, what the
+	// command writes there goes to Stdout, in the order of writing.
+	Stdout, Stderr io.Writer
+}
+
+// Exec runs a command in the guest. That it ends with a status other than 0 is
+// no error. When ctx ends it is ended, with all of its process group.
+func (c *Client) Exec(ctx context.Context, cmd Command) (Exit, error) {
+	if len(cmd.Argv) == 0 {
+		return Exit{}, errors.New("no command is given")
+	}
+	cmd.Merge, cmd.Exec.Stdin = cmd.Stderr == nil, cmd.Input != nil
+	x, err := c.ask(ctx, AskExec, cmd.Encode())
+	if err != nil {
+		return Exit{}, err
+	}
+	defer x.close()
+	if cmd.Input != nil {
+		go x.feed(cmd.Input)
+	}
+	return x.output(cmd)
+}
+
+// feed sends a command's input. It ends with the input or with the stream.
+func (x *call) feed(r io.Reader) {
+	buf := make([]byte, MaxMessage)
+	for {
+		n, err := r.Read(buf)
+		if n > 0 && x.Send(Stdin, buf[:n]) != nil {
+			return
+		}
+		if err != nil {
+			_ = x.Send(StdinEnd, nil) // the reader of the answer sees it
+			return
+		}
+	}
+}
+
+// output passes a command's output on until it has ended.
+func (x *call) output(cmd Command) (Exit, error) {
+	for {
+		k, content, err := x.Receive()
+		if err != nil {
+			return Exit{}, x.explain(err)
+		}
+		to := cmd.Stdout
+		switch k {
+		case Stdout:
+		case Stderr:
+			to = cmd.Stderr
+		case Failed:
+			return Exit{}, &RemoteError{Text: string(content)}
+		case Exited:
+			exit, err := DecodeExit(content)
+			if err == nil && exit.TimedOut {
+				err = &TimeoutError{After: cmd.Timeout}
+			}
+			return exit, err
+		default:
+			return Exit{}, fmt.Errorf("the agent in the guest answered with a message of kind %d", k)
+		}
+		if to == nil {
+			continue
+		}
+		if _, err := to.Write(content); err != nil {
+			return Exit{}, fmt.Errorf("passing the output on: %w", err)
+		}
+	}
+}
+
+// Progress is told how many bytes of how many have been copied; it includes
+// what describes the files, and may pass the total.
+type Progress func(done, total int64)
+
+// counter returns a function that adds up for p.
+func (p Progress) counter(total int64) func(int) {
+	if p == nil {
+		return nil
+	}
+	var done int64
+	p(0, total)
+	return func(n int) {
+		done += int64(n)
+		p(min(done, total), total)
+	}
+}
+
+// CopyTo copies a file or folder of the host to the guest: to the path, or into
+// the folder at the path if there is one.
+func (c *Client) CopyTo(ctx context.Context, source, target string, progress Progress) error {
+	total, err := TreeSize(source)
+	if err != nil {
+		return err
+	}
+	x, err := c.ask(ctx, AskPut, Tree{Path: target, Base: TreeBase(source)}.Encode())
+	if err != nil {
+		return err
+	}
+	defer x.close()
+	if err := SendTree(x.Sender, source, progress.counter(total)); err != nil && !x.broken() {
+		return err // closing the stream tells the guest
+	}
+	// Where the stream has broken off, the guest has said why.
+	_, err = x.answer()
+	return err
+}
+
+// CopyFrom copies a file or folder of the guest to the host: to the path, or
+// into the folder at the path if there is one.
+func (c *Client) CopyFrom(ctx context.Context, source, target string, progress Progress) error {
+	x, err := c.ask(ctx, AskGet, Tree{Path: source}.Encode())
+	if err != nil {
+		return err
+	}
+	defer x.close()
+	k, content, err := x.Receive()
+	switch {
+	case err != nil:
+		return x.explain(err)
+	case k == Failed:
+		return &RemoteError{Text: string(content)}
+	}
+	total, err := DecodeNumber(content)
+	if k != Size || err != nil {
+		return errShort
+	}
+	in := &TreeReader{R: x.Receiver, Progress: progress.counter(int64(total))}
+	err = Unpack(in, Tree{Path: target, Base: TreeBase(source)}, false)
+	if err == nil {
+		// What is behind the end of the archive: padding.
+		_, err = io.Copy(io.Discard, in)
+	}
+	if err != nil && in.err != nil && !errors.Is(in.err, io.EOF) {
+		return x.explain(in.err)
+	}
+	return err
+}
+
+// Identify gives the guest an identity.
+func (c *Client) Identify(ctx context.Context, i Identity) error {
+	_, err := c.simple(ctx, AskIdentity, i.Encode())
+	return err
+}
+
+// Power ends the guest in order. It returns when that has begun.
+func (c *Client) Power(ctx context.Context, a PowerAction) error {
+	_, err := c.simple(ctx, AskPower, []byte(a))
+	return err
+}
+
+// Frozen is a guest that does not write to its file systems.
+type Frozen struct {
+	// Systems are where the file systems are mounted.
+	Systems []string
+
+	call *call
+}
+
+// Freeze has the guest write out its file systems and then not write to them
+// until Thaw, at most for a time.
+func (c *Client) Freeze(ctx context.Context, limit time.Duration) (*Frozen, error) {
+	x, err := c.ask(ctx, AskFreeze, Number(uint64(limit)))
+	if err != nil {
+		return nil, err
+	}
+	p, err := x.answer()
+	if err != nil {
+		x.close()
+		return nil, err
+	}
+	d := decoder{rest: p}
+	f := &Frozen{Systems: d.texts(), call: x}
+	if d.err != nil {
+		x.close()
+		return nil, d.err
+	}
+	return f, nil
+}
+
+// Thaw ends a freeze. Its error says whether the guest wrote meanwhile: the
+// freeze had passed its limit, or the agent has gone.
+func (f *Frozen) Thaw() error {
+	defer f.call.close()
+	_ = f.call.Send(End, nil) // where that fails, the guest has said why
+	_, err := f.call.answer()
+	return err
+}
+
+// EncodeTexts returns the bytes of a list.
+func EncodeTexts(list []string) []byte {
+	var e encoder
+	e.texts(list)
+	return e
+}

@@ -1,0 +1,14 @@
+// Package agent is how a host has things done in a guest in which falcon-agent
+// runs: the calls as they are on the wire, and the [Client] that makes them. The
+// guest's side is package guest.
+//
+// Each call is a stream of its own ([mux.Stream], or a connection to a relay of
+// them) in which messages go both ways: the first one asks, the last one answers.
+// Closing the stream cancels the call, and what it started in the guest ends.
+package agent
+
+// Port is the name of the agent's virtio-serial port.
+const Port = "dev.falcon.agent.0"
+
+// Version is the version of the agent. It changes with what the agent can do.
+const Version = "1"
