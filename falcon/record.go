@@ -42,14 +42,19 @@ var ErrNotLaunched = errors.New("no topology is launched there")
 // there is none.
 func loadRecord(f *state.Folder) (*record, error) {
 	var r record
-	err := f.ReadJSON(recordFile, &r)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("state folder %s: %w", f.Path(), ErrNotLaunched)
-	}
-	if err != nil {
+	if err := readRecord(f, &r); err != nil {
 		return nil, err
 	}
 	return &r, r.check()
+}
+
+// readRecord reads as much of the record of a folder as v takes.
+func readRecord(f *state.Folder, v any) error {
+	err := f.ReadJSON(recordFile, v)
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("state folder %s: %w", f.Path(), ErrNotLaunched)
+	}
+	return err
 }
 
 // recordHeader is the part of a record that says what it is.
@@ -66,11 +71,7 @@ type recordHeader struct {
 // may be large, and be damaged.
 func loadHeader(f *state.Folder) (*recordHeader, error) {
 	var h recordHeader
-	err := f.ReadJSON(recordFile, &h)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("state folder %s: %w", f.Path(), ErrNotLaunched)
-	}
-	if err != nil {
+	if err := readRecord(f, &h); err != nil {
 		return nil, err
 	}
 	r := record{Version: h.Version, Topology: h.Topology}

@@ -150,6 +150,18 @@ func showImage(cmd *cobra.Command, i imageDocument) {
 	row("used by", strings.Join(i.UsedBy, "\n\t"))
 }
 
+// makeImage shows the making of an image, and then what was done to have it.
+func makeImage(cmd *cobra.Command, done string, make func(image.Progress) (image.Image, error)) error {
+	show := newImageProgress(cmd.ErrOrStderr())
+	img, err := make(show.report)
+	show.end()
+	if err != nil {
+		return err
+	}
+	printf(cmd, "%s is %s: %s on disk\n", img.Name, done, bytesText(img.Size))
+	return nil
+}
+
 func newImageBuildCommand() *cobra.Command {
 	var mirror string
 	cmd := &cobra.Command{
@@ -159,17 +171,13 @@ func newImageBuildCommand() *cobra.Command {
 		Args:      wantArgs(cobra.ExactArgs(1)),
 		ValidArgs: recipeNames(),
 		RunE: withStore(func(cmd *cobra.Command, s image.Store, args []string) error {
-			show := newImageProgress(cmd.ErrOrStderr())
-			img, err := build.Builder{Store: s, Mirror: mirror}.Build(cmd.Context(), args[0], show.report)
-			show.end()
+			err := makeImage(cmd, "built", func(report image.Progress) (image.Image, error) {
+				return build.Builder{Store: s, Mirror: mirror}.Build(cmd.Context(), args[0], report)
+			})
 			if errors.Is(err, image.ErrExists) {
 				return fmt.Errorf("%w; to build it anew, remove it first: falcon image rm %s", err, args[0])
 			}
-			if err != nil {
-				return err
-			}
-			printf(cmd, "%s is built: %s on disk\n", img.Name, bytesText(img.Size))
-			return nil
+			return err
 		}),
 	}
 	cmd.Flags().StringVar(&mirror, "mirror", "", "`URL` of a Debian archive, instead of what this machine's apt is set up with")
@@ -202,14 +210,9 @@ func newImageFetchCommand() *cobra.Command {
 		Args:      wantArgs(cobra.ExactArgs(1)),
 		ValidArgs: image.KnownNames(),
 		RunE: withStore(func(cmd *cobra.Command, s image.Store, args []string) error {
-			show := newImageProgress(cmd.ErrOrStderr())
-			img, err := image.Fetch(cmd.Context(), s, args[0], digest, show.report)
-			show.end()
-			if err != nil {
-				return err
-			}
-			printf(cmd, "%s is fetched: %s on disk\n", img.Name, bytesText(img.Size))
-			return nil
+			return makeImage(cmd, "fetched", func(report image.Progress) (image.Image, error) {
+				return image.Fetch(cmd.Context(), s, args[0], digest, report)
+			})
 		}),
 	}
 	cmd.Flags().StringVar(&digest, "sha256", "", "`digest` that the file must have, where its makers publish none")
@@ -238,20 +241,15 @@ launched without set-up, and "serial" shows what they say. For a NAME that
 "image fetch" knows all that is known already.`,
 		Args: wantArgs(cobra.ExactArgs(2)),
 		RunE: withStore(func(cmd *cobra.Command, s image.Store, args []string) error {
-			show := newImageProgress(cmd.ErrOrStderr())
 			if known, ok := image.FindKnown(args[1]); ok && o.Console == (image.Console{}) && o.Boot == (image.Boot{}) {
 				o.Console, o.Boot, o.OS = known.Console, known.Boot, cmp.Or(o.OS, known.OS)
 			}
 			c := &o.Console
 			c.Known = c.Login != "" || c.User != "" || c.Password != "" || c.Prompt != ""
-			o.Progress = show.report
-			img, err := image.Import(cmd.Context(), s, args[0], args[1], o)
-			show.end()
-			if err != nil {
-				return err
-			}
-			printf(cmd, "%s is imported: %s on disk\n", img.Name, bytesText(img.Size))
-			return nil
+			return makeImage(cmd, "imported", func(report image.Progress) (image.Image, error) {
+				o.Progress = report
+				return image.Import(cmd.Context(), s, args[0], args[1], o)
+			})
 		}),
 	}
 	f := cmd.Flags()

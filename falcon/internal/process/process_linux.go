@@ -104,30 +104,5 @@ func (h *handle) signal(sig syscall.Signal) error {
 	return err
 }
 
-// wait polls the descriptor, which becomes readable when the process ends,
-// together with a pipe that the end of ctx closes.
-func (h *handle) wait(ctx context.Context) error {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	stop := context.AfterFunc(ctx, func() { w.Close() })
-	defer func() {
-		if stop() {
-			w.Close()
-		}
-	}()
-	for {
-		fds := []unix.PollFd{{Fd: int32(h.fd), Events: unix.POLLIN}, {Fd: int32(r.Fd()), Events: unix.POLLIN}}
-		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
-			return err
-		}
-		if fds[0].Revents != 0 {
-			return nil
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-	}
-}
+// wait polls the descriptor, which becomes readable when the process ends.
+func (h *handle) wait(ctx context.Context) error { return poll(ctx, h.fd, unix.POLLIN) }

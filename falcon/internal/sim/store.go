@@ -97,17 +97,6 @@ func (s *Store) diskRecord(o image.DiskOwner) string {
 	return filepath.Join(s.home, "topo", o.ID, o.Node+".json")
 }
 
-func readJSON(path string, v any) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(data, v); err != nil {
-		return fmt.Errorf("%s is damaged: %w", path, err)
-	}
-	return nil
-}
-
 func writeJSON(path string, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
@@ -167,7 +156,7 @@ func (s *Store) Get(ctx context.Context, name string) (image.Image, error) {
 		return image.Image{}, &image.NotFoundError{Name: name, Hint: "the script of the simulated host says so"}
 	}
 	var r imageRecord
-	err := readJSON(s.imagePath(name), &r)
+	err := state.ReadJSON(s.imagePath(name), &r)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return s.builtIn(name), nil
@@ -295,7 +284,7 @@ func (s *Store) Disks(ctx context.Context) ([]image.Disk, error) {
 				continue
 			}
 			var r diskRecord
-			switch err := readJSON(filepath.Join(dir, e.Name()), &r); {
+			switch err := state.ReadJSON(filepath.Join(dir, e.Name()), &r); {
 			case errors.Is(err, fs.ErrNotExist): // removed since
 			case err != nil:
 				errs = append(errs, err)
@@ -362,7 +351,7 @@ func (s *Store) createDisk(ctx context.Context, owner image.DiskOwner, name stri
 		}
 		defer unlock()
 		var parent imageRecord
-		if err := readJSON(s.imagePath(name), &parent); err != nil {
+		if err := state.ReadJSON(s.imagePath(name), &parent); err != nil {
 			return err
 		}
 		r.Base = parent.Base
@@ -456,7 +445,7 @@ func (s *Store) snapshot(ctx context.Context, owner image.DiskOwner, name string
 	}
 	defer unlock()
 	var disk diskRecord
-	if err := readJSON(s.diskRecord(owner), &disk); err != nil {
+	if err := state.ReadJSON(s.diskRecord(owner), &disk); err != nil {
 		return image.Image{}, fmt.Errorf("the node has no disk in this store: %w", err)
 	}
 	if _, err := os.Lstat(s.imagePath(name)); err == nil || slices.Contains(known, name) {

@@ -204,7 +204,7 @@ func removeFile(path string) error {
 
 // ReadJSON reads a document of the folder. The error wraps os.ErrNotExist when
 // there is none.
-func (f *Folder) ReadJSON(name string, v any) error { return readJSON(f.File(name), v) }
+func (f *Folder) ReadJSON(name string, v any) error { return ReadJSON(f.File(name), v) }
 
 // WriteJSON replaces a document of the folder in one step.
 func (f *Folder) WriteJSON(name string, v any) error { return writeJSON(f.File(name), v) }
@@ -222,7 +222,9 @@ func (f *Folder) WriteNote(name string, data []byte) error {
 // WriteFile replaces a file of the folder in one step.
 func (f *Folder) WriteFile(name string, data []byte) error { return writeFile(f.File(name), data) }
 
-func readJSON(path string, v any) error {
+// ReadJSON reads a document at a path. The error wraps os.ErrNotExist when there
+// is none, and names a document that is damaged.
+func ReadJSON(path string, v any) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return err

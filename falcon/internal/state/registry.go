@@ -52,7 +52,7 @@ func (r Registry) List() ([]Entry, error) {
 		if !strings.HasSuffix(file.Name(), ".json") || strings.HasPrefix(file.Name(), ".") {
 			continue
 		}
-		err := readJSON(filepath.Join(r.Dir, file.Name()), &e)
+		err := ReadJSON(filepath.Join(r.Dir, file.Name()), &e)
 		if err == nil && e.ID+".json" == file.Name() && filepath.IsAbs(e.Folder) {
 			entries = append(entries, e)
 		}
