@@ -105,6 +105,10 @@ func goldens() []golden {
 		{name: "vnc-unix", cfg: Config{Firmware: FirmwareBIOS, VNC: "unix:violin.vnc"}},
 		{name: "agent", cfg: Config{Firmware: FirmwareBIOS, Agent: true, VNC: "127.0.0.1:5901", Spec: spec(merge(
 			diskOn("/img/v.qcow2"), nicOn("net0", 5, "duo_violin_vn_vnic0")))}},
+		{name: "template-made", cfg: Config{Firmware: FirmwareBIOS, Template: &Template{Dir: "/tpl", Make: true}, Spec: spec(merge(
+			diskOn("/img/v.qcow2"), nicOn("net0", 5, "duo_violin_vn_vnic0")))}},
+		{name: "template-cloned", cfg: Config{Firmware: FirmwareBIOS, Agent: true, Template: &Template{Dir: "/tpl"}, Spec: spec(merge(
+			diskOn("/img/v.qcow2"), nicOn("net0", 5, "duo_violin_vn_vnic0")))}},
 		{name: "agent-elsewhere", cfg: Config{Firmware: FirmwareBIOS, Agent: true, Spec: spec(propolis.Components{
 			"fs0": propolis.P9FS{Source: "cargo-bay", Target: "x", PCIPath: at(3)},
 		})}},
@@ -130,7 +134,7 @@ func goldenText(c Command) string {
 	}
 	s.WriteString("\n")
 	for i, fd := range c.FDs {
-		kind := []string{"console", "qmp", "link", "agent"}[fd.Kind]
+		kind := []string{"console", "qmp", "link", "state", "agent"}[fd.Kind]
 		s.WriteString(strings.TrimSpace(strings.Join([]string{"# fd", string(rune('3' + i)), kind, fd.Link.Name, fd.Link.NetNS}, " ")) + "\n")
 	}
 	return s.String()
