@@ -56,9 +56,6 @@ func (s *server) identify(content []byte) error {
 			return fmt.Errorf("making the SSH server's host keys: %w", err)
 		}
 	}
-	if i.Script != "" {
-		return s.command("sh", "-c", i.Script)
-	}
 	return nil
 }
 
