@@ -54,8 +54,12 @@ type Template struct {
 type TemplateOptions struct {
 	// Key identifies all that matters of what it was made of.
 	Key string `json:"key"`
-	// Image is the name of its image.
-	Image string `json:"image"`
+	// Image is the name of its image, Digest that of the image then.
+	Image  string `json:"image"`
+	Digest string `json:"digest"`
+	// VMM identifies what has run it, Version what was done to its guest.
+	VMM     string `json:"vmm"`
+	Version int    `json:"version"`
 	// DiskSize is that of its disk, in bytes.
 	DiskSize int64 `json:"disk_size"`
 	// Cores, Memory in bytes and Interfaces are those of the machine, for
