@@ -100,11 +100,11 @@ func (m marks) addMAC(from, to MAC) {
 	m[hex.EncodeToString(from[:])] = hex.EncodeToString(to[:])
 }
 
-// addID has one UUID replaced by another.
+// addID has one UUID replaced by another, but for where it is written without
+// dashes: so systemd names folders, which are found by the hashes of their names.
 func (m marks) addID(from, to uuid.UUID) {
 	m[string(from[:])] = string(to[:])
 	m[from.String()] = to.String()
-	m[hex.EncodeToString(from[:])] = hex.EncodeToString(to[:])
 	// SMBIOS has the first three numbers with their low bytes first.
 	m[smbiosID(from)] = smbiosID(to)
 }
