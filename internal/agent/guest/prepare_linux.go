@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -57,7 +56,6 @@ func (s *server) prepare(c *call) ([]byte, error) {
 	}
 	// What is not on the disk now each clone would write to its own.
 	unix.Sync()
-	runtime.GC()
 	return agent.Prepared{Interfaces: down}.Encode(), nil
 }
 
@@ -100,10 +98,7 @@ func (s *server) awaitBoot(c *call) error {
 	return err
 }
 
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
-}
+func exists(path string) bool { return unix.Access(path, unix.F_OK) == nil }
 
 // awaitFile waits until there is a file, but no longer than a call lasts.
 func awaitFile(path string, limit time.Duration, c *call) error {
@@ -129,13 +124,38 @@ func awaitFile(path string, limit time.Duration, c *call) error {
 	return nil
 }
 
+// lookedUp are files that a clone has to do with: folders that are mounted on, by
+// custom, and what identities are kept in.
+var lookedUp = []string{"/*", "/mnt/*", "/opt/*", "/srv/*", "/etc/*", "/etc/ssh/*", dbusMachineID}
+
 // rehearse does once what a clone does first: what that takes is then in memory,
 // which the clones share.
 func (s *server) rehearse() error {
-	id := agent.Identity{Entropy: make([]byte, 64), Time: time.Now()}
+	name, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	file, err := os.ReadFile(hostnameFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	id := agent.Identity{Entropy: make([]byte, 64), Time: time.Now(), Hostname: "localhost"}
 	_, _ = rand.Read(id.Entropy) // never fails
 	if err := s.identify(id.Encode()); err != nil {
 		return err
+	}
+	if err := errors.Join(unix.Sethostname([]byte(name)), rewrite(hostnameFile, string(file), 0o644)); err != nil {
+		return err
+	}
+	// What is looked up, or looked for in vain, is then known without the disk.
+	for _, pattern := range lookedUp {
+		files, _ := filepath.Glob(pattern) // the patterns are right
+		for _, f := range files {
+			_ = exists(f)
+		}
+	}
+	for _, f := range []string{machineIDFile, "/proc/self/exe"} {
+		_, _ = readFile(f) // some systems have no machine id
 	}
 	return s.command("sh", "-c", "exit 0")
 }

@@ -24,8 +24,8 @@ import (
 // sshFolder is where an SSH server has its host keys.
 const sshFolder = "/etc/ssh"
 
-// sshServers are where a running SSH server notes its process.
-var sshServers = []string{"/run/sshd.pid", "/var/run/sshd.pid"}
+// sshServer is where a running SSH server notes its process.
+const sshServer = "/run/sshd.pid"
 
 // rsaBits is the size of the RSA keys that ssh-keygen makes.
 const rsaBits = 3072
@@ -34,36 +34,37 @@ const rsaBits = 3072
 // read them. It does so without ssh-keygen, which takes a translated guest much
 // longer to start than to make a key. What it has no way to make it removes: all
 // clones would share it.
-func renewSSHKeys(dir, hostname string) error {
-	files, err := filepath.Glob(filepath.Join(dir, "ssh_host_*_key*"))
-	if err != nil || len(files) == 0 {
+func renewSSHKeys(dir string) error {
+	if !exists(dir) {
+		return nil
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
 		return err
 	}
-	if hostname == "" {
-		if hostname, err = os.Hostname(); err != nil {
-			return err
-		}
-	}
-	for _, file := range files {
-		kind, ok := strings.CutSuffix(strings.TrimPrefix(filepath.Base(file), "ssh_host_"), "_key")
+	var hostname string
+	for _, e := range entries {
+		kind, ok := strings.CutPrefix(e.Name(), "ssh_host_")
 		if !ok {
-			continue // beside a private key
+			continue
 		}
-		if err := renewSSHKey(file, kind, "root@"+hostname); err != nil {
+		file := filepath.Join(dir, e.Name())
+		if strings.HasSuffix(kind, "-cert.pub") { // of the old key
+			err = os.Remove(file)
+		} else if kind, ok = strings.CutSuffix(kind, "_key"); ok {
+			if hostname == "" {
+				if hostname, err = os.Hostname(); err != nil {
+					return err
+				}
+			}
+			err = renewSSHKey(file, kind, "root@"+hostname)
+		}
+		if err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
 	}
-	for _, file := range files { // certificates of the old ones
-		if strings.HasSuffix(file, "-cert.pub") {
-			if err := os.Remove(file); err != nil {
-				return err
-			}
-		}
-	}
-	for _, path := range sshServers {
-		if done, err := rereadKeys(path); done || err != nil {
-			return err
-		}
+	if hostname != "" {
+		return rereadSSHKeys()
 	}
 	return nil
 }
@@ -85,23 +86,23 @@ func renewSSHKey(file, kind, comment string) error {
 	return errors.Join(rewrite(file, private, 0o600), rewrite(file+".pub", public, 0o644))
 }
 
-// rereadKeys tells the SSH server of a pid file to read its configuration again.
-// It writes that file when it is ready to be told.
-func rereadKeys(path string) (done bool, err error) {
-	data, err := os.ReadFile(path)
+// rereadSSHKeys tells a running SSH server to read its configuration again. It
+// writes its pid file when it is ready to be told.
+func rereadSSHKeys() error {
+	data, err := os.ReadFile(sshServer)
 	if err != nil {
-		return false, nil // it does not run
+		return nil // it does not run
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
 	if err != nil || pid < 2 {
-		return false, nil
+		return nil
 	}
 	// The file may have outlived its process, whose number is another's.
 	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	if err != nil || strings.TrimSpace(string(name)) != "sshd" {
-		return false, nil
+		return nil
 	}
-	return true, unix.Kill(pid, unix.SIGHUP)
+	return unix.Kill(pid, unix.SIGHUP)
 }
 
 // newSSHKey makes a key of a kind and returns what ssh-keygen would write to the
