@@ -84,9 +84,9 @@ func (l *lab) startOnce(ctx context.Context, tx *transaction, np *NodePlan, s no
 	}
 	err = l.attend(ctx, server, np, s, func(ctx context.Context, client *propolis.Client) error {
 		if s.template != "" {
-			return l.setUpClone(ctx, np)
+			return l.setUpClone(ctx, np, s.id)
 		}
-		return l.setUp(ctx, client, np, 0, s.loginTimeout)
+		return l.setUp(ctx, client, np, s.id, 0, s.loginTimeout)
 	})
 	if err != nil {
 		return err

@@ -376,15 +376,16 @@ var templateFiles = []string{"ram", "state", "template.json"}
 // generator holds.
 const entropyBytes = 64
 
-// identity is what makes a guest the node that it is.
-func identity(np *NodePlan, clone bool) agent.Identity {
-	i := agent.Identity{Hostname: np.Name, Time: time.Now()}
+// identity is what makes a guest the node that it is, whose instance has the
+// UUID id. The machine id is the UUID, as systemd has it for a machine that it
+// finds itself on for the first time.
+func identity(np *NodePlan, id string, clone bool) agent.Identity {
+	i := agent.Identity{Hostname: np.Name, MachineID: strings.ReplaceAll(id, "-", "")}
 	for _, m := range np.Mounts {
 		i.Mounts = append(i.Mounts, agent.Mount{Tag: m.Tag, Target: m.Target})
 	}
 	if clone {
-		id := uuid.New()
-		i.Entropy, i.SSHKeys, i.MachineID = make([]byte, entropyBytes), true, hex.EncodeToString(id[:])
+		i.Time, i.SSHKeys, i.Entropy = time.Now(), true, make([]byte, entropyBytes)
 		_, _ = rand.Read(i.Entropy) // never fails, by its documentation
 	}
 	return i

@@ -278,7 +278,7 @@ piano/0    02:00:00:00:00:03  -      f1v1    violin/0  f1v0
 func TestInfoOfNodesWithoutLinksHasNoTableOfThem(t *testing.T) {
 	s := status()
 	s.Nodes = s.Nodes[:1]
-	s.Nodes[0].Links = nil
+	s.Nodes[0].Links, s.Nodes[0].Start = nil, nil
 	p := testProgram{lab: fakeLab{status: s}}
 	if got := p.run(t, "info"); strings.Contains(got.stdout, "INTERFACE") || !strings.HasSuffix(got.stdout, "violin.sock\n") {
 		t.Errorf("got %s", got.stdout)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -126,8 +127,19 @@ const (
 	dbusMachineID = "/var/lib/dbus/machine-id"
 )
 
+// journals are the folders in which systemd keeps a machine's journal, in one of
+// its own by the machine's id.
+var journals = []string{"/run/log/journal", "/var/log/journal"}
+
 // setMachineID sets the machine id now and for later boots.
 func setMachineID(id string) error {
+	if was, err := readFile(machineIDFile); err == nil {
+		if was := strings.TrimSpace(string(was)); was != "" && was != id && filepath.Base(was) == was {
+			for _, dir := range journals {
+				_ = os.Rename(filepath.Join(dir, was), filepath.Join(dir, id)) // most have none
+			}
+		}
+	}
 	if err := rewrite(machineIDFile, id+"\n", 0o444); err != nil {
 		return err
 	}
