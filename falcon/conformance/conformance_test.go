@@ -82,8 +82,15 @@ func TestSim(t *testing.T) {
 }
 
 // TestNative runs the checks on the machine's own platform, as the user who runs
-// the tests.
+// the tests. Where nodes can be clones of templates, they are.
 func TestNative(t *testing.T) { conformance.Run(t, native(t)) }
+
+// TestNativeCold runs them with nodes that boot.
+func TestNativeCold(t *testing.T) {
+	p := native(t)
+	p.Launch = []string{"--cold"}
+	conformance.Run(t, p)
+}
 
 // TestOrdinaryUser runs them as somebody without any privilege.
 func TestOrdinaryUser(t *testing.T) {

@@ -32,6 +32,8 @@ type Platform struct {
 	// ImageDir is the image's folder, to be seen from the homes of the
 	// checks; empty where every home has the image.
 	ImageDir string
+	// Launch is added to each launch.
+	Launch []string
 	// User runs the programs; nil for the user who runs the checks.
 	User *syscall.Credential
 	// OneOfAName says that two topologies of one name cannot stand on the
@@ -44,8 +46,10 @@ type Platform struct {
 	Stands func() ([]string, error)
 }
 
-// Run runs all checks on a platform, each as a subtest.
+// Run runs all checks on a platform, each as a subtest. They share a home of
+// falcon's, and with it the templates of their nodes.
 func Run(t *testing.T, p Platform) {
+	home := newHome(t, p)
 	for _, c := range []struct {
 		name  string
 		check func(*site)
@@ -60,6 +64,6 @@ func Run(t *testing.T, p Platform) {
 		{"CancelInEveryStage", checkCancelInEveryStage},
 		{"DestroyAfterAKillAtEachEntry", checkDestroyAfterAKill},
 	} {
-		t.Run(c.name, func(t *testing.T) { c.check(newSite(t, p)) })
+		t.Run(c.name, func(t *testing.T) { c.check(newSite(t, p, home)) })
 	}
 }
