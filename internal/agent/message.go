@@ -19,10 +19,11 @@ const (
 	AskExec          // an Exec; then Stdin, StdinEnd
 	AskPut           // a Put; then Data, End
 	AskGet           // a Get
-	AskIdentity      // an Identity
+	_                // an identity of version 1, which had a script
 	AskPower         // a PowerAction
 	AskFreeze        // how long at most; then anything, to thaw
-	AskPrepare
+	AskPrepare       // the answer is a Prepared
+	AskIdentity      // an Identity
 )
 
 // What follows in a call.
