@@ -296,6 +296,9 @@ func (s *Files) UsedBy(ctx context.Context, img Image) ([]string, error) {
 		return nil, err
 	}
 	for _, path := range records {
+		if filepath.Dir(path) == img.Dir {
+			continue
+		}
 		var r record
 		if err := readJSON(path, &r); err != nil {
 			return nil, err
