@@ -252,15 +252,15 @@ func agentReset(t *testing.T, l *lab) {
 func agentIdentity(t *testing.T, l *lab) {
 	ctx, cancel := context.WithTimeout(context.Background(), commandDeadline)
 	defer cancel()
-	l.sh("violin", "mkdir -p /etc/ssh; echo old >/etc/ssh/ssh_host_rsa_key; echo old >/etc/ssh/ssh_host_rsa_key.pub; date -s '2001-01-01 00:00:00'")
+	l.sh("violin", "mkdir -p /etc/ssh; echo old >/etc/ssh/ssh_host_ed25519_key; echo old >/etc/ssh/ssh_host_ed25519_key.pub; date -s '2001-01-01 00:00:00'")
 	id := agent.Identity{
 		Entropy: make([]byte, 64), Time: time.Now(), Hostname: "cello", MachineID: "0123456789abcdef0123456789abcdef",
 		SSHKeys: true,
 	}
 	check(t, l.agent("violin").Identify(ctx, id))
-	out := l.sh("violin", "hostname; cat /etc/hostname /etc/machine-id; grep -c cello /etc/hosts; grep -c PRIVATE /etc/ssh/ssh_host_rsa_key; cut -d ' ' -f 1,3 /etc/ssh/ssh_host_rsa_key.pub; date +%s")
+	out := l.sh("violin", "hostname; cat /etc/hostname /etc/machine-id; grep -c cello /etc/hosts; grep -c PRIVATE /etc/ssh/ssh_host_ed25519_key; cut -d ' ' -f 1,3 /etc/ssh/ssh_host_ed25519_key.pub; date +%s")
 	lines := strings.Fields(out)
-	want := []string{"cello", "cello", id.MachineID, "1", "2", "ssh-rsa", "root@cello"}
+	want := []string{"cello", "cello", id.MachineID, "1", "2", "ssh-ed25519", "root@cello"}
 	if len(lines) != len(want)+1 || !slices.Equal(lines[:len(want)], want) {
 		t.Fatalf("the guest has %q", lines)
 	}

@@ -147,7 +147,8 @@ type Identity struct {
 	Time time.Time
 	// Hostname and MachineID are set, now and for later boots.
 	Hostname, MachineID string
-	// SSHKeys has the host keys of an SSH server made anew, where there are any.
+	// SSHKeys has the host keys of an SSH server made anew, where there are any,
+	// each time. An RSA key beside others follows some seconds later.
 	SSHKeys bool
 	// Mounts are mounted, read-only.
 	Mounts []Mount

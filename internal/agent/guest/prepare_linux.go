@@ -57,7 +57,7 @@ func (s *server) prepare(c *call) ([]byte, error) {
 	}
 	down, err := s.takeDown()
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, s.takeUp())
 	}
 	// What is not on the disk now each clone would write to its own.
 	unix.Sync()

@@ -144,9 +144,23 @@ func script(t *testing.T, c *agent.Client, text string) string {
 	return strings.TrimSpace(out.String())
 }
 
+// The image of TestMicro is made by a user without a Go toolchain, and has no
+// agent.
+func TestMicroIsATemplate(t *testing.T) {
+	needGuests(t)
+	s := storeAt(t, t.TempDir())
+	img, err := Builder{Store: s}.Ensure(t.Context(), "micro", nil)
+	must(t, err)
+	testTemplate(t, s, img, 256)
+}
+
 // testTemplate saves a guest of an image as a template, with calls under way,
 // and works with clones of it.
-func testTemplate(t *testing.T, img image.Image, disk string, megabytes int) {
+func testTemplate(t *testing.T, s image.Store, img image.Image, megabytes int) {
+	if img.Agent == "" {
+		t.Skip("the image has no agent: there is no Go toolchain to compile it with")
+	}
+	disk := newDisk(t, s, img, "template")
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, "given"), []byte("from the host"), 0o644))
 	machine := func(name, share string, args ...string) []string {
