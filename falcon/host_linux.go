@@ -208,7 +208,12 @@ func (h *linuxHost) end(ctx context.Context, f *state.Folder, o state.Object) er
 			return fmt.Errorf("its hypervisor, process %d, has not ended: %w", vmm.PID, err)
 		}
 	}
-	return errors.Join(f.RemoveFile(o.Name+socketExt), f.RemoveFile(o.Name+agentExt), f.RemoveFile(o.Name+pidExt), f.RemoveFile(o.Name+vmmPIDExt))
+	return forgetServer(f, o.Name)
+}
+
+// forgetServer removes the files of a server that has ended.
+func forgetServer(f *state.Folder, node string) error {
+	return errors.Join(f.RemoveFile(node+socketExt), f.RemoveFile(node+agentExt), f.RemoveFile(node+pidExt), f.RemoveFile(node+vmmPIDExt))
 }
 
 // diskSpace returns what is free where a path is, or will be.
