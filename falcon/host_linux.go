@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -64,21 +63,6 @@ func (h *linuxHost) look(ctx context.Context, t *Topology) (hostFacts, error) {
 	f.checks = append(f.checks, qemuCheck())
 	f.checks = append(f.checks, h.interfaceChecks(ctx, t)...)
 	return f, nil
-}
-
-// freeMemory returns what the kernel estimates that new programs may use.
-func freeMemory() (Bytes, error) {
-	data, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(data)) {
-		var kib uint64
-		if n, _ := fmt.Sscanf(line, "MemAvailable: %d kB", &kib); n == 1 {
-			return Bytes(kib << 10), nil
-		}
-	}
-	return 0, errors.New("/proc/meminfo has no MemAvailable")
 }
 
 func qemuCheck() Check {
