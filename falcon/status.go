@@ -54,7 +54,9 @@ type NodeStatus struct {
 	UUID      string `json:"uuid,omitempty"`
 	// UptimeSeconds counts from the start of the node's server.
 	UptimeSeconds int64 `json:"uptime_seconds"`
-	Cores         int   `json:"cores"`
+	// Start is how it was started last; nil where that is not known.
+	Start *NodeStart `json:"start,omitempty"`
+	Cores int        `json:"cores"`
 	// Memory is the guest's. PSS is what the hypervisor takes of the host's
 	// memory by now, ServerPSS what the server does: each with its share of
 	// what several processes have in common. 0 where the host does not tell.
@@ -166,7 +168,8 @@ func (l *lab) nodeStatuses(ctx context.Context, r *record) ([]NodeStatus, error)
 		np := &r.Plan.Nodes[i]
 		nodes[i] = NodeStatus{
 			Name: np.Name, State: NodeStopped, Image: np.Image, UUID: r.IDs[np.Name], Cores: np.Cores, Memory: np.Memory,
-			Disk: np.Disk, VNC: np.VNC, Mounts: np.Mounts, Links: linkStatuses(r.Plan, np, devices), Boot: np.Boot.Method,
+			Start: l.startOf(np.Name),
+			Disk:  np.Disk, VNC: np.VNC, Mounts: np.Mounts, Links: linkStatuses(r.Plan, np, devices), Boot: np.Boot.Method,
 		}
 		if o, ok := servers[np.Name]; ok {
 			look = append(look, func(ctx context.Context) error {
