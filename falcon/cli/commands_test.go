@@ -232,7 +232,7 @@ func status() *falcon.Status {
 		Nodes: []falcon.NodeStatus{
 			{
 				Name: "violin", State: falcon.NodeRunning, Image: "micro", PID: 4711, UptimeSeconds: 61,
-				Cores: 1, Memory: falcon.MiB(128), Console: "/lab/.falcon/violin.sock",
+				Cores: 1, Memory: falcon.MiB(128), PSS: falcon.MiB(33) + 512<<10, ServerPSS: 2_900_000, Console: "/lab/.falcon/violin.sock",
 				Start: &falcon.NodeStart{Stages: []falcon.StageTime{{Stage: falcon.StageStart, Seconds: 0.2}, {Stage: falcon.StageSetup, Seconds: 0.05}}},
 				Links: []falcon.LinkStatus{
 					{Index: 0, MAC: "02:00:00:00:00:01", Slot: "0.5.0", Device: "f1v0", Peer: "piano", PeerIndex: 0, PeerDevice: "f1v1"},
@@ -255,9 +255,9 @@ func TestInfoShowsDeclarationAndState(t *testing.T) {
 links by kernel in network namespace falcon-1a2b3c4d
 launched with --nodes=2
 
-NODE    IMAGE      STATE    PID   UPTIME  STARTED      CORES  MEMORY   CONSOLE
-violin  micro      running  4711  1m1s    warm, 0.25s  1      128 MiB  /lab/.falcon/violin.sock
-piano   debian-12  failed   -     -       cold, 8.00s  2      2 GiB    -
+NODE    IMAGE      STATE    PID   UPTIME  STARTED      CORES  MEMORY   PSS       SERVER PSS  CONSOLE
+violin  micro      running  4711  1m1s    warm, 0.25s  1      128 MiB  33.5 MiB  2.8 MiB     /lab/.falcon/violin.sock
+piano   debian-12  failed   -     -       cold, 8.00s  2      2 GiB    -         -           -
 
 piano failed: its machine died
 
@@ -294,6 +294,8 @@ func TestInfoAsJSONHasWhatScriptsReadOfIt(t *testing.T) {
 		Nodes    []struct {
 			Name, State, Image string
 			PID                int
+			Memory, PSS        uint64
+			ServerPSS          uint64 `json:"server_pss"`
 			Links              []struct{ MAC, Peer, Device string }
 		}
 	}
@@ -302,7 +304,7 @@ func TestInfoAsJSONHasWhatScriptsReadOfIt(t *testing.T) {
 	}
 	n := doc.Nodes[0]
 	if doc.Version != 1 || doc.Topology != "ring" || n.Name != "violin" || n.State != "running" || n.PID != 4711 ||
-		n.Image != "micro" || n.Links[0].MAC != "02:00:00:00:00:01" || n.Links[0].Peer != "piano" || n.Links[0].Device != "f1v0" {
+		n.Image != "micro" || n.Memory != 128<<20 || n.PSS != 67<<19 || n.ServerPSS != 2_900_000 || n.Links[0].MAC != "02:00:00:00:00:01" || n.Links[0].Peer != "piano" || n.Links[0].Device != "f1v0" {
 		t.Errorf("got %+v of\n%s", doc, got.stdout)
 	}
 }

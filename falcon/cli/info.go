@@ -47,10 +47,10 @@ func printStatus(out io.Writer, s *falcon.Status) error {
 	}
 	fmt.Fprint(out, "\n\n")
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NODE\tIMAGE\tSTATE\tPID\tUPTIME\tSTARTED\tCORES\tMEMORY\tCONSOLE")
+	fmt.Fprintln(w, "NODE\tIMAGE\tSTATE\tPID\tUPTIME\tSTARTED\tCORES\tMEMORY\tPSS\tSERVER PSS\tCONSOLE")
 	for _, n := range s.Nodes {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", n.Name, n.Image, n.State,
-			orDash(n.PID), uptime(n), started(n.Start), n.Cores, n.Memory, cmp.Or(n.Console, "-"))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n", n.Name, n.Image, n.State, orDash(n.PID),
+			uptime(n), started(n.Start), n.Cores, n.Memory, taken(n.PSS), taken(n.ServerPSS), cmp.Or(n.Console, "-"))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -128,6 +128,13 @@ func orDash(n int) string {
 		return "-"
 	}
 	return fmt.Sprint(n)
+}
+
+func taken(size falcon.Bytes) string {
+	if size == 0 {
+		return "-"
+	}
+	return size.String()
 }
 
 func uptime(n falcon.NodeStatus) string {
