@@ -9,8 +9,9 @@ import (
 
 // The first byte that a relay's client reads.
 const (
-	relayJoined  = 0 // the rest is the stream
-	relayRefused = 1 // the rest says why there is no stream
+	relayJoined    = 0 // the rest is the stream
+	relayRefused   = 1 // the rest says why there is no stream
+	relayForeigner = 2 // two bytes of a VersionError follow
 )
 
 // Relay joins a client's connection to a stream of its own, which begins with
@@ -45,6 +46,9 @@ func (s *Session) Relay(ctx context.Context, client io.ReadWriteCloser) {
 	if !ok {
 		return
 	}
+	// A guest that does not read its port holds up Open, not the connection of
+	// a client that has gone.
+	defer context.AfterFunc(ctx, func() { client.Close() })()
 	st, err := s.Open(ctx, first)
 	if err != nil {
 		Refuse(client, err)
@@ -67,7 +71,11 @@ func (s *Session) Relay(ctx context.Context, client io.ReadWriteCloser) {
 
 // Refuse tells a client of a relay why it gets no stream.
 func Refuse(client io.Writer, why error) {
-	_, _ = client.Write(append([]byte{relayRefused}, why.Error()...)) // the client may have gone
+	answer := append([]byte{relayRefused}, why.Error()...)
+	if v := (*VersionError)(nil); errors.As(why, &v) {
+		answer = []byte{relayForeigner, v.Min, v.Max}
+	}
+	_, _ = client.Write(answer) // the client may have gone
 }
 
 // Client makes a stream of a connection to a relay.
@@ -91,7 +99,10 @@ func (c *client) Read(p []byte) (int, error) {
 		// That the connection was then reset, for what the client wrote was not
 		// read, is no matter.
 		why, err := io.ReadAll(io.LimitReader(c.ReadWriteCloser, 4096))
-		if len(why) == 0 {
+		switch {
+		case first[0] == relayForeigner && len(why) == 2:
+			return 0, &VersionError{Min: why[0], Max: why[1]}
+		case len(why) == 0:
 			return 0, fmt.Errorf("the relay to the guest refused: %w", errors.Join(err, io.ErrUnexpectedEOF))
 		}
 		return 0, errors.New(string(why))

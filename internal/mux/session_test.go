@@ -64,11 +64,13 @@ func (p *port) host() net.Conn {
 	return outer
 }
 
-// echo answers a stream with what comes on it, until "bye" ends a piece.
+// echo answers a stream with what comes on it, until what has come so far ends
+// with "bye", however it is cut into pieces.
 func echo(st *Stream) {
 	go func() {
 		defer st.Close()
 		buf := make([]byte, 8<<10)
+		var last []byte
 		for {
 			n, err := st.Read(buf)
 			if n > 0 {
@@ -76,7 +78,9 @@ func echo(st *Stream) {
 					return
 				}
 			}
-			if err != nil || bytes.HasSuffix(buf[:n], []byte("bye")) {
+			last = append(last, buf[:n]...)
+			last = last[max(0, len(last)-len("bye")):]
+			if err != nil || string(last) == "bye" {
 				return
 			}
 		}
@@ -215,6 +219,46 @@ func TestAHostMayGoAtEachByte(t *testing.T) {
 	})
 }
 
+// A greeting may come twice: the host's greeter is told of a new session while
+// it is about to greet for it. The host, which hears one answer too many, must
+// not lose the streams that it has opened in between.
+func TestAGreetingThatComesTwiceEndsNothing(t *testing.T) {
+	p := newPort(t)
+	g := Guest(p.guest, echo)
+	defer g.Close()
+	host := p.host()
+	go func() {
+		hello := frame{epoch: 77, kind: typeHello, payload: []byte{minVersion, maxVersion}}
+		for _, f := range []frame{
+			hello,
+			{epoch: 77, stream: 1, kind: typeOpen, payload: []byte("begun ")},
+			hello,
+			{epoch: 77, stream: 1, kind: typeData, payload: []byte("bye")},
+		} {
+			_, _ = host.Write(encode(f)) // the reader below sees what fails
+		}
+	}()
+	check := time.AfterFunc(20*time.Second, func() { host.Close() })
+	defer check.Stop()
+	var echoed []byte
+	d := new(decoder)
+	for {
+		n, err := host.Read(d.room())
+		d.filled(n)
+		for f, ok := d.next(); ok; f, ok = d.next() {
+			if f.kind == typeEnd && string(echoed) == "begun bye" {
+				return
+			}
+			if f.kind == typeData {
+				echoed = append(echoed, f.payload...)
+			}
+		}
+		if err != nil {
+			t.Fatalf("the guest has echoed %q: %v", echoed, err)
+		}
+	}
+}
+
 // A guest that is killed at any byte of what it writes, and started again, ends
 // what the host had under way, and works with it at once.
 func TestAGuestMayGoAtEachByte(t *testing.T) {
@@ -326,6 +370,18 @@ func TestVersionsWithoutACommonOneAreRefused(t *testing.T) {
 	var refused *VersionError
 	if _, err := s.Open(within(t), nil); !errors.As(err, &refused) || refused.Min != maxVersion+1 {
 		t.Errorf("error %v", err)
+	}
+	// The client of a relay hears the same.
+	ours, theirs := net.Pipe()
+	go s.Relay(context.Background(), theirs)
+	c := Client(ours)
+	defer c.Close()
+	if _, err := c.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	refused = nil
+	if _, err := io.ReadAll(c); !errors.As(err, &refused) || *refused != (VersionError{maxVersion + 1, maxVersion + 2}) {
+		t.Errorf("through a relay: %v", err)
 	}
 }
 
