@@ -5,6 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The first byte that a relay's client reads.
@@ -29,12 +33,8 @@ func (s *Session) Relay(ctx context.Context, client io.ReadWriteCloser) {
 				buf[0] = make([]byte, MaxPayload)
 			}
 			n, err := client.Read(buf[0])
-			if n > 0 {
-				select {
-				case chunks <- buf[0][:n]:
-				case <-ctx.Done():
-					return
-				}
+			if n > 0 && !pass(ctx, chunks, buf[0][:n], client, cancel) {
+				return
 			}
 			if err != nil {
 				cancel(err)
@@ -67,6 +67,60 @@ func (s *Session) Relay(ctx context.Context, client io.ReadWriteCloser) {
 		return
 	}
 	_, _ = io.CopyBuffer(struct{ io.Writer }{client}, struct{ io.Reader }{st}, make([]byte, MaxPayload))
+}
+
+// pass hands on what a client has written. While the stream takes no more, the
+// client is not read, and that it goes shows otherwise. It reports whether the
+// relay goes on.
+func pass(ctx context.Context, chunks chan<- []byte, p []byte, client io.ReadWriteCloser, gone context.CancelCauseFunc) bool {
+	select {
+	case chunks <- p:
+		return true
+	default:
+	}
+	defer onHangUp(client, func() { gone(io.EOF) })()
+	select {
+	case chunks <- p:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// onHangUp has f called when the other end of a connection goes, until stop is
+// called. Nobody reads the connection meanwhile. It does nothing for what is no
+// connection of the system's.
+func onHangUp(conn io.ReadWriteCloser, f func()) (stop func()) {
+	c, ok := conn.(interface {
+		syscall.Conn
+		SetReadDeadline(time.Time) error
+	})
+	if !ok {
+		return func() {}
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return func() {}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		hungUp := false
+		_ = raw.Read(func(fd uintptr) bool { // it ends by the deadline, or with the connection
+			fds := []unix.PollFd{{Fd: int32(fd)}} // a hang-up need not be asked for
+			n, err := unix.Poll(fds, 0)
+			hungUp = err == nil && n > 0 && fds[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
+			return hungUp
+		})
+		if hungUp {
+			f()
+		}
+	}()
+	return func() {
+		_ = c.SetReadDeadline(time.Unix(1, 0))
+		<-done
+		_ = c.SetReadDeadline(time.Time{})
+	}
 }
 
 // Refuse tells a client of a relay why it gets no stream.

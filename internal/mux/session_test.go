@@ -8,6 +8,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -466,5 +468,43 @@ func TestRelayJoinsEachClientToAStream(t *testing.T) {
 	_, _ = c.Write([]byte("x"))
 	if _, err := io.ReadAll(c); err == nil || !strings.HasPrefix(err.Error(), ErrClosed.Error()) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// A client that goes is missed also while its stream takes nothing from it.
+func TestAClientThatGoesWhileItWaitsIsMissed(t *testing.T) {
+	p := newPort(t)
+	ended := make(chan struct{})
+	Guest(p.guest, func(st *Stream) { st.OnEnd(func() { close(ended) }) }) // it does not read
+	s := Host(p.host())
+	defer s.Close()
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		conn, err := l.Accept()
+		if err == nil {
+			s.Relay(context.Background(), conn)
+		}
+	}()
+	c, err := net.Dial("unix", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As much as all that is in between takes.
+	if err := c.SetWriteDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	n, err := c.Write(make([]byte, 64<<20))
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("%d bytes were taken, %v", n, err)
+	}
+	c.Close()
+	select {
+	case <-ended:
+	case <-within(t).Done():
+		t.Error("the stream of a client that has gone stays")
 	}
 }
