@@ -270,7 +270,7 @@ func (n *Node) Start(ctx context.Context, opts ...LaunchOption) error {
 			if err := l.restoreLinks(ctx, tx, r.Plan); err != nil {
 				return err
 			}
-			return l.startNode(ctx, tx, np, r.IDs[n.name], o.loginTimeout)
+			return l.startNode(ctx, tx, np, nodeStart{id: r.IDs[n.name], cold: usedDisk, loginTimeout: o.loginTimeout})
 		})
 	})
 }
@@ -354,19 +354,19 @@ func (l *lab) halt(ctx context.Context, o state.Object) error {
 // Reboot resets the guest, after its file systems have been written out where
 // falcon can log in to it, and sets it up again.
 func (n *Node) Reboot(ctx context.Context) error {
-	return n.do(ctx, "reboot", func(ctx context.Context, l *lab, _ *record) error {
+	return n.do(ctx, "reboot", func(ctx context.Context, l *lab, r *record) error {
 		np, client, err := l.connect(ctx, n.name)
 		if err != nil {
 			return err
 		}
 		defer client.Close()
 		l.flush(ctx, np)
-		return l.reset(ctx, client, np)
+		return l.reset(ctx, client, np, r.IDs[n.name])
 	})
 }
 
 // reset resets a machine and sets the guest up again.
-func (l *lab) reset(ctx context.Context, client *propolis.Client, np *NodePlan) error {
+func (l *lab) reset(ctx context.Context, client *propolis.Client, np *NodePlan, id string) error {
 	if err := resetMachine(ctx, client); err != nil {
 		return fmt.Errorf("resetting the machine: %w%s", err, l.lastWords(np.Name))
 	}
@@ -382,7 +382,7 @@ func (l *lab) reset(ctx context.Context, client *propolis.Client, np *NodePlan) 
 			cancel(err)
 		}
 	}()
-	if err := l.setUp(ctx, client, np, h.LastByteOffset, DefaultLoginTimeout); err != nil {
+	if err := l.setUp(ctx, client, np, id, h.LastByteOffset, DefaultLoginTimeout); err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}

@@ -23,7 +23,7 @@ const (
 
 // setUp waits for the guest's shell, names the host and mounts its folders. The
 // console is read from an offset on, that of the machine's start.
-func (l *lab) setUp(ctx context.Context, client *propolis.Client, np *NodePlan, start uint64, loginTimeout time.Duration) error {
+func (l *lab) setUp(ctx context.Context, client *propolis.Client, np *NodePlan, id string, start uint64, loginTimeout time.Duration) error {
 	if !np.Setup {
 		return nil
 	}
@@ -37,7 +37,7 @@ func (l *lab) setUp(ctx context.Context, client *propolis.Client, np *NodePlan, 
 	}
 	switch {
 	case a != nil:
-		return l.setUpByAgent(ctx, a, np)
+		return l.setUpByAgent(ctx, a, np, id)
 	case err != nil && !errors.Is(err, errAgentSilent):
 		return err
 	case err != nil:
@@ -86,15 +86,38 @@ func (l *lab) setUp(ctx context.Context, client *propolis.Client, np *NodePlan, 
 	return nil
 }
 
-// setUpByAgent has a guest's agent do what setUp does.
-func (l *lab) setUpByAgent(ctx context.Context, a *agent.Client, np *NodePlan) error {
+// cloneDeadline bounds the first words of a clone, which has booted already.
+// They take milliseconds; many clones at once on few cores take seconds.
+const cloneDeadline = time.Minute
+
+// setUpClone has a clone become the node that it is to be.
+func (l *lab) setUpClone(ctx context.Context, np *NodePlan, id string) error {
 	l.stage(np.Name, StageSetup, "")
-	result, err := execByAgent(ctx, a, execCommand{Command: console.Command{Shell: setupScript(np), Timeout: setupTimeout}})
-	if err != nil {
+	a := l.agent(np)
+	if a == nil {
+		return errors.New("its guest agent is not served")
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, cloneDeadline, fmt.Errorf("the clone did not say within %v that it is set up", cloneDeadline))
+	defer cancel()
+	if err := a.Identify(ctx, identity(np, id, true)); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		return fmt.Errorf("setting the guest up: %w", err)
 	}
-	if result.Status != 0 {
-		return fmt.Errorf("setting the guest up: exit status %d: %s", result.Status, strings.TrimSpace(string(result.Output)))
+	return nil
+}
+
+// setUpByAgent has a guest's agent do what setUp does.
+func (l *lab) setUpByAgent(ctx context.Context, a *agent.Client, np *NodePlan, id string) error {
+	l.stage(np.Name, StageSetup, "")
+	ctx, cancel := context.WithTimeoutCause(ctx, setupTimeout, fmt.Errorf("the guest did not say within %v that it is set up", setupTimeout))
+	defer cancel()
+	if err := a.Identify(ctx, identity(np, id, false)); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return fmt.Errorf("setting the guest up: %w", err)
 	}
 	return nil
 }

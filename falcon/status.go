@@ -53,10 +53,12 @@ type NodeStatus struct {
 	ServerPID int    `json:"server_pid"`
 	UUID      string `json:"uuid,omitempty"`
 	// UptimeSeconds counts from the start of the node's server.
-	UptimeSeconds int64  `json:"uptime_seconds"`
-	Cores         int    `json:"cores"`
-	Memory        Bytes  `json:"memory"`
-	Disk          string `json:"disk,omitempty"`
+	UptimeSeconds int64 `json:"uptime_seconds"`
+	// Start is how it was started last; nil where that is not known.
+	Start  *NodeStart `json:"start,omitempty"`
+	Cores  int        `json:"cores"`
+	Memory Bytes      `json:"memory"`
+	Disk   string     `json:"disk,omitempty"`
 	// Console is the address of the node's API, which serves the console.
 	Console string       `json:"console,omitempty"`
 	VNC     string       `json:"vnc,omitempty"`
@@ -158,7 +160,8 @@ func (l *lab) nodeStatuses(ctx context.Context, r *record) ([]NodeStatus, error)
 		np := &r.Plan.Nodes[i]
 		nodes[i] = NodeStatus{
 			Name: np.Name, State: NodeStopped, Image: np.Image, UUID: r.IDs[np.Name], Cores: np.Cores, Memory: np.Memory,
-			Disk: np.Disk, VNC: np.VNC, Mounts: np.Mounts, Links: linkStatuses(r.Plan, np, devices), Boot: np.Boot.Method,
+			Start: l.startOf(np.Name),
+			Disk:  np.Disk, VNC: np.VNC, Mounts: np.Mounts, Links: linkStatuses(r.Plan, np, devices), Boot: np.Boot.Method,
 		}
 		if o, ok := servers[np.Name]; ok {
 			look = append(look, func(ctx context.Context) error {

@@ -256,6 +256,7 @@ func status() *falcon.Status {
 			{
 				Name: "violin", State: falcon.NodeRunning, Image: "micro", PID: 4711, UptimeSeconds: 61,
 				Cores: 1, Memory: falcon.MiB(128), Console: "/lab/.falcon/violin.sock",
+				Start: &falcon.NodeStart{Stages: []falcon.StageTime{{Stage: falcon.StageStart, Seconds: 0.2}, {Stage: falcon.StageSetup, Seconds: 0.05}}},
 				Links: []falcon.LinkStatus{
 					{Index: 0, MAC: "02:00:00:00:00:01", Slot: "0.5.0", Device: "f1v0", Peer: "piano", PeerIndex: 0, PeerDevice: "f1v1"},
 					{Index: 1, MAC: "02:00:00:00:00:02", Slot: "0.6.0", External: "user"},
@@ -264,6 +265,7 @@ func status() *falcon.Status {
 			{
 				Name: "piano", State: falcon.NodeFailed, Reason: "its machine died", Image: "debian-12",
 				Cores: 2, Memory: falcon.GiB(2),
+				Start: &falcon.NodeStart{Cold: true, Why: "its image has no guest agent", Stages: []falcon.StageTime{{Stage: falcon.StageBoot, Seconds: 8}}},
 				Links: []falcon.LinkStatus{{MAC: "02:00:00:00:00:03", Device: "f1v1", Peer: "violin", PeerDevice: "f1v0"}},
 			},
 		},
@@ -276,11 +278,14 @@ func TestInfoShowsDeclarationAndState(t *testing.T) {
 links by kernel in network namespace falcon-1a2b3c4d
 launched with --nodes=2
 
-NODE    IMAGE      STATE    PID   UPTIME  CORES  MEMORY   CONSOLE
-violin  micro      running  4711  1m1s    1      128 MiB  /lab/.falcon/violin.sock
-piano   debian-12  failed   -     -       2      2 GiB    -
+NODE    IMAGE      STATE    PID   UPTIME  STARTED      CORES  MEMORY   CONSOLE
+violin  micro      running  4711  1m1s    warm, 0.25s  1      128 MiB  /lab/.falcon/violin.sock
+piano   debian-12  failed   -     -       cold, 8.00s  2      2 GiB    -
 
 piano failed: its machine died
+
+violin is a clone: start 0.20s, set-up 0.05s
+piano booted (its image has no guest agent): boot 8.00s
 
 INTERFACE  MAC                SLOT   DEVICE  PEER      PEER DEVICE
 violin/0   02:00:00:00:00:01  0.5.0  f1v0    piano/0   f1v1
@@ -296,7 +301,7 @@ piano/0    02:00:00:00:00:03  -      f1v1    violin/0  f1v0
 func TestInfoOfNodesWithoutLinksHasNoTableOfThem(t *testing.T) {
 	s := status()
 	s.Nodes = s.Nodes[:1]
-	s.Nodes[0].Links = nil
+	s.Nodes[0].Links, s.Nodes[0].Start = nil, nil
 	p := testProgram{lab: fakeLab{status: s}}
 	if got := p.run(t, "info"); strings.Contains(got.stdout, "INTERFACE") || !strings.HasSuffix(got.stdout, "violin.sock\n") {
 		t.Errorf("got %s", got.stdout)

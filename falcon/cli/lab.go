@@ -26,7 +26,7 @@ type lab interface {
 }
 
 type launchOptions struct {
-	keep         bool
+	keep, cold   bool
 	loginTimeout time.Duration // the library's when 0
 }
 
@@ -72,6 +72,9 @@ func (t topology) Launch(ctx context.Context, o launchOptions) error {
 	var opts []falcon.LaunchOption
 	if o.keep {
 		opts = append(opts, falcon.Keep())
+	}
+	if o.cold {
+		opts = append(opts, falcon.Cold())
 	}
 	if o.loginTimeout > 0 {
 		opts = append(opts, falcon.LoginTimeout(o.loginTimeout))

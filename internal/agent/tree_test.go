@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -332,8 +333,8 @@ func (d *dribble) Read(p []byte) (int, error) {
 // it holds.
 func FuzzDecode(f *testing.F) {
 	f.Add(Exec{Argv: []string{"sh", "-c", "x"}, Env: []string{"A=b"}, Dir: "/", Stdin: true, Timeout: time.Second}.Encode())
-	f.Add(Identity{Entropy: []byte("e"), Time: time.Unix(1, 2), Hostname: "h", SSHKeys: true, Script: "s"}.Encode())
 	f.Add(Entry{Path: "a/b", Mode: fs.ModeDir | 0o755, UID: 1, Time: time.Unix(1, 2), Size: 5 << 30, Target: "t"}.Encode())
+	f.Add(Identity{Entropy: []byte("e"), Time: time.Unix(1, 2), Hostname: "h", SSHKeys: true, Mounts: []Mount{{Tag: "t", Target: "/mnt"}}}.Encode())
 	f.Add(Exit{Status: 3, TimedOut: true}.Encode())
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
 	f.Fuzz(func(t *testing.T, p []byte) {
@@ -343,7 +344,7 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 		if i, err := DecodeIdentity(p); err == nil {
-			if again, err := DecodeIdentity(i.Encode()); err != nil || again.Hostname != i.Hostname || !again.Time.Equal(i.Time) {
+			if again, err := DecodeIdentity(i.Encode()); err != nil || again.Hostname != i.Hostname || !again.Time.Equal(i.Time) || !slices.Equal(again.Mounts, i.Mounts) {
 				t.Errorf("%+v became %+v, %v", i, again, err)
 			}
 		}
@@ -355,6 +356,7 @@ func FuzzDecode(f *testing.F) {
 		_, _ = DecodeExit(p)
 		_, _ = DecodeInfo(p)
 		_, _ = DecodeTree(p)
+		_, _ = DecodePrepared(p)
 		r := NewReceiver(bytes.NewReader(p))
 		for {
 			if _, _, err := r.Receive(); err != nil {

@@ -27,7 +27,7 @@ Images are kept in FALCON_HOME, by default /var/lib/falcon for root and
 volumes of the dataset that FALCON_DATASET names. "falcon doctor" says which.`,
 	}
 	cmd.AddCommand(newImageLsCommand(), newImageShowCommand(), newImageBuildCommand(), newImageFetchCommand(), newImageImportCommand(),
-		newImageExportCommand(), newImageRmCommand(), newImagePathCommand())
+		newImageExportCommand(), newImageRmCommand(), newImagePathCommand(), newImageWarmCommand(), newImagePruneCommand())
 	return cmd
 }
 

@@ -165,7 +165,7 @@ func TestInterruptReachesTheCommand(t *testing.T) {
 		code        int
 	}{
 		"heeded":  {script: "trap 'echo bye; exit 3' INT; sleep 62 & echo $!; wait", out: "bye\n", code: 3},
-		"default": {script: "sleep 62 & echo $!; sleep 62", code: 128 + int(unix.SIGINT)},
+		"default": {script: "sleep 62 & echo $!; wait", code: 128 + int(unix.SIGINT)},
 		"ignored": {script: "trap '' INT TERM; sleep 62 & echo $!; sleep 62; sleep 62", code: 128 + int(unix.SIGKILL)},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -40,6 +40,7 @@ type server struct {
 
 	mu      sync.Mutex
 	running map[uint64]*process // commands that have a name
+	down    []string            // interfaces that were up before prepare
 }
 
 // call is a call under way.
@@ -84,6 +85,8 @@ func (s *server) serve(st *mux.Stream) {
 		c.done(nil, s.identify(content))
 	case agent.AskPower:
 		c.done(nil, s.power(agent.PowerAction(content)))
+	case agent.AskPrepare:
+		c.done(s.prepare(c))
 	case agent.AskFreeze:
 		s.freeze(c, content)
 	default:
