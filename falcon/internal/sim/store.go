@@ -59,6 +59,9 @@ func (s *Store) Create(context.Context, string, image.Progress) (*image.Draft, e
 // Export is refused.
 func (s *Store) Export(context.Context, string, string, image.Progress) error { return errNoFiles }
 
+// SetAgent is refused.
+func (s *Store) SetAgent(context.Context, string, string) error { return errNoFiles }
+
 // imageRecord is the file of a snapshot.
 type imageRecord struct {
 	Version int       `json:"version"`
