@@ -63,7 +63,7 @@ func (s *Session) Relay(ctx context.Context, client io.ReadWriteCloser) {
 			}
 		}
 	}()
-	if _, err := client.Write([]byte{relayJoined}); err != nil {
+	if Join(client) != nil {
 		return
 	}
 	_, _ = io.CopyBuffer(struct{ io.Writer }{client}, struct{ io.Reader }{st}, make([]byte, MaxPayload))
@@ -121,6 +121,12 @@ func onHangUp(conn io.ReadWriteCloser, f func()) (stop func()) {
 		<-done
 		_ = c.SetReadDeadline(time.Time{})
 	}
+}
+
+// Join tells a client of a relay that what follows is the stream.
+func Join(client io.Writer) error {
+	_, err := client.Write([]byte{relayJoined})
+	return err
 }
 
 // Refuse tells a client of a relay why it gets no stream.
