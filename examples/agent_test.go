@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -24,37 +23,12 @@ import (
 	"github.com/falcon-vm/falcon-go/internal/mux"
 )
 
-// agentLab launches a lab of one node whose image has a guest agent. An image
-// that was built before there was one is built anew, for this test alone.
+// agentLab launches a lab of one node.
 func agentLab(t *testing.T) *lab {
 	t.Helper()
-	s := newSite(t)
-	if !hasAgent(t, built.image) {
-		link := filepath.Join(s.home, "img", "micro")
-		if err := os.Remove(link); err != nil && !os.IsNotExist(err) {
-			t.Fatal(err)
-		}
-		if out := s.falcon("image", "build", "micro"); out.status != 0 {
-			t.Fatalf("building an image with an agent: %s", out)
-		}
-		if !hasAgent(t, link) {
-			t.Fatal("the image that was built has no agent")
-		}
-	}
-	l := s.lab("agent", "solo")
+	l := newSite(t).lab("agent", "solo")
 	l.launch()
 	return l
-}
-
-func hasAgent(t *testing.T, dir string) bool {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join(dir, "image.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var record struct{ Agent string }
-	check(t, json.Unmarshal(data, &record))
-	return record.Agent != ""
 }
 
 // agent returns a client of a node's agent, as falcon's own is.

@@ -19,10 +19,11 @@ const (
 	AskExec          // an Exec; then Stdin, StdinEnd
 	_                // was a copy to the guest, as a tar archive
 	_                // was a copy from the guest
-	AskIdentity      // an Identity
+	_                // was an identity that had a script
 	AskPower         // a PowerAction
 	AskFreeze        // how long at most; then anything, to thaw
-	AskPrepare
+	AskPrepare       // the answer is a Prepared
+	AskIdentity      // an Identity
 )
 
 // What else a host asks for.

@@ -43,7 +43,7 @@ func TestInstallTellsTheInit(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()
 			for file, text := range tt.there {
-				write(t, filepath.Join(root, file), text)
+				writeText(t, filepath.Join(root, file), text)
 			}
 			for range 2 { // the second time changes nothing
 				if init, err := install(root); err != nil || init != tt.init {
@@ -73,7 +73,7 @@ func TestInstallTellsTheInit(t *testing.T) {
 	}
 }
 
-func write(t *testing.T, path, text string) {
+func writeText(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
