@@ -50,14 +50,9 @@ func (e *AgentVersionError) cure() string {
 	return fmt.Sprintf("make an image with an agent of this version: falcon image build NAME --agent-into %s", e.Image)
 }
 
-// Unwrap returns what does not fit. An agent that does not speak our protocol
-// is as good as silent.
-func (e *AgentVersionError) Unwrap() []error {
-	if v := (*mux.VersionError)(nil); errors.As(e.Err, &v) {
-		return []error{e.Err, errAgentSilent}
-	}
-	return []error{e.Err}
-}
+// Unwrap returns what does not fit. To those who can do without an agent, one
+// that does not fit is as good as silent.
+func (e *AgentVersionError) Unwrap() []error { return []error{e.Err, errAgentSilent} }
 
 // agent returns a client of a node's agent, or nil where its server does not
 // serve one.
@@ -96,7 +91,11 @@ func (l *lab) answeringAgent(ctx context.Context, np *NodePlan, patience time.Du
 	}
 	wait, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if _, err := a.Ping(wait); err != nil {
+	info, err := a.Ping(wait)
+	if err == nil && !agent.Fits(info.Version) {
+		return nil, &AgentVersionError{Image: np.Image, Err: &agent.UnknownCallError{Version: info.Version}}
+	}
+	if err != nil {
 		var foreign *mux.VersionError
 		switch {
 		case errors.As(err, &foreign):
