@@ -30,7 +30,12 @@ func (l *lab) setUp(ctx context.Context, client *propolis.Client, np *NodePlan, 
 	l.stage(np.Name, StageBoot, np.Boot.Method)
 	// Half of the time is the agent's, the rest is for the console of a guest
 	// whose agent was taken away.
-	switch a, err := l.answeringAgent(ctx, np, loginTimeout/2); {
+	var a *agent.Client
+	var err error
+	if np.Agent != "" {
+		a, err = l.answeringAgent(ctx, np, loginTimeout/2)
+	}
+	switch {
 	case a != nil:
 		return l.setUpByAgent(ctx, a, np, id)
 	case err != nil && !errors.Is(err, errAgentSilent):

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/falcon-vm/falcon-go/falcon"
 )
 
 // Platform is what is checked, and with what.
@@ -39,6 +41,10 @@ type Platform struct {
 	// OneOfAName says that two topologies of one name cannot stand on the
 	// host at once.
 	OneOfAName bool
+	// Agent says that nodes have a guest agent.
+	Agent bool
+	// Without are the stages that nodes of this platform do not pass through.
+	Without []falcon.Stage
 	// Login bounds the wait for a guest's login, Command each command.
 	Login, Command time.Duration
 	// Stands lists what topologies have on the host outside of folders, such
@@ -58,6 +64,7 @@ func Run(t *testing.T, p Platform) {
 		{"Ensure", checkEnsure},
 		{"OrderOfInterfaces", checkOrderOfInterfaces},
 		{"ExecStatus", checkExecStatus},
+		{"Agent", checkAgent},
 		{"StopAndStart", checkStopAndStart},
 		{"SnapshotOfASnapshot", checkSnapshotOfASnapshot},
 		{"NameCollisions", checkNameCollisions},
