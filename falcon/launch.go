@@ -318,7 +318,7 @@ func (l *lab) startNodes(ctx context.Context, tx *transaction, r *revision, o la
 			}
 			defer release()
 			err = l.startNode(ctx, tx, n, nodeStart{
-				id: r.next.IDs[n.Name], template: w.clones[n.Name].Dir, cold: w.cold[n.Name], loginTimeout: o.loginTimeout,
+				id: r.next.IDs[n.Name], template: w.clones[n.Name], cold: w.cold[n.Name], loginTimeout: o.loginTimeout,
 			})
 			if err != nil {
 				l.report(Progress{Node: n.Name, Stage: StageFailed, Err: err})

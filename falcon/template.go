@@ -128,19 +128,19 @@ func (l *lab) obsolete(ctx context.Context, vmm string) func(image.Template) boo
 		if err != nil && !errors.Is(err, image.ErrNotFound) {
 			return false
 		}
-		return t.Version != templateVersion || t.VMM != vmm || err != nil || t.Digest != img.Digest
+		return t.Key == "" || t.Version != templateVersion || t.VMM != vmm || err != nil || t.Digest != img.Digest
 	}
 }
 
 // warmth says for each node of a launch what it is a clone of, or why it boots.
 type warmth struct {
-	clones map[string]image.Template
+	clones map[string]*image.Template
 	cold   map[string]string
 	unlock []func()
 }
 
 func newWarmth() *warmth {
-	return &warmth{clones: make(map[string]image.Template), cold: make(map[string]string)}
+	return &warmth{clones: make(map[string]*image.Template), cold: make(map[string]string)}
 }
 
 // release lets the templates be removed on which nothing stands.
@@ -226,7 +226,7 @@ func (l *lab) warmUp(ctx context.Context, w *warmth, nodes []*NodePlan) error {
 			if err != nil {
 				w.cold[np.Name] = err.Error()
 			} else {
-				w.clones[np.Name] = t
+				w.clones[np.Name] = &t
 			}
 		}
 	}

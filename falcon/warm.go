@@ -41,7 +41,7 @@ func Warm(ctx context.Context, o WarmOptions) error {
 	t.Dir, t.Progress = dir, o.Progress
 	var nodes []*Node
 	for i, count := range o.Interfaces {
-		a := t.Node(fmt.Sprintf("interfaces-%d", count), o.Image, o.Cores, o.Memory)
+		a := t.Node(fmt.Sprintf("interfaces_%d", count), o.Image, o.Cores, o.Memory)
 		nodes = append(nodes, a)
 		if count == 0 {
 			continue

@@ -89,8 +89,31 @@ func TestCopyPrintsJSON(t *testing.T) {
 	p := testProgram{}
 	got := p.run(t, "cp", "--json", "a", "violin:/b")
 	var d copyDocument
-	if err := json.Unmarshal([]byte(got.stdout), &d); err != nil || d.Node != "violin" || d.Source != "a" || d.Target != "/b" || d.Bytes != 10 {
+	if err := json.Unmarshal([]byte(got.stdout), &d); err != nil || d.Seconds < 0 {
 		t.Errorf("%+v, %v", got, err)
+	}
+	if d.Seconds = 0; d != (copyDocument{Node: "violin", Source: "a", Target: "/b", Bytes: 10, Total: 10, Final: true}) {
+		t.Errorf("%+v", d)
+	}
+	p = testProgram{lab: fakeLab{err: errors.New("no space")}}
+	if got := p.run(t, "cp", "--json", "a", "violin:/b"); got.status != 1 || got.stdout != "" {
+		t.Errorf("a copy that fails: %+v", got)
+	}
+}
+
+func TestExecPassesEnvironmentAndFolder(t *testing.T) {
+	t.Setenv("HERE", "a b")
+	n := &fakeNode{}
+	p := testProgram{lab: fakeLab{nodes: map[string]*fakeNode{"violin": n}}}
+	got := p.run(t, "exec", "-e", "A=1=2", "--env", "HERE", "-e", "NOT_HERE_AT_ALL", "-w", "/var/log", "violin", "ls", "-e", "x")
+	o := n.options
+	if got.status != 0 || !slices.Equal(o.env, []string{"A=1=2", "HERE=a b"}) || o.dir != "/var/log" || !slices.Equal(p.lab.calls, []string{"exec violin ls -e x"}) {
+		t.Errorf("%+v, %q in %q, calls %q", got, o.env, o.dir, p.lab.calls)
+	}
+	for _, bad := range []string{"=x", "A B=x", "1A=x", ""} {
+		if got := p.run(t, "exec", "-e", bad, "violin", "ls"); got.status != 125 || !strings.Contains(got.stderr, "VARIABLE=value") {
+			t.Errorf("-e %q: %+v", bad, got)
+		}
 	}
 }
 

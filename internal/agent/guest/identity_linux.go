@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -53,8 +54,16 @@ func (s *server) identify(content []byte) error {
 		}
 	}
 	if i.SSHKeys {
-		if err := renewSSHKeys(sshFolder); err != nil {
+		late, err := renewSSHKeys(sshFolder, rereadSSHKeys)
+		if err != nil {
 			return fmt.Errorf("making the SSH server's host keys: %w", err)
+		}
+		if late != nil {
+			go func() {
+				if err := <-late; err != nil {
+					fmt.Fprintln(os.Stderr, "falcon-agent: making the SSH server's RSA host key:", err)
+				}
+			}()
 		}
 	}
 	// The network comes up when the guest is not its template any more.
@@ -200,26 +209,24 @@ const commandLimit = time.Minute
 
 // command runs a command, whose output becomes part of its error.
 func (s *server) command(argv ...string) error {
-	said, status, err := s.output(commandLimit, nil, argv...)
+	ctx, cancel := context.WithTimeout(context.Background(), commandLimit)
+	defer cancel()
+	said, status, err := s.output(ctx, argv...)
 	if err == nil && status != 0 {
 		err = fmt.Errorf("%s ended with status %d: %s", argv[0], status, said)
 	}
 	return err
 }
 
-// output runs a command within a time and, if there is one, no longer than a
-// call, and returns what it said and its exit status.
-func (s *server) output(limit time.Duration, c *call, argv ...string) (string, int, error) {
+// output runs a command and returns what it said and its exit status.
+func (s *server) output(ctx context.Context, argv ...string) (said string, status int, err error) {
+	began := time.Now()
 	p, err := s.start(agent.Exec{Argv: argv, Merge: true})
 	if err != nil {
 		return "", 0, err
 	}
 	defer p.close()
-	timer := time.AfterFunc(limit, func() { p.end(true) })
-	defer timer.Stop()
-	if c != nil {
-		c.stream.OnEnd(func() { p.end(false) })
-	}
+	defer context.AfterFunc(ctx, func() { p.end(true) })()
 	output := make(chan string, 1)
 	go func() {
 		var said []byte
@@ -235,16 +242,16 @@ func (s *server) output(limit time.Duration, c *call, argv ...string) (string, i
 			}
 		}
 	}()
-	status := p.wait()
+	exit := p.wait()
 	_ = p.stdout.SetReadDeadline(time.Now().Add(time.Second))
-	said := <-output
+	said = <-output
 	switch {
 	case p.timedOut:
-		return said, 0, fmt.Errorf("%s did not end within %v: %s", argv[0], limit, said)
-	case status.Signaled():
-		return said, 0, fmt.Errorf("%s was ended by a signal, %v: %s", argv[0], status.Signal(), said)
+		err = fmt.Errorf("%s did not end within %v: %s", argv[0], time.Since(began).Round(time.Second), said)
+	case exit.Signaled():
+		err = fmt.Errorf("%s was ended by a signal, %v: %s", argv[0], exit.Signal(), said)
 	}
-	return said, status.ExitStatus(), nil
+	return said, exit.ExitStatus(), err
 }
 
 // power begins the orderly end of the guest.

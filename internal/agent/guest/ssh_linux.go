@@ -15,6 +15,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 
@@ -34,54 +35,87 @@ const rsaBits = 3072
 // read them. It does so without ssh-keygen, which takes a translated guest much
 // longer to start than to make a key. What it has no way to make it removes: all
 // clones would share it.
-func renewSSHKeys(dir string) error {
+//
+// An RSA key takes such a guest seconds. Where there are others it is made in
+// the background, and announced by what is returned, which is else nil.
+func renewSSHKeys(dir string, reread func() error) (late <-chan error, err error) {
 	if !exists(dir) {
-		return nil
+		return nil, nil
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var hostname string
+	hostname, err := os.Hostname()
+	if err != nil {
+		return nil, err
+	}
+	comment := "root@" + hostname
+	rsaFile, quick, removed := "", 0, 0
 	for _, e := range entries {
 		kind, ok := strings.CutPrefix(e.Name(), "ssh_host_")
 		if !ok {
 			continue
 		}
 		file := filepath.Join(dir, e.Name())
-		if strings.HasSuffix(kind, "-cert.pub") { // of the old key
+		switch kind {
+		case "ed25519_key", "ecdsa_key":
+			quick++
+			err = renewSSHKey(file, comment)
+		case "rsa_key":
+			rsaFile = file
+		case "ed25519_key.pub", "ecdsa_key.pub", "rsa_key.pub": // goes with its key
+		default: // of a kind of the past, or a certificate of the old key
+			removed++
 			err = os.Remove(file)
-		} else if kind, ok = strings.CutSuffix(kind, "_key"); ok {
-			if hostname == "" {
-				if hostname, err = os.Hostname(); err != nil {
-					return err
-				}
-			}
-			err = renewSSHKey(file, kind, "root@"+hostname)
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", file, err)
+			return nil, err
 		}
 	}
-	if hostname != "" {
-		return rereadSSHKeys()
+	if quick+removed == 0 && rsaFile == "" {
+		return nil, nil
+	}
+	if rsaFile != "" && quick == 0 { // a server without a key would end
+		if err := renewSSHKey(rsaFile, comment); err != nil {
+			return nil, err
+		}
+	}
+	if rsaFile == "" || quick == 0 {
+		return nil, reread()
+	}
+	if err := errors.Join(os.Remove(rsaFile), removeIfThere(rsaFile+".pub"), reread()); err != nil {
+		return nil, err
+	}
+	made := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // for good, so that the thread ends with its priority
+		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, lowestPriority)
+		err := renewSSHKey(rsaFile, comment)
+		if err == nil {
+			err = reread()
+		}
+		made <- err
+	}()
+	return made, nil
+}
+
+// lowestPriority is the nice value of what must not be in anybody's way.
+const lowestPriority = 19
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return nil
 }
 
 // renewSSHKey makes one host key anew.
-func renewSSHKey(file, kind, comment string) error {
+func renewSSHKey(file, comment string) error {
+	kind := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(file), "ssh_host_"), "_key")
 	private, public, err := newSSHKey(kind, comment)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case private == "":
-		for _, path := range []string{file, file + ".pub"} {
-			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
-		}
-		return nil
 	}
 	return errors.Join(rewrite(file, private, 0o600), rewrite(file+".pub", public, 0o644))
 }
@@ -106,7 +140,7 @@ func rereadSSHKeys() error {
 }
 
 // newSSHKey makes a key of a kind and returns what ssh-keygen would write to the
-// two files of it. Both are empty for a kind that is not known.
+// two files of it.
 func newSSHKey(kind, comment string) (private, public string, err error) {
 	var name string
 	var pub, priv sshBytes // what follows the name, in a public key and a private one
@@ -151,7 +185,7 @@ func newSSHKey(kind, comment string) (private, public string, err error) {
 			priv.number(n)
 		}
 	default:
-		return "", "", nil
+		return "", "", fmt.Errorf("there are no SSH keys of the kind %s", kind)
 	}
 	var blob sshBytes
 	blob.text(name)

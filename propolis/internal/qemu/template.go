@@ -392,10 +392,13 @@ func (m *Machine) Save(ctx context.Context) error {
 }
 
 func (m *Machine) save(ctx context.Context, dir string) error {
-	path := filepath.Join(dir, saveSocket)
-	if err := checkSocketPath(path); err != nil {
+	// The folder's path may be longer than a socket's address.
+	folder, err := os.Open(dir)
+	if err != nil {
 		return err
 	}
+	defer folder.Close()
+	path := fmt.Sprintf("/proc/%d/fd/%d/%s", os.Getpid(), folder.Fd(), saveSocket)
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		return err
