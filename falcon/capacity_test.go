@@ -72,22 +72,22 @@ func TestGateLetsInWhatTheHostCanCarry(t *testing.T) {
 	for name, c := range map[string]struct {
 		load fakeLoad
 		// most is the most in flight ever, last when the last of 12 nodes that
-		// take a second each is let in.
+		// take 1.1 seconds each is let in.
 		most int
 		last time.Duration
 	}{
-		"cores are busy: four at a time":          {fakeLoad{cpu: 0.9, now: hostLoad{measured: true, free: 100 * need}}, 4, 2 * time.Second},
-		"cores are idle: one more at each look":   {fakeLoad{cpu: 0.1, now: hostLoad{measured: true, free: 100 * need}}, 7, 1250 * time.Millisecond},
-		"nothing is counted: four at a time":      {fakeLoad{now: hostLoad{free: 100 * need}}, 4, 2 * time.Second},
-		"the load cannot be read: four at a time": {fakeLoad{err: errors.New("no"), cpu: 0.1, memory: 1}, 4, 2 * time.Second},
-		"room for two: two at a time":             {fakeLoad{cpu: 0.9, now: hostLoad{measured: true, free: 2*need + need/2}}, 2, 5 * time.Second},
-		"room for none: one at a time":            {fakeLoad{cpu: 0.9, now: hostLoad{measured: true, free: need / 2}}, 1, 11 * time.Second},
-		"memory is scarce: fewer, down to one":    {fakeLoad{memory: 0.5, now: hostLoad{measured: true, free: 100 * need}}, 4, 8 * time.Second},
+		"cores are busy: four at a time":          {fakeLoad{cpu: 0.9, now: hostLoad{measured: true, free: 100 * need}}, 4, 2200 * time.Millisecond},
+		"cores are idle: one more at each look":   {fakeLoad{cpu: 0.1, now: hostLoad{measured: true, free: 100 * need}}, 8, 1100 * time.Millisecond},
+		"nothing is counted: four at a time":      {fakeLoad{now: hostLoad{free: 100 * need}}, 4, 2200 * time.Millisecond},
+		"the load cannot be read: four at a time": {fakeLoad{err: errors.New("no"), cpu: 0.1, memory: 1}, 4, 2200 * time.Millisecond},
+		"room for two: two at a time":             {fakeLoad{cpu: 0.9, now: hostLoad{measured: true, free: 2*need + need/2}}, 2, 5500 * time.Millisecond},
+		"room for none: one at a time":            {fakeLoad{cpu: 0.9, now: hostLoad{measured: true, free: need / 2}}, 1, 12100 * time.Millisecond},
+		"memory is scarce: fewer, down to one":    {fakeLoad{memory: 0.5, now: hostLoad{measured: true, free: 100 * need}}, 4, 8800 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g := &gate{load: c.load.load, begin: 4, limit: 4, need: need, now: time.Now}
-				at, inFlight := gated(t, g, 12, time.Second)
+				at, inFlight := gated(t, g, 12, 1100*time.Millisecond)
 				if most, last := slices.Max(inFlight), slices.Max(at); most != c.most || last != c.last {
 					t.Errorf("at most %d in flight, the last after %v; want %d and %v", most, last, c.most, c.last)
 				}

@@ -246,15 +246,11 @@ func (l *lab) dissolve(removed []state.Object) error {
 
 // removeFiles removes the files of nodes from the state folder.
 func (l *lab) removeFiles(nodes map[string]bool) error {
-	var errs *multierror.Error
+	var files []string
 	for node := range nodes {
-		for _, f := range nodeFiles(node) {
-			if err := l.folder.RemoveFile(f); err != nil {
-				errs = multierror.Append(errs, err)
-			}
-		}
+		files = append(files, nodeFiles(node)...)
 	}
-	return joined(errs)
+	return l.folder.RemoveFiles(files)
 }
 
 // nodeFiles returns the files of a node in the state folder.

@@ -92,14 +92,14 @@ func stat(pid int) (status, error) {
 
 // handle is a descriptor of the process: unlike its number it cannot come to
 // mean another one.
-type handle struct{ fd int }
+type handle struct{ file *os.File }
 
 // open returns os.ErrProcessDone when the process has ended, zombies included.
 func (id Identity) open() (*handle, error) {
 	if id.PID <= 0 {
 		return nil, os.ErrProcessDone
 	}
-	fd, err := unix.PidfdOpen(id.PID, 0)
+	fd, err := unix.PidfdOpen(id.PID, unix.PIDFD_NONBLOCK)
 	switch {
 	case errors.Is(err, unix.ESRCH):
 		return nil, os.ErrProcessDone
@@ -109,7 +109,7 @@ func (id Identity) open() (*handle, error) {
 	case err != nil:
 		return nil, fmt.Errorf("pidfd_open: %w", err)
 	}
-	h := &handle{fd}
+	h := &handle{os.NewFile(uintptr(fd), "process")} // not blocking: it can wait without a thread
 	now, s, err := identify(id.PID)
 	if err == nil && (now != id || s.state == "Z" || s.state == "X") {
 		err = os.ErrProcessDone
@@ -121,15 +121,41 @@ func (id Identity) open() (*handle, error) {
 	return h, nil
 }
 
-func (h *handle) Close() error { return unix.Close(h.fd) }
+func (h *handle) Close() error { return h.file.Close() }
 
 func (h *handle) signal(sig syscall.Signal) error {
-	err := unix.PidfdSendSignal(h.fd, sig, nil, 0)
-	if errors.Is(err, unix.ESRCH) {
+	conn, err := h.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var serr error
+	err = conn.Control(func(fd uintptr) { serr = unix.PidfdSendSignal(int(fd), sig, nil, 0) })
+	if errors.Is(serr, unix.ESRCH) {
 		return os.ErrProcessDone
 	}
-	return err
+	return errors.Join(err, serr)
 }
 
-// wait polls the descriptor, which becomes readable when the process ends.
-func (h *handle) wait(ctx context.Context) error { return poll(ctx, h.fd, unix.POLLIN) }
+// wait returns when the descriptor is readable, which it becomes when the process
+// ends. It takes no thread meanwhile.
+func (h *handle) wait(ctx context.Context) error {
+	conn, err := h.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = h.file.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	var perr error
+	err = conn.Read(func(fd uintptr) (done bool) {
+		var n int
+		n, perr = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		if errors.Is(perr, unix.EINTR) {
+			perr = nil
+		}
+		return n > 0 || perr != nil
+	})
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return errors.Join(err, perr)
+}
