@@ -135,7 +135,7 @@ func TestSimNodeThatNeverLogsInIsNamedWithItsConsole(t *testing.T) {
 	s := newSimLab(t)
 	err := s.duo("login:piano=never").Launch(t.Context(), LoginTimeout(300*time.Millisecond))
 	for _, want := range []string{
-		"launching duo: node piano: console of node piano: timed out after 30", // ms and some
+		"launching duo: node piano: console of node piano: timed out after 3", // 300 ms and some
 		"waiting for a login or shell prompt; last seen on the console:", "Linux version 6.1.0-sim (micro, simulated)",
 	} {
 		if !strings.Contains(says(err), want) {

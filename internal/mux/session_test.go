@@ -474,8 +474,11 @@ func TestRelayJoinsEachClientToAStream(t *testing.T) {
 // A client that goes is missed also while its stream takes nothing from it.
 func TestAClientThatGoesWhileItWaitsIsMissed(t *testing.T) {
 	p := newPort(t)
-	ended := make(chan struct{})
-	Guest(p.guest, func(st *Stream) { st.OnEnd(func() { close(ended) }) }) // it does not read
+	opened, ended := make(chan struct{}), make(chan struct{})
+	Guest(p.guest, func(st *Stream) { // it does not read
+		st.OnEnd(func() { close(ended) })
+		close(opened)
+	})
 	s := Host(p.host())
 	defer s.Close()
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
@@ -501,6 +504,7 @@ func TestAClientThatGoesWhileItWaitsIsMissed(t *testing.T) {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatalf("%d bytes were taken, %v", n, err)
 	}
+	<-opened // a client that goes before has no stream
 	c.Close()
 	select {
 	case <-ended:
