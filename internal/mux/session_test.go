@@ -496,6 +496,10 @@ func TestAClientThatGoesWhileItWaitsIsMissed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := c.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	<-opened // a client that goes before has no stream
 	// As much as all that is in between takes.
 	if err := c.SetWriteDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
 		t.Fatal(err)
@@ -504,7 +508,6 @@ func TestAClientThatGoesWhileItWaitsIsMissed(t *testing.T) {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Fatalf("%d bytes were taken, %v", n, err)
 	}
-	<-opened // a client that goes before has no stream
 	c.Close()
 	select {
 	case <-ended:
