@@ -474,8 +474,11 @@ func TestRelayJoinsEachClientToAStream(t *testing.T) {
 // A client that goes is missed also while its stream takes nothing from it.
 func TestAClientThatGoesWhileItWaitsIsMissed(t *testing.T) {
 	p := newPort(t)
-	ended := make(chan struct{})
-	Guest(p.guest, func(st *Stream) { st.OnEnd(func() { close(ended) }) }) // it does not read
+	opened, ended := make(chan struct{}), make(chan struct{})
+	Guest(p.guest, func(st *Stream) { // it does not read
+		st.OnEnd(func() { close(ended) })
+		close(opened)
+	})
 	s := Host(p.host())
 	defer s.Close()
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
@@ -493,6 +496,10 @@ func TestAClientThatGoesWhileItWaitsIsMissed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := c.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	<-opened
 	// As much as all that is in between takes.
 	if err := c.SetWriteDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
 		t.Fatal(err)
