@@ -69,14 +69,22 @@ func (s *Session) Relay(ctx context.Context, client io.ReadWriteCloser) {
 	_, _ = io.CopyBuffer(struct{ io.Writer }{client}, struct{ io.Reader }{st}, make([]byte, MaxPayload))
 }
 
+// watchAfter is how long a stream may take nothing before its client is watched:
+// one that is merely slower than its client costs nothing.
+const watchAfter = 500 * time.Millisecond
+
 // pass hands on what a client has written. While the stream takes no more, the
 // client is not read, and that it goes shows otherwise. It reports whether the
 // relay goes on.
 func pass(ctx context.Context, chunks chan<- []byte, p []byte, client io.ReadWriteCloser, gone context.CancelCauseFunc) bool {
+	patience := time.NewTimer(watchAfter)
+	defer patience.Stop()
 	select {
 	case chunks <- p:
 		return true
-	default:
+	case <-ctx.Done():
+		return false
+	case <-patience.C:
 	}
 	defer onHangUp(client, func() { gone(io.EOF) })()
 	select {

@@ -499,7 +499,7 @@ func TestAClientThatGoesWhileItWaitsIsMissed(t *testing.T) {
 	if _, err := c.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	<-opened // a client that goes before has no stream
+	<-opened
 	// As much as all that is in between takes.
 	if err := c.SetWriteDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // Program is where the agent is in a guest.
@@ -53,14 +54,25 @@ func install(root string) (init string, err error) {
 // driverFolder is there when the kernel has the driver of the agent's port.
 const driverFolder = "/sys/bus/virtio/drivers/virtio_console"
 
+// driverLimit bounds the wait for a driver that is being loaded, which on a busy
+// host has been seen to take seconds.
+const driverLimit = 20 * time.Second
+
 // loadDriver sees to it that the kernel has the driver of the agent's port.
 func loadDriver() error {
-	if _, err := os.Stat(driverFolder); err == nil {
+	there := func() bool {
+		_, err := os.Stat(driverFolder)
+		return err == nil
+	}
+	if there() {
 		return nil
 	}
 	said, err := exec.Command("modprobe", "virtio_console").CombinedOutput()
-	if _, serr := os.Stat(driverFolder); serr != nil {
-		return fmt.Errorf("the kernel has no driver virtio_console, by which the agent is reached: %w %s", errors.Join(err, serr), strings.TrimSpace(string(said)))
+	if err == nil { // or somebody else is loading it at this moment
+		err = awaitEvent(driverLimit, there)
+	}
+	if err != nil {
+		return fmt.Errorf("the kernel has no driver virtio_console, by which the agent is reached: %w %s", err, strings.TrimSpace(string(said)))
 	}
 	return nil
 }

@@ -42,28 +42,48 @@ func OpenPort(path string) (io.ReadWriteCloser, error) {
 
 // awaitPort finds the port. One that is not there yet, for its driver is still
 // to be loaded, is announced by the kernel.
-func awaitPort() (string, error) {
+func awaitPort() (path string, err error) {
+	if findPort() == "" {
+		_ = loadDriver() // where nobody else loads it; the port is awaited in any case
+	}
+	err = awaitEvent(0, func() bool {
+		path = findPort()
+		return path != ""
+	})
+	return path, err
+}
+
+// awaitEvent waits until something is there that the kernel announces, at most
+// for a time, if that is not 0.
+func awaitEvent(limit time.Duration, there func() bool) error {
 	events, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer unix.Close(events)
 	if err := unix.Bind(events, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
-		return "", err
+		return err
 	}
-	if findPort() == "" {
-		_ = loadDriver() // where nobody else loads it
-	}
+	deadline := time.Now().Add(limit)
 	buf := make([]byte, 4096)
-	for {
-		if path := findPort(); path != "" {
-			return path, nil
+	for !there() {
+		if limit > 0 {
+			left := time.Until(deadline)
+			if left <= 0 {
+				return fmt.Errorf("it is not there after %v", limit)
+			}
+			wait := unix.NsecToTimeval(left.Nanoseconds() + int64(time.Microsecond)) // 0 would be no limit
+			if err := unix.SetsockoptTimeval(events, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait); err != nil {
+				return err
+			}
 		}
 		// Whatever happened, there is nothing to do but to look again.
-		if _, err := unix.Read(events, buf); err != nil && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ENOBUFS) {
-			return "", err
+		_, err := unix.Read(events, buf)
+		if err != nil && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EAGAIN) {
+			return err
 		}
 	}
+	return nil
 }
 
 // findPort looks for the port among those that there are.
