@@ -281,12 +281,12 @@ func agentIdentity(t *testing.T, l *lab) {
 	l.sh("violin", "mkdir -p /etc/ssh; echo old >/etc/ssh/ssh_host_rsa_key; echo old >/etc/ssh/ssh_host_rsa_key.pub; date -s '2001-01-01 00:00:00'")
 	id := agent.Identity{
 		Entropy: make([]byte, 64), Time: time.Now(), Hostname: "cello", MachineID: "0123456789abcdef0123456789abcdef",
-		SSHKeys: true, Script: "ip link set lo down",
+		SSHKeys: true,
 	}
 	check(t, l.agent("violin").Identify(ctx, id))
-	out := l.sh("violin", "hostname; cat /etc/hostname /etc/machine-id; grep -c cello /etc/hosts; ls /etc/ssh; cat /sys/class/net/lo/operstate; date +%s")
+	out := l.sh("violin", "hostname; cat /etc/hostname /etc/machine-id; grep -c cello /etc/hosts; grep -c PRIVATE /etc/ssh/ssh_host_rsa_key; cut -d ' ' -f 1,3 /etc/ssh/ssh_host_rsa_key.pub; date +%s")
 	lines := strings.Fields(out)
-	want := []string{"cello", "cello", id.MachineID, "1", "down"}
+	want := []string{"cello", "cello", id.MachineID, "1", "2", "ssh-rsa", "root@cello"}
 	if len(lines) != len(want)+1 || !slices.Equal(lines[:len(want)], want) {
 		t.Fatalf("the guest has %q", lines)
 	}
@@ -295,11 +295,11 @@ func agentIdentity(t *testing.T, l *lab) {
 	if off := time.Since(time.Unix(now, 0)); off > 30*time.Second || off < -2*time.Second {
 		t.Errorf("the clock is %v off", off)
 	}
-	id = agent.Identity{Script: "echo some reason; exit 3"}
-	if err := l.agent("violin").Identify(ctx, id); err == nil || !strings.Contains(err.Error(), "some reason") {
-		t.Errorf("a script that fails: %v", err)
+	id = agent.Identity{Mounts: []agent.Mount{{Tag: "none", Target: "/mnt/none"}}}
+	if err := l.agent("violin").Identify(ctx, id); err == nil || !strings.Contains(err.Error(), "cannot mount /mnt/none") {
+		t.Errorf("a mount that fails: %v", err)
 	}
-	l.sh("violin", "hostname violin; ip link set lo up")
+	l.sh("violin", "hostname violin; rm /etc/ssh/*")
 }
 
 func agentFreeze(t *testing.T, l *lab) {

@@ -149,11 +149,10 @@ type deviceStatus struct {
 
 // hypervisor runs the server of a node.
 type hypervisor interface {
-	// serve starts the Propolis server of a node, whose instance will have
-	// the UUID id; record is called with the
+	// serve starts the Propolis server of a node; record is called with the
 	// identity of its process before it does anything. Where that process is
 	// the node's alone, its number is in the node's pid file.
-	serve(ctx context.Context, l *lab, np *NodePlan, id string, record func(process.Identity) error) (nodeServer, error)
+	serve(ctx context.Context, l *lab, np *NodePlan, o serveOptions, record func(process.Identity) error) (nodeServer, error)
 	// client returns a client for the node's server.
 	client(f *state.Folder, node string) (*propolis.Client, error)
 	// address is where the node's API is served, for people.
@@ -161,6 +160,23 @@ type hypervisor interface {
 	// end ends the server of a node, and with it the guest, and removes what
 	// is left of it. That it has ended already is no error.
 	end(ctx context.Context, f *state.Folder, o state.Object) error
+}
+
+// serveOptions say what a node's server is to do with its plan.
+type serveOptions struct {
+	// id will be the instance's UUID.
+	id string
+	// template is the folder of the template that the instance is a clone of,
+	// or is to become where make is set; empty for neither.
+	template string
+	make     bool
+}
+
+// templater is a host whose nodes can be clones of a guest that has booted once.
+type templater interface {
+	// vmm identifies the hypervisor: another one does not understand what
+	// this one has kept.
+	vmm() (string, error)
 }
 
 // nodeServer is the server of a node as long as its starter looks after it.

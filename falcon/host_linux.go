@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +17,7 @@ import (
 	"github.com/falcon-vm/falcon-go/falcon/internal/process"
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
 	"github.com/falcon-vm/falcon-go/propolis"
+	"github.com/falcon-vm/falcon-go/propolis/server"
 )
 
 // selfPath is this program, also after its file has been replaced.
@@ -94,7 +96,7 @@ func qemuCheck() Check {
 
 // serve starts the server of a node inside this program's binary. Its API is
 // a socket that is bound here: connections wait there until it serves them.
-func (h *linuxHost) serve(ctx context.Context, l *lab, np *NodePlan, id string, record func(process.Identity) error) (nodeServer, error) {
+func (h *linuxHost) serve(ctx context.Context, l *lab, np *NodePlan, o serveOptions, record func(process.Identity) error) (nodeServer, error) {
 	socket, err := listenSocket(l.folder, np.Name+socketExt)
 	if err != nil {
 		return nil, fmt.Errorf("its server's socket: %w", err)
@@ -126,16 +128,38 @@ func (h *linuxHost) serve(ctx context.Context, l *lab, np *NodePlan, id string, 
 		agent = fmt.Sprintf("fd:%d", process.GateFD+len(cfg.Files))
 	}
 	cfg.Args = serverArgs(np, h.namespacePath(), agent)
+	if o.template != "" {
+		cfg.Args = append(cfg.Args, "--template", o.template)
+	}
+	var tie *os.File
+	if o.make { // nobody would look for it if this process were killed
+		ours, theirs, err := os.Pipe()
+		if err != nil {
+			return nil, err
+		}
+		defer ours.Close()
+		cfg.Files, tie = append(cfg.Files, ours), theirs
+		cfg.Args = append(cfg.Args, "--make-template", "--end-with", strconv.Itoa(process.GateFD+len(cfg.Files)))
+	}
 	if l.propolis != "" {
 		cfg.Name = starterName
 		cfg.Args = append([]string{l.propolis}, cfg.Args...)
 	}
-	if err := l.folder.WriteNote(np.Name+uuidExt, []byte(id+"\n")); err != nil {
+	if err := l.folder.WriteNote(np.Name+uuidExt, []byte(o.id+"\n")); err != nil {
 		return nil, err
 	}
 	p, err := process.Start(cfg, record)
 	if err != nil {
+		if tie != nil {
+			tie.Close()
+		}
 		return nil, err
+	}
+	if tie != nil {
+		go func() {
+			<-p.Done()
+			tie.Close()
+		}()
 	}
 	return p, l.folder.WriteNote(np.Name+pidExt, fmt.Appendf(nil, "%d\n", p.PID))
 }
@@ -160,6 +184,9 @@ func serverArgs(np *NodePlan, namespace, agent string) []string {
 	}
 	return args
 }
+
+// vmm identifies QEMU.
+func (h *linuxHost) vmm() (string, error) { return server.VMM() }
 
 // listenSocket binds a socket in the folder and returns its descriptor. The
 // path may be longer than a socket address holds, so it goes by way of a

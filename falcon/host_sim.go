@@ -197,7 +197,7 @@ type simServer struct{ done <-chan struct{} }
 func (s simServer) Done() <-chan struct{} { return s.done }
 func (s simServer) Err() error            { return nil }
 
-func (h *simHost) serve(ctx context.Context, l *lab, np *NodePlan, _ string, record func(process.Identity) error) (nodeServer, error) {
+func (h *simHost) serve(ctx context.Context, l *lab, np *NodePlan, _ serveOptions, record func(process.Identity) error) (nodeServer, error) {
 	switch r := h.script.Next(sim.StepStart, np.Name); r.Effect {
 	case sim.Fail:
 		return nil, fmt.Errorf("starting its server: %w", sim.ErrScript)

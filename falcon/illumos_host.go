@@ -119,7 +119,7 @@ const runExt = ".run"
 // loopback is where servers listen: they know no password.
 const loopback = "::1"
 
-func (h *illumosHost) serve(ctx context.Context, l *lab, np *NodePlan, id string, record func(process.Identity) error) (nodeServer, error) {
+func (h *illumosHost) serve(ctx context.Context, l *lab, np *NodePlan, o serveOptions, record func(process.Identity) error) (nodeServer, error) {
 	if err := h.privilege().Err; err != nil {
 		return nil, err
 	}
@@ -148,7 +148,7 @@ func (h *illumosHost) serve(ctx context.Context, l *lab, np *NodePlan, id string
 	}
 	defer stderr.Close()
 	command := serverCommand(bin, np)
-	if err := l.folder.WriteNote(np.Name+uuidExt, []byte(id+"\n")); err != nil {
+	if err := l.folder.WriteNote(np.Name+uuidExt, []byte(o.id+"\n")); err != nil {
 		return nil, err
 	}
 	server, err := process.Start(process.Config{

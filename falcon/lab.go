@@ -22,6 +22,7 @@ type lab struct {
 	host   host
 	log    *slog.Logger
 	reporter
+	stages   stageLog
 	propolis string
 
 	mu     sync.Mutex

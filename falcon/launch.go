@@ -20,13 +20,16 @@ const DefaultLoginTimeout = 5 * time.Minute
 type LaunchOption func(*launchOptions)
 
 type launchOptions struct {
-	keep         bool
+	keep, cold   bool
 	loginTimeout time.Duration
 }
 
 // Keep leaves what a failed or cancelled launch has made, to be looked at or
 // to be continued by another launch.
 func Keep() LaunchOption { return func(o *launchOptions) { o.keep = true } }
+
+// Cold has all nodes boot, as [Node.Cold] has one.
+func Cold() LaunchOption { return func(o *launchOptions) { o.cold = true } }
 
 // LoginTimeout bounds the wait for each guest's login, DefaultLoginTimeout
 // without it.
@@ -67,6 +70,11 @@ func (l *lab) launch(ctx context.Context, t *Topology, o launchOptions) (lease s
 		return "", err
 	}
 	defer unlock()
+	w, err := l.warmth(ctx, r, o)
+	if err != nil {
+		return "", err
+	}
+	defer w.release()
 	// A topology that stands without a program is not bound to this one.
 	if !t.Persistent && (r.old == nil || r.old.Lease != "") {
 		if r.next.Lease, err = l.lease(); err != nil {
@@ -77,10 +85,10 @@ func (l *lab) launch(ctx context.Context, t *Topology, o launchOptions) (lease s
 		if err := tx.save(r.next); err != nil {
 			return err
 		}
-		if err := l.makeObjects(ctx, tx, r.next.Plan); err != nil {
+		if err := l.makeObjects(ctx, tx, r.next.Plan, w); err != nil {
 			return err
 		}
-		return l.startNodes(ctx, tx, r, o)
+		return l.startNodes(ctx, tx, r, o, w)
 	})
 }
 
@@ -209,13 +217,13 @@ func (l *lab) ensureImages(ctx context.Context, t *Topology) error {
 
 // makeObjects makes everything but the nodes' processes: the links and, beside
 // them, the disks.
-func (l *lab) makeObjects(ctx context.Context, tx *transaction, p *Plan) error {
+func (l *lab) makeObjects(ctx context.Context, tx *transaction, p *Plan, w *warmth) error {
 	if err := l.register(tx); err != nil {
 		return err
 	}
 	return inParallel(ctx,
 		func(ctx context.Context) error { return l.makeLinks(ctx, p, tx.make) },
-		func(ctx context.Context) error { return l.makeDisks(ctx, tx, p) },
+		func(ctx context.Context) error { return l.makeDisks(ctx, tx, p, w) },
 	)
 }
 
@@ -253,7 +261,7 @@ func (l *lab) makeLinks(ctx context.Context, p *Plan, make maker) error {
 }
 
 // makeDisks makes the disks that are missing, all at once.
-func (l *lab) makeDisks(ctx context.Context, tx *transaction, p *Plan) error {
+func (l *lab) makeDisks(ctx context.Context, tx *transaction, p *Plan, w *warmth) error {
 	store := l.host.store()
 	var objects []state.Object
 	var disks []func(context.Context) error
@@ -261,12 +269,13 @@ func (l *lab) makeDisks(ctx context.Context, tx *transaction, p *Plan) error {
 		n := &p.Nodes[i]
 		o := state.Object{Kind: state.Disk, Name: n.Name, Device: store.Dataset()}
 		if tx.stands(o) && store.HasDisk(ctx, l.owner(n.Name), n.Backing) {
+			w.boots(n.Name, usedDisk)
 			continue
 		}
 		objects = append(objects, o)
 		disks = append(disks, func(ctx context.Context) error {
 			l.stage(n.Name, StageDisk, "")
-			if err := tx.make(o, func() error { return l.makeDisk(ctx, n) }); err != nil {
+			if err := tx.make(o, func() error { return l.makeDisk(ctx, n, w.base(n)) }); err != nil {
 				return &NodeError{Node: n.Name, Err: err}
 			}
 			return nil
@@ -278,8 +287,9 @@ func (l *lab) makeDisks(ctx context.Context, tx *transaction, p *Plan) error {
 	return inParallel(ctx, disks...)
 }
 
-func (l *lab) makeDisk(ctx context.Context, n *NodePlan) error {
-	return l.host.store().CreateDisk(ctx, l.owner(n.Name), n.Image, image.DiskOptions{
+// makeDisk makes the disk of a node on an image, or a template.
+func (l *lab) makeDisk(ctx context.Context, n *NodePlan, base string) error {
+	return l.host.store().CreateDisk(ctx, l.owner(n.Name), base, image.DiskOptions{
 		Size: int64(n.DiskSize), Backing: n.Backing, Reservation: int64(n.Reserved),
 		Progress: func(s image.Step) {
 			l.report(Progress{Node: n.Name, Stage: StageDisk, Detail: s.What, Done: s.Done, Total: s.Total})
@@ -289,7 +299,7 @@ func (l *lab) makeDisk(ctx context.Context, n *NodePlan) error {
 
 // startNodes starts what does not run, all at once: the host's scheduler
 // divides it better than a number here would.
-func (l *lab) startNodes(ctx context.Context, tx *transaction, r *revision, o launchOptions) error {
+func (l *lab) startNodes(ctx context.Context, tx *transaction, r *revision, o launchOptions, w *warmth) error {
 	var starts []func(context.Context) error
 	for i := range r.next.Plan.Nodes {
 		n := &r.next.Plan.Nodes[i]
@@ -298,7 +308,9 @@ func (l *lab) startNodes(ctx context.Context, tx *transaction, r *revision, o la
 			continue
 		}
 		starts = append(starts, func(ctx context.Context) error {
-			err := l.startNode(ctx, tx, n, r.next.IDs[n.Name], o.loginTimeout)
+			err := l.startNode(ctx, tx, n, nodeStart{
+				id: r.next.IDs[n.Name], template: w.clones[n.Name].Dir, cold: w.cold[n.Name], loginTimeout: o.loginTimeout,
+			})
 			if err != nil {
 				l.report(Progress{Node: n.Name, Stage: StageFailed, Err: err})
 				err = &NodeError{Node: n.Name, Err: err}

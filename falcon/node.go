@@ -247,7 +247,7 @@ func (n *Node) Start(ctx context.Context, opts ...LaunchOption) error {
 			if err := l.restoreLinks(ctx, tx, r.Plan); err != nil {
 				return err
 			}
-			return l.startNode(ctx, tx, np, r.IDs[n.name], o.loginTimeout)
+			return l.startNode(ctx, tx, np, nodeStart{id: r.IDs[n.name], cold: usedDisk, loginTimeout: o.loginTimeout})
 		})
 	})
 }

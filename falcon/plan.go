@@ -74,6 +74,9 @@ type NodePlan struct {
 	VNC        string          `json:"vnc,omitempty"`
 	// Spec is the Propolis instance.
 	Spec propolis.InstanceSpec `json:"spec"`
+	// Cold is whether the node is to boot when it is launched, and not to be
+	// a clone of a template.
+	Cold bool `json:"cold,omitempty"`
 	// Unsupported says why this host cannot launch the node; empty when it
 	// can.
 	Unsupported []string `json:"unsupported,omitempty"`
@@ -229,7 +232,7 @@ func planNode(n *Node, f facts, macs map[*End]string) (*NodePlan, error) {
 	np := &NodePlan{
 		Name: n.name, Image: n.image, Cores: n.cores, Memory: n.memory,
 		Disk: f.diskPath(n), DiskSize: n.diskSize, Backing: n.backing, Reserved: n.reserved,
-		Boot: img.Boot, Console: img.Console, OS: img.OS, Agent: img.Agent,
+		Boot: img.Boot, Console: img.Console, OS: img.OS, Agent: img.Agent, Cold: n.cold,
 		Setup:      img.Console.Known && !n.noSetup && n.bootISO == "",
 		Interfaces: make([]InterfacePlan, 0, len(n.ends)),
 	}
@@ -293,8 +296,10 @@ func planNode(n *Node, f facts, macs map[*End]string) (*NodePlan, error) {
 // sameMachine reports whether a node that was launched by this plan is what
 // the other one asks for.
 func (np *NodePlan) sameMachine(other *NodePlan) bool {
-	a, aerr := json.Marshal(np)
-	b, berr := json.Marshal(other)
+	is, was := *other, *np
+	is.Cold, was.Cold = false, false // how it starts next time
+	a, aerr := json.Marshal(was)
+	b, berr := json.Marshal(is)
 	return aerr == nil && berr == nil && bytes.Equal(a, b)
 }
 
@@ -431,6 +436,9 @@ const (
 	lastSlot        = 31
 )
 
+// mainDiskBacking is the component with the node's own disk.
+const mainDiskBacking = "main_disk_backing"
+
 // layout gives PCI paths to the devices of a node other than its main disk:
 // one slot each, and where there are too many interfaces for that, several
 // functions of a slot for them. Interfaces come last, so that the guest finds
@@ -529,8 +537,8 @@ func (np *NodePlan) buildSpec(n *Node, workDir string) error {
 		com := fmt.Sprintf("com%d", i)
 		b.add(com, propolis.SerialPort{Num: com})
 	}
-	b.add("main_disk", propolis.VirtioDisk{BackendID: "main_disk_backing", PCIPath: propolis.PCIPath{Device: diskSlot}})
-	b.add("main_disk_backing", propolis.FileStorageBackend{Path: np.Disk, BlockSize: 512})
+	b.add("main_disk", propolis.VirtioDisk{BackendID: mainDiskBacking, PCIPath: propolis.PCIPath{Device: diskSlot}})
+	b.add(mainDiskBacking, propolis.FileStorageBackend{Path: np.Disk, BlockSize: 512})
 	if n.bootISO != "" {
 		b.add("boot_iso", propolis.VirtioDisk{BackendID: "boot_iso_backing", PCIPath: b.nextPath()})
 		b.add("boot_iso_backing", propolis.FileStorageBackend{Path: absolute(workDir, n.bootISO), Readonly: true, BlockSize: 2048})

@@ -1,6 +1,8 @@
 package falcon
 
 import (
+	"encoding/json"
+	"os"
 	"sync"
 	"time"
 )
@@ -11,17 +13,18 @@ type Stage string
 // The stages of a node in the order in which a launch passes through them,
 // and those in which it may end otherwise.
 const (
-	StageImage   Stage = "image"   // its image is built or looked up
-	StageDisk    Stage = "disk"    // its disk is cloned
-	StageStart   Stage = "start"   // its server and hypervisor start
-	StageBoot    Stage = "boot"    // firmware or kernel run
-	StageLogin   Stage = "login"   // falcon logs in on the console
-	StageSetup   Stage = "set-up"  // host name and mounts
-	StageReady   Stage = "ready"   // done
-	StageRunning Stage = "running" // it ran already and is left alone
-	StageStopped Stage = "stopped" // it has been stopped
-	StageGone    Stage = "gone"    // it has been removed
-	StageFailed  Stage = "failed"  // see the error
+	StageImage    Stage = "image"    // its image is built or looked up
+	StageTemplate Stage = "template" // the guest boots that it is to be a clone of
+	StageDisk     Stage = "disk"     // its disk is cloned
+	StageStart    Stage = "start"    // its server and hypervisor start
+	StageBoot     Stage = "boot"     // firmware or kernel run
+	StageLogin    Stage = "login"    // falcon logs in on the console
+	StageSetup    Stage = "set-up"   // host name and mounts
+	StageReady    Stage = "ready"    // done
+	StageRunning  Stage = "running"  // it ran already and is left alone
+	StageStopped  Stage = "stopped"  // it has been stopped
+	StageGone     Stage = "gone"     // it has been removed
+	StageFailed   Stage = "failed"   // see the error
 )
 
 // Progress is a step of a launch, a stop or a destroy.
@@ -54,6 +57,88 @@ func (r *reporter) report(p Progress) {
 	r.to(p)
 }
 
-func (r *reporter) stage(node string, s Stage, detail string) {
-	r.report(Progress{Node: node, Stage: s, Detail: detail})
+// stage reports the stage that a node enters.
+func (l *lab) stage(node string, s Stage, detail string) {
+	l.stages.enter(node, s)
+	l.report(Progress{Node: node, Stage: s, Detail: detail})
+}
+
+// stageLog notes when nodes enter their stages.
+type stageLog struct {
+	mu      sync.Mutex
+	entered map[string][]stageEntry
+}
+
+type stageEntry struct {
+	stage Stage
+	at    time.Time
+}
+
+// enter notes that a node enters a stage, if it is not in it.
+func (g *stageLog) enter(node string, s Stage) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.entered == nil {
+		g.entered = make(map[string][]stageEntry)
+	}
+	entries := g.entered[node]
+	if len(entries) == 0 || entries[len(entries)-1].stage != s {
+		g.entered[node] = append(entries, stageEntry{s, time.Now()})
+	}
+}
+
+// forget drops what is noted of a node.
+func (g *stageLog) forget(node string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.entered, node)
+}
+
+// times returns how long a node was in each stage but the last.
+func (g *stageLog) times(node string) []StageTime {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var times []StageTime
+	for i, e := range g.entered[node] {
+		if i+1 < len(g.entered[node]) {
+			times = append(times, StageTime{e.stage, g.entered[node][i+1].at.Sub(e.at).Seconds()})
+		}
+	}
+	return times
+}
+
+// NodeStart is how a node was started.
+type NodeStart struct {
+	// Cold is whether it booted; otherwise it is a clone of a guest that had
+	// booted before. Why says why it booted.
+	Cold bool   `json:"cold"`
+	Why  string `json:"why,omitempty"`
+	// Stages are what it went through and how long each took.
+	Stages []StageTime `json:"stages"`
+}
+
+// StageTime is how long a stage took.
+type StageTime struct {
+	Stage   Stage   `json:"stage"`
+	Seconds float64 `json:"seconds"`
+}
+
+// noteStart keeps how a node was started for those who ask later. It is cold
+// where there is a reason for that.
+func (l *lab) noteStart(node, cold string) error {
+	data, err := json.Marshal(NodeStart{Cold: cold != "", Why: cold, Stages: l.stages.times(node)})
+	if err != nil {
+		return err
+	}
+	return l.folder.WriteNote(node+startExt, append(data, '\n'))
+}
+
+// startOf returns how a node was started last, nil where that is not known.
+func (l *lab) startOf(node string) *NodeStart {
+	var s NodeStart
+	data, err := os.ReadFile(l.folder.File(node + startExt))
+	if err != nil || json.Unmarshal(data, &s) != nil {
+		return nil
+	}
+	return &s
 }

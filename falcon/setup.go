@@ -81,6 +81,28 @@ func (l *lab) setUp(ctx context.Context, client *propolis.Client, np *NodePlan, 
 	return nil
 }
 
+// cloneDeadline bounds the first words of a clone, which has booted already.
+// They take milliseconds; many clones at once on few cores take seconds.
+const cloneDeadline = time.Minute
+
+// setUpClone has a clone become the node that it is to be.
+func (l *lab) setUpClone(ctx context.Context, np *NodePlan) error {
+	l.stage(np.Name, StageSetup, "")
+	a := l.agent(np)
+	if a == nil {
+		return errors.New("its guest agent is not served")
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, cloneDeadline, fmt.Errorf("the clone did not say within %v that it is set up", cloneDeadline))
+	defer cancel()
+	if err := a.Identify(ctx, identity(np, true)); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return fmt.Errorf("setting the guest up: %w", err)
+	}
+	return nil
+}
+
 // setUpByAgent has a guest's agent do what setUp does.
 func (l *lab) setUpByAgent(ctx context.Context, a *agent.Client, np *NodePlan) error {
 	l.stage(np.Name, StageSetup, "")

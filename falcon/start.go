@@ -29,6 +29,7 @@ const (
 	errExt     = ".err"        // what server and hypervisor said on stderr
 	consoleExt = ".console"    // lock of the console
 	lockExt    = ".lock"       // lock of the node
+	startExt   = ".start"      // how it was started
 )
 
 // linksLock is the lock of the links. No file of a node has that name.
@@ -42,8 +43,29 @@ const serverDeadline = time.Minute
 // itself; measured under load: below 100 ms.
 const endGrace = 5 * time.Second
 
+// nodeStart says how a node is to be started.
+type nodeStart struct {
+	id string
+	// template is the folder of the template that the node is a clone of; it
+	// is empty for a node that boots, and cold says why it does.
+	template, cold string
+	loginTimeout   time.Duration
+}
+
 // startNode starts a node and waits until it is ready.
-func (l *lab) startNode(ctx context.Context, tx *transaction, np *NodePlan, id string, loginTimeout time.Duration) error {
+func (l *lab) startNode(ctx context.Context, tx *transaction, np *NodePlan, s nodeStart) error {
+	err := l.startOnce(ctx, tx, np, s)
+	if s.template == "" || !errors.Is(err, errNotCloned) || ctx.Err() != nil {
+		return err
+	}
+	// Its disk is that of a guest that was cut off, which can boot.
+	l.log.Warn("the node boots instead", "node", np.Name, "error", err)
+	s.template, s.cold = "", err.Error()
+	return l.startOnce(ctx, tx, np, s)
+}
+
+func (l *lab) startOnce(ctx context.Context, tx *transaction, np *NodePlan, s nodeStart) error {
+	l.stages.forget(np.Name)
 	l.stage(np.Name, StageStart, "")
 	o := state.Object{Kind: state.Server, Name: np.Name}
 	var server nodeServer
@@ -51,7 +73,7 @@ func (l *lab) startNode(ctx context.Context, tx *transaction, np *NodePlan, id s
 		return err
 	}
 	err := tx.make(o, func() (err error) {
-		server, err = l.host.serve(ctx, l, np, id, func(p process.Identity) error {
+		server, err = l.host.serve(ctx, l, np, serveOptions{id: s.id, template: s.template}, func(p process.Identity) error {
 			o.Process = &p
 			return tx.journal.Make(o)
 		})
@@ -60,7 +82,17 @@ func (l *lab) startNode(ctx context.Context, tx *transaction, np *NodePlan, id s
 	if err != nil {
 		return err
 	}
-	return l.bringUp(ctx, server, np, id, loginTimeout)
+	err = l.attend(ctx, server, np, s, func(ctx context.Context, client *propolis.Client) error {
+		if s.template != "" {
+			return l.setUpClone(ctx, np)
+		}
+		return l.setUp(ctx, client, np, 0, s.loginTimeout)
+	})
+	if err != nil {
+		return err
+	}
+	l.stage(np.Name, StageReady, "")
+	return l.noteStart(np.Name, s.cold)
 }
 
 // endStanding ends the server that an earlier start of the node has left.
@@ -75,9 +107,9 @@ func (l *lab) endStanding(ctx context.Context, j *state.Journal, node string) er
 	return j.Gone(o)
 }
 
-// bringUp has a fresh server create and run the instance and sets the guest
-// up. It fails at once when the server or the instance dies.
-func (l *lab) bringUp(ctx context.Context, server nodeServer, np *NodePlan, id string, loginTimeout time.Duration) error {
+// attend has a fresh server create and run the instance, and then does what is
+// to be done with it. It fails at once when the server or the instance dies.
+func (l *lab) attend(ctx context.Context, server nodeServer, np *NodePlan, s nodeStart, do func(context.Context, *propolis.Client) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() {
@@ -92,30 +124,34 @@ func (l *lab) bringUp(ctx context.Context, server nodeServer, np *NodePlan, id s
 		return err
 	}
 	defer client.Close()
-	err = l.runInstance(ctx, client, np, id)
+	err = l.runInstance(ctx, client, np, s)
 	if err == nil {
 		go func() {
 			if err := l.watch(ctx, client, np.Name); err != nil {
 				cancel(err)
 			}
 		}()
-		err = l.setUp(ctx, client, np, 0, loginTimeout)
+		err = do(ctx, client)
 	}
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if err == nil {
-		l.stage(np.Name, StageReady, "")
-	}
 	return err
 }
 
-func (l *lab) runInstance(ctx context.Context, client *propolis.Client, np *NodePlan, id string) error {
+// errNotCloned says that a machine could not be made of its template.
+var errNotCloned = errors.New("it cannot be a clone of its template")
+
+func (l *lab) runInstance(ctx context.Context, client *propolis.Client, np *NodePlan, s nodeStart) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, serverDeadline, fmt.Errorf("its server did not start the machine within %v", serverDeadline))
 	defer cancel()
-	err := client.Ensure(ctx, ensureRequest(np, id))
+	err := client.Ensure(ctx, ensureRequest(np, s.id))
 	if err != nil {
-		return fmt.Errorf("creating the machine: %w%s", serverFault(err), l.lastWords(np.Name))
+		err = fmt.Errorf("creating the machine: %w%s", serverFault(err), l.lastWords(np.Name))
+		if s.template != "" && ctx.Err() == nil {
+			err = fmt.Errorf("%w: %w", errNotCloned, err)
+		}
+		return err
 	}
 	if err := client.SetState(ctx, propolis.RequestRun); err != nil {
 		return fmt.Errorf("starting the machine: %w", err)

@@ -145,6 +145,7 @@ type Node struct {
 	smbios     *propolis.SmbiosType1
 	vncPort    int
 	noSetup    bool
+	cold       bool
 	mounts     []Mount
 	components []userComponent
 	ends       []*End
@@ -241,6 +242,13 @@ func (n *Node) VNC(port int) *Node {
 // sets no host name and mounts nothing.
 func (n *Node) NoSetup() *Node {
 	n.noSetup = true
+	return n
+}
+
+// Cold has the node boot when it is launched. Without it a node is a clone of a
+// guest of its image that has booted before, where that can be had.
+func (n *Node) Cold() *Node {
+	n.cold = true
 	return n
 }
 

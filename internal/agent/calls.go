@@ -121,8 +121,24 @@ func DecodeTree(p []byte) (Tree, error) {
 	return t, d.err
 }
 
+// Prepared is a guest that is ready to be saved as a template.
+type Prepared struct {
+	// Interfaces are those that were up and are down now. [Client.Identify]
+	// takes them up again.
+	Interfaces []string
+}
+
+// Encode returns the bytes of a Prepared.
+func (p Prepared) Encode() []byte { return EncodeTexts(p.Interfaces) }
+
+// DecodePrepared reads what Encode wrote.
+func DecodePrepared(p []byte) (Prepared, error) {
+	d := decoder{rest: p}
+	return Prepared{Interfaces: d.texts()}, d.err
+}
+
 // Identity makes a guest, which may be a clone, the machine that it is to be.
-// What is empty stays as it is.
+// What is empty stays as it is. What is right already is not done again.
 type Identity struct {
 	// Entropy is credited to the kernel's random number generator, before
 	// anything else is done.
@@ -131,10 +147,18 @@ type Identity struct {
 	Time time.Time
 	// Hostname and MachineID are set, now and for later boots.
 	Hostname, MachineID string
-	// SSHKeys has the SSH server's host keys made anew.
+	// SSHKeys has the host keys of an SSH server made anew, where there are any.
 	SSHKeys bool
-	// Script is run at last by sh, to set up the network for example.
-	Script string
+	// Mounts are mounted, read-only.
+	Mounts []Mount
+}
+
+// Mount is a folder of the host's that a guest mounts over 9p.
+type Mount struct {
+	// Tag is the name of the device.
+	Tag string
+	// Target is where in the guest it is mounted. It is made if it is missing.
+	Target string
 }
 
 // Encode returns the bytes of an Identity.
@@ -149,7 +173,11 @@ func (i Identity) Encode() []byte {
 	e.text(i.Hostname)
 	e.text(i.MachineID)
 	e.flag(i.SSHKeys)
-	e.text(i.Script)
+	e.number(uint64(len(i.Mounts)))
+	for _, m := range i.Mounts {
+		e.text(m.Tag)
+		e.text(m.Target)
+	}
 	return e
 }
 
@@ -160,7 +188,10 @@ func DecodeIdentity(p []byte) (Identity, error) {
 	if ns := d.number(); ns != 0 {
 		i.Time = time.Unix(0, int64(ns))
 	}
-	i.Hostname, i.MachineID, i.SSHKeys, i.Script = d.text(), d.text(), d.flag(), d.text()
+	i.Hostname, i.MachineID, i.SSHKeys = d.text(), d.text(), d.flag()
+	for n := d.number(); n > 0 && d.err == nil; n-- {
+		i.Mounts = append(i.Mounts, Mount{Tag: d.text(), Target: d.text()})
+	}
 	return i, d.err
 }
 

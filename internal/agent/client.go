@@ -269,6 +269,17 @@ func (c *Client) CopyFrom(ctx context.Context, source, target string, progress P
 	return err
 }
 
+// Prepare makes a guest that boots ready to be saved as a template. It returns
+// when the boot is over and the guest has nothing under way. Its network is down
+// then, and stays so until Identify.
+func (c *Client) Prepare(ctx context.Context) (Prepared, error) {
+	content, err := c.simple(ctx, AskPrepare, nil)
+	if err != nil {
+		return Prepared{}, err
+	}
+	return DecodePrepared(content)
+}
+
 // Identify gives the guest an identity.
 func (c *Client) Identify(ctx context.Context, i Identity) error {
 	_, err := c.simple(ctx, AskIdentity, i.Encode())

@@ -11,4 +11,4 @@ package agent
 const Port = "dev.falcon.agent.0"
 
 // Version is the version of the agent. It changes with what the agent can do.
-const Version = "1"
+const Version = "2"

@@ -22,6 +22,7 @@ const (
 	AskIdentity      // an Identity
 	AskPower         // a PowerAction
 	AskFreeze        // how long at most; then anything, to thaw
+	AskPrepare
 )
 
 // What follows in a call.

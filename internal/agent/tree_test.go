@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -202,7 +203,7 @@ func (d *dribble) Read(p []byte) (int, error) {
 // it holds.
 func FuzzDecode(f *testing.F) {
 	f.Add(Exec{Argv: []string{"sh", "-c", "x"}, Env: []string{"A=b"}, Dir: "/", Stdin: true, Timeout: time.Second}.Encode())
-	f.Add(Identity{Entropy: []byte("e"), Time: time.Unix(1, 2), Hostname: "h", SSHKeys: true, Script: "s"}.Encode())
+	f.Add(Identity{Entropy: []byte("e"), Time: time.Unix(1, 2), Hostname: "h", SSHKeys: true, Mounts: []Mount{{Tag: "t", Target: "/mnt"}}}.Encode())
 	f.Add(Exit{Status: 3, TimedOut: true}.Encode())
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
 	f.Fuzz(func(t *testing.T, p []byte) {
@@ -212,13 +213,14 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 		if i, err := DecodeIdentity(p); err == nil {
-			if again, err := DecodeIdentity(i.Encode()); err != nil || again.Hostname != i.Hostname || !again.Time.Equal(i.Time) {
+			if again, err := DecodeIdentity(i.Encode()); err != nil || again.Hostname != i.Hostname || !again.Time.Equal(i.Time) || !slices.Equal(again.Mounts, i.Mounts) {
 				t.Errorf("%+v became %+v, %v", i, again, err)
 			}
 		}
 		_, _ = DecodeExit(p)
 		_, _ = DecodeInfo(p)
 		_, _ = DecodeTree(p)
+		_, _ = DecodePrepared(p)
 		r := NewReceiver(bytes.NewReader(p))
 		for {
 			if _, _, err := r.Receive(); err != nil {

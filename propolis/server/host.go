@@ -3,6 +3,10 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
 
 	"github.com/falcon-vm/falcon-go/propolis/internal/qemu"
 )
@@ -39,4 +43,26 @@ func HostInfo(ctx context.Context) (Host, error) {
 	host.NoVsock = qemu.Vsock()
 	host.Vsock = host.NoVsock == nil
 	return host, errors.Join(missing[:]...)
+}
+
+// VMM identifies what would run an instance here: the QEMU binary, by its file,
+// which is replaced whenever QEMU is, and the acceleration. A template is good
+// for the VMM that has made it.
+func VMM() (string, error) {
+	path, err := qemu.Find("")
+	if err != nil {
+		return "", err
+	}
+	if path, err = filepath.EvalSymlinks(path); err != nil {
+		return "", err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	accel, _, err := qemu.Acceleration("")
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s of %d bytes, written %s, %s", path, info.Size(), info.ModTime().UTC().Format(time.RFC3339Nano), accel), nil
 }

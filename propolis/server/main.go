@@ -41,6 +41,7 @@ type config struct {
 
 	template     string
 	makeTemplate bool
+	endWith      int // an inherited descriptor, 0 for none
 }
 
 // Main runs propolis-server with the arguments after the program's name until
@@ -102,6 +103,7 @@ VNC is where the guest's screen is served: IP:PORT or unix:PATH.`,
 	f.StringVar(&cfg.qemu.PIDFile, "pidfile", "", "file for QEMU's process id")
 	f.StringVar(&cfg.template, "template", "", "folder of the template that instances are made of")
 	f.BoolVar(&cfg.makeTemplate, "make-template", false, "boot the instance, to be kept as the template")
+	f.IntVar(&cfg.endWith, "end-with", 0, "number of an inherited pipe: end when nobody holds its other end any more")
 	f.StringVar(&cfg.agent, "agent-socket", "", "give the guest a port for falcon's agent and serve its clients there: unix:PATH or fd:N")
 	f.DurationVar(&cfg.grace, "stop-grace", 10*time.Second, "time for a guest to power off when stopped")
 	f.StringVar(&cfg.level, "log-level", "info", "trace, debug, info, warn, error or critical")
@@ -123,6 +125,16 @@ func run(ctx context.Context, cfg config, stdout, stderr io.Writer) error {
 	l, err := listen(ctx, cfg.addr)
 	if err != nil {
 		return err
+	}
+	if cfg.endWith != 0 {
+		var end context.CancelFunc
+		ctx, end = context.WithCancel(ctx)
+		defer end()
+		pipe := os.NewFile(uintptr(cfg.endWith), "end")
+		go func() {
+			_, _ = io.Copy(io.Discard, pipe)
+			end()
+		}()
 	}
 	cfg.qemu.Log, cfg.qemu.Stderr = log, stderr
 	if cfg.template != "" {

@@ -165,7 +165,10 @@ func overlaySize(img Image, size int64) (int64, error) {
 
 // hold returns an image and keeps it from being removed until unlock.
 func (s *Files) hold(ctx context.Context, name string) (img Image, unlock func(), err error) {
-	if img, err = s.Get(ctx, name); err != nil {
+	if err := validOrTemplate(name); err != nil {
+		return img, nil, err
+	}
+	if img, err = s.get(ctx, name); err != nil {
 		return img, nil, err
 	}
 	if img.ReadOnly { // no locks of ours in a store that we cannot write
@@ -175,7 +178,7 @@ func (s *Files) hold(ctx context.Context, name string) (img Image, unlock func()
 	if err != nil {
 		return img, nil, err
 	}
-	if img, err = s.Get(ctx, name); err != nil { // it may have gone meanwhile
+	if img, err = s.get(ctx, name); err != nil { // it may have gone meanwhile
 		l.release()
 		return img, nil, err
 	}
@@ -251,7 +254,7 @@ func readDisks(pattern string, diskPath func(DiskOwner) string, format string) (
 			errs = append(errs, err)
 			continue
 		}
-		d := Disk{Owner: r.Owner, Image: r.Image.Name, ImageDir: r.Image.Dir, Path: diskPath(r.Owner)}
+		d := Disk{Owner: r.Owner, Image: r.Image.known(), ImageDir: r.Image.Dir, Path: diskPath(r.Owner)}
 		if info, err := os.Stat(d.Path); err == nil {
 			if st, ok := info.Sys().(*syscall.Stat_t); ok {
 				d.Used = st.Blocks * 512

@@ -43,6 +43,9 @@ type Spec struct {
 // error is ErrExists. It waits for another builder of that name, and reports it
 // if it has to. The caller must end with Discard, which is harmless after Commit.
 func (s *Files) Create(ctx context.Context, name string, progress Progress) (*Draft, error) {
+	if err := ValidName(name); err != nil {
+		return nil, err
+	}
 	d := &Draft{store: s, name: name, keep: s.commit}
 	if err := d.begin(ctx, s.imageLock(name), func() error { return s.vacant(name) }, progress); err != nil {
 		return nil, err
@@ -53,7 +56,7 @@ func (s *Files) Create(ctx context.Context, name string, progress Progress) (*Dr
 // begin takes the lock of the draft's name, has vacant say whether that is not
 // taken, and makes the work folder.
 func (d *Draft) begin(ctx context.Context, path string, vacant func() error, progress Progress) error {
-	if err := ValidName(d.name); err != nil {
+	if err := validOrTemplate(d.name); err != nil {
 		return err
 	}
 	if err := d.store.prepare(); err != nil {
@@ -157,7 +160,7 @@ func (d *Draft) finish(ctx context.Context, spec Spec) (record, error) {
 			files = append(files, f)
 		}
 	}
-	if err := keepOnly(d.Dir, files); err != nil {
+	if err := keepOnly(d.Dir, files, 0o644); err != nil {
 		return record{}, err
 	}
 	digest, err := digestFiles(ctx, d.Dir, files)
@@ -207,7 +210,9 @@ func (d *Draft) dropWork() {
 	}
 }
 
-func keepOnly(dir string, files []string) error {
+// keepOnly removes all but some files from a folder, and has those with a mode
+// and on the disk.
+func keepOnly(dir string, files []string, mode fs.FileMode) error {
 	keep := map[string]bool{}
 	for _, f := range files {
 		if filepath.Base(f) != f || f == recordFile {
@@ -223,7 +228,7 @@ func keepOnly(dir string, files []string) error {
 		path := filepath.Join(dir, e.Name())
 		if !keep[e.Name()] {
 			err = os.RemoveAll(path)
-		} else if err = os.Chmod(path, fs.FileMode(0o644)); err == nil {
+		} else if err = os.Chmod(path, mode); err == nil {
 			err = syncDir(path)
 		}
 		if err != nil {

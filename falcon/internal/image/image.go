@@ -121,6 +121,8 @@ type record struct {
 	Agent       string     `json:"agent,omitempty"`
 	// Owner is whose disk became this image, for a snapshot.
 	Owner *DiskOwner `json:"owner,omitempty"`
+	// Template is what makes it one.
+	Template *templateNote `json:"template,omitempty"`
 }
 
 // parentRef names an image by its folder too: a user's image and one of the
@@ -128,6 +130,16 @@ type record struct {
 type parentRef struct {
 	Name string `json:"name"`
 	Dir  string `json:"dir"`
+}
+
+// known is the name by which people know what is referred to: of a template
+// they know its image.
+func (p parentRef) known() string {
+	var r record
+	if isTemplate(p.Name) && readJSON(filepath.Join(p.Dir, recordFile), &r) == nil && r.Parent != nil {
+		return r.Parent.Name
+	}
+	return p.Name
 }
 
 const recordVersion = 1
@@ -154,7 +166,7 @@ func imageOf(dir string, r record) (Image, error) {
 		Console: r.Console, OS: r.OS, Agent: r.Agent, Dir: dir, Disk: filepath.Join(dir, r.Disk), Format: r.Format,
 	}
 	if r.Parent != nil {
-		img.Parent, img.parentDir = r.Parent.Name, r.Parent.Dir
+		img.Parent, img.parentDir = r.Parent.known(), r.Parent.Dir
 	}
 	boot, err := resolveBoot(dir, r)
 	img.Boot = boot

@@ -233,6 +233,11 @@ func (s *Files) Get(ctx context.Context, name string) (Image, error) {
 	if err := ValidName(name); err != nil {
 		return Image{}, err
 	}
+	return s.get(ctx, name)
+}
+
+// get is Get for a name that may be a template's.
+func (s *Files) get(ctx context.Context, name string) (Image, error) {
 	if err := ctx.Err(); err != nil {
 		return Image{}, err
 	}
@@ -265,6 +270,9 @@ func (s *Files) Remove(ctx context.Context, name string) error {
 		return err
 	}
 	defer l.release()
+	if err := s.dropTemplates(ctx, img); err != nil {
+		return fmt.Errorf("removing the templates of image %q: %w", name, err)
+	}
 	by, err := s.UsedBy(ctx, img)
 	if err != nil {
 		return fmt.Errorf("removing image %q: %w", name, err)
@@ -293,6 +301,14 @@ func (s *Files) UsedBy(ctx context.Context, img Image) ([]string, error) {
 			return nil, err
 		}
 		if r.Parent == nil || r.Parent.Dir != img.Dir {
+			continue
+		}
+		if r.Template != nil { // which nobody knows of: what stands on it matters
+			of, err := s.UsedBy(ctx, Image{Dir: filepath.Dir(path)})
+			if err != nil {
+				return nil, err
+			}
+			by = append(by, of...)
 			continue
 		}
 		if filepath.Base(path) != pendingFile || s.holdsDisk(filepath.Dir(path), r) {

@@ -2,11 +2,11 @@ package guest
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 	"unsafe"
@@ -47,19 +47,20 @@ func (s *server) identify(content []byte) error {
 		}
 	}
 	if i.MachineID != "" {
-		if err := os.WriteFile("/etc/machine-id", []byte(i.MachineID+"\n"), 0o444); err != nil {
+		if err := setMachineID(i.MachineID); err != nil {
 			return fmt.Errorf("setting the machine id: %w", err)
 		}
 	}
 	if i.SSHKeys {
-		if err := s.renewSSHKeys(); err != nil {
+		if err := renewSSHKeys(sshFolder, i.Hostname); err != nil {
 			return fmt.Errorf("making the SSH server's host keys: %w", err)
 		}
 	}
-	if i.Script != "" {
-		return s.command("sh", "-c", i.Script)
+	// The network comes up when the guest is not its template any more.
+	if err := s.takeUp(); err != nil {
+		return err
 	}
-	return nil
+	return s.mount(i.Mounts)
 }
 
 // addEntropy credits random bytes to the kernel and has its generator start
@@ -88,53 +89,75 @@ func setHostname(name string) error {
 	if err := unix.Sethostname([]byte(name)); err != nil {
 		return err
 	}
-	if err := os.WriteFile("/etc/hostname", []byte(name+"\n"), 0o644); err != nil {
+	if err := rewrite("/etc/hostname", name+"\n", 0o644); err != nil {
 		return err
 	}
-	hosts, err := os.ReadFile("/etc/hosts")
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	return addHost("/etc/hosts", name)
+}
+
+// addHost adds a name to a file like /etc/hosts if it is not in it.
+func addHost(path, name string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	hosts, err := io.ReadAll(f)
+	if err != nil {
 		return err
 	}
 	for line := range strings.Lines(string(hosts)) {
 		line, _, _ = strings.Cut(line, "#")
-		if names := strings.Fields(line); len(names) > 1 {
-			for _, n := range names[1:] {
-				if n == name {
-					return nil
-				}
-			}
+		if names := strings.Fields(line); len(names) > 1 && slices.Contains(names[1:], name) {
+			return nil
 		}
 	}
-	f, err := os.OpenFile("/etc/hosts", os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
-	if err != nil {
-		return err
+	line := "127.0.1.1 " + name + "\n"
+	if len(hosts) > 0 && hosts[len(hosts)-1] != '\n' {
+		line = "\n" + line
 	}
-	_, err = fmt.Fprintf(f, "127.0.1.1 %s\n", name)
-	return errors.Join(err, f.Close())
+	_, err = f.WriteString(line)
+	return err
 }
 
-// renewSSHKeys removes the host keys and has new ones made where there is an SSH
-// server.
-func (s *server) renewSSHKeys() error {
-	old, err := filepath.Glob("/etc/ssh/ssh_host_*_key*")
-	if err != nil || len(old) == 0 {
+// dbusMachineID is where D-Bus looks for the machine id. Most systems have a
+// link there.
+const dbusMachineID = "/var/lib/dbus/machine-id"
+
+// setMachineID sets the machine id now and for later boots.
+func setMachineID(id string) error {
+	if err := rewrite("/etc/machine-id", id+"\n", 0o444); err != nil {
 		return err
 	}
-	for _, key := range old {
-		if err := os.Remove(key); err != nil {
-			return err
-		}
-	}
-	if _, err := lookPath("ssh-keygen", variable(s.env, "PATH")); err != nil {
-		return nil // nor is there a server that holds the old ones
-	}
-	if err := s.command("ssh-keygen", "-A"); err != nil {
-		return err
-	}
-	if _, err := lookPath("systemctl", variable(s.env, "PATH")); err != nil {
+	if info, err := os.Lstat(dbusMachineID); err != nil || !info.Mode().IsRegular() {
 		return nil
 	}
-	return s.command("systemctl", "try-restart", "ssh.service", "sshd.service")
+	return rewrite(dbusMachineID, id+"\n", 0o444)
+}
+
+// rewrite gives a small file a content, if it has another. A file is not emptied
+// first: ext4 would write what follows to the disk at once, which costs a guest
+// that is translated as much as all else.
+func rewrite(path, content string, mode os.FileMode) error {
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, uint32(mode))
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	old := make([]byte, len(content)+1)
+	n, err := unix.Pread(fd, old, 0)
+	if err == nil && string(old[:n]) == content {
+		return nil
+	}
+	if _, err := unix.Pwrite(fd, []byte(content), 0); err != nil {
+		return &fs.PathError{Op: "write", Path: path, Err: err}
+	}
+	if n > len(content) {
+		if err := unix.Ftruncate(fd, int64(len(content))); err != nil {
+			return &fs.PathError{Op: "truncate", Path: path, Err: err}
+		}
+	}
+	return nil
 }
 
 // commandLimit bounds the commands that a call runs by itself.
@@ -142,13 +165,26 @@ const commandLimit = time.Minute
 
 // command runs a command, whose output becomes part of its error.
 func (s *server) command(argv ...string) error {
+	said, status, err := s.output(commandLimit, nil, argv...)
+	if err == nil && status != 0 {
+		err = fmt.Errorf("%s ended with status %d: %s", argv[0], status, said)
+	}
+	return err
+}
+
+// output runs a command within a time and, if there is one, no longer than a
+// call, and returns what it said and its exit status.
+func (s *server) output(limit time.Duration, c *call, argv ...string) (string, int, error) {
 	p, err := s.start(agent.Exec{Argv: argv, Merge: true})
 	if err != nil {
-		return err
+		return "", 0, err
 	}
 	defer p.close()
-	timer := time.AfterFunc(commandLimit, func() { p.end(true) })
+	timer := time.AfterFunc(limit, func() { p.end(true) })
 	defer timer.Stop()
+	if c != nil {
+		c.stream.OnEnd(func() { p.end(false) })
+	}
 	output := make(chan string, 1)
 	go func() {
 		var said []byte
@@ -169,11 +205,11 @@ func (s *server) command(argv ...string) error {
 	said := <-output
 	switch {
 	case p.timedOut:
-		return fmt.Errorf("%s did not end within %v: %s", argv[0], commandLimit, said)
-	case status != 0:
-		return fmt.Errorf("%s ended with status %d: %s", argv[0], status.ExitStatus(), said)
+		return said, 0, fmt.Errorf("%s did not end within %v: %s", argv[0], limit, said)
+	case status.Signaled():
+		return said, 0, fmt.Errorf("%s was ended by a signal, %v: %s", argv[0], status.Signal(), said)
 	}
-	return nil
+	return said, status.ExitStatus(), nil
 }
 
 // power begins the orderly end of the guest.

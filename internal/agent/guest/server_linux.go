@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,6 +37,9 @@ type server struct {
 	env    []string
 	info   []byte      // an agent.Info
 	frozen atomic.Bool // one freeze at a time
+
+	mu   sync.Mutex
+	down []string // interfaces that were up before prepare
 }
 
 // call is a call under way.
@@ -78,6 +82,8 @@ func (s *server) serve(st *mux.Stream) {
 		c.done(nil, s.identify(content))
 	case agent.AskPower:
 		c.done(nil, s.power(agent.PowerAction(content)))
+	case agent.AskPrepare:
+		c.done(s.prepare(c))
 	case agent.AskFreeze:
 		s.freeze(c, content)
 	default:

@@ -27,11 +27,12 @@ type FDKind int
 
 // The kinds of inherited descriptors.
 const (
-	FDConsole FDKind = iota // one end of a socket pair: COM1
-	FDQMP                   // one end of a socket pair: QMP
-	FDLink                  // a queue of a tap or macvtap
-	FDState                 // the device state of a template
-	FDAgent                 // one end of a socket pair: the guest agent's port
+	FDConsole  FDKind = iota // one end of a socket pair: COM1
+	FDQMP                    // one end of a socket pair: QMP
+	FDLink                   // a queue of a tap or macvtap
+	FDState                  // the device state of a template
+	FDAgent                  // one end of a socket pair: the guest agent's port
+	FDLooseTap               // a tap that nobody else knows of
 )
 
 // FD is a descriptor that QEMU inherits.
@@ -49,8 +50,9 @@ type Command struct {
 	FDs []FD
 	// VNCSocket is the path of the socket that QEMU makes for VNC, if any.
 	VNCSocket string
-	// MACs are the addresses of a clone's NICs by those of its template.
-	MACs map[MAC]MAC
+	// own is what a clone has of its own, by what its template has in its
+	// place.
+	own marks
 
 	stateFD int // number of the FDState among the descriptors
 
@@ -306,6 +308,7 @@ func (b *builder) identity() {
 	}
 	name := cmp.Or(b.cfg.Name, b.cfg.ID)
 	b.add("-name", "guest="+escape(name)+",debug-threads=on", "-uuid", b.cfg.ID)
+	b.ownID()
 	// The defaults are Propolis'.
 	table := []string{"manufacturer", "Oxide", "product", "OxVM", "serial", b.cfg.ID}
 	if s := b.spec.Smbios; s != nil {

@@ -134,7 +134,7 @@ func goldenText(c Command) string {
 	}
 	s.WriteString("\n")
 	for i, fd := range c.FDs {
-		kind := []string{"console", "qmp", "link", "state", "agent"}[fd.Kind]
+		kind := []string{"console", "qmp", "link", "state", "agent", "loose tap"}[fd.Kind]
 		s.WriteString(strings.TrimSpace(strings.Join([]string{"# fd", string(rune('3' + i)), kind, fd.Link.Name, fd.Link.NetNS}, " ")) + "\n")
 	}
 	return s.String()

@@ -101,6 +101,30 @@ func setQueue(f *os.File, name string) error {
 	return control(f, func(fd int) error { return unix.IoctlIfreq(fd, unix.TUNSETIFF, req) })
 }
 
+// openLooseTap makes a tap in a network namespace that holds nothing else. Both
+// go with the descriptor.
+func openLooseTap() (*os.File, error) {
+	type opened struct {
+		file *os.File
+		err  error
+	}
+	result := make(chan opened)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with us
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			result <- opened{nil, fmt.Errorf("making a network namespace: %w", err)}
+			return
+		}
+		file, err := openTap("template")
+		result <- opened{file, err}
+	}()
+	r := <-result
+	if r.err != nil {
+		return nil, fmt.Errorf("making a tap for a template: %w", r.err)
+	}
+	return r.file, nil
+}
+
 // openMacVTap opens the device node of a macvtap, whose name goes by the
 // interface index. Namespaces may use one index twice, so look at what came.
 func openMacVTap(link Link) (*os.File, error) {

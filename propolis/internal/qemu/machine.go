@@ -85,7 +85,11 @@ type Machine struct {
 	// or restored.
 	migrated chan error
 	undo     func()
-	done     chan struct{} // closed once the process is gone and cleaned up after
+	// machine is a template's or a clone's digest, own what it has of its
+	// own.
+	machine string
+	own     marks
+	done    chan struct{} // closed once the process is gone and cleaned up after
 
 	mu      sync.Mutex
 	closing bool
@@ -118,6 +122,16 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 }
 
 func start(ctx context.Context, cfg Config, host Host, undo func()) (*Machine, error) {
+	var digest string
+	var err error
+	if cfg.Template != nil {
+		if digest, err = machineDigest(cfg, host); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.Template.making() {
+		cfg.ID = placeholderID.String()
+	}
 	command, err := CommandLine(cfg, host)
 	if err != nil {
 		return nil, err
@@ -142,6 +156,7 @@ func start(ctx context.Context, cfg Config, host Host, undo func()) (*Machine, e
 	}
 	m := &Machine{
 		cfg: cfg, proc: proc, qmp: client, console: f.console, agent: f.agent, undo: undo, migrated: make(chan error, 1),
+		machine: digest, own: command.own,
 		events: make(chan Event, eventBacklog), done: make(chan struct{}), disks: blockNodes(cfg.Spec),
 	}
 	go m.watch()

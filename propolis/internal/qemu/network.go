@@ -137,17 +137,17 @@ func (b *builder) nic(name string, c propolis.VirtioNIC, at []string) {
 		b.refuse(c.BackendID, "%v", err)
 		return
 	}
-	if b.cfg.Template.making() {
-		// Nobody is on the cable yet, and who will be is not known.
-		b.device("virtio-net-pci", objectID("dev", name), at, "mac", placeholder(c.PCIPath).String(), "romfile", "")
-		return
-	}
 	id := objectID("net", name)
-	switch v.kind {
-	case vnicDgram:
+	if b.cfg.Template.making() {
+		b.looseCable(id, v, c.PCIPath)
+		v.mac = placeholder(c.PCIPath).String()
+	}
+	switch {
+	case b.cfg.Template.making():
+	case v.kind == vnicDgram:
 		b.add("-netdev", option("dgram", "id", id, "local.type", "unix", "local.path", v.name,
 			"remote.type", "unix", "remote.path", v.peer))
-	case vnicUser:
+	case v.kind == vnicUser:
 		b.add("-netdev", option("user", "id", id))
 	default:
 		link, known := b.host.Links[v.link()]
@@ -163,12 +163,27 @@ func (b *builder) nic(name string, c propolis.VirtioNIC, at []string) {
 			v.mac = link.MAC
 		}
 	}
-	b.readdress(c.PCIPath, v.mac)
+	b.ownAddress(c.PCIPath, v.mac)
 	pairs := []string{"netdev", id, "mac", v.mac, "romfile", ""}
 	if v.mtu != 0 {
 		pairs = append(pairs, "host_mtu", strconv.Itoa(v.mtu))
 	}
 	b.device("virtio-net-pci", objectID("dev", name), at, pairs...)
+}
+
+// looseCable stands for what a template's NIC will be plugged into: nobody is
+// there yet, and who will be is not known. It offers the NIC the same, for a
+// guest keeps what it has once agreed on with its NIC.
+func (b *builder) looseCable(id string, v vnic, at propolis.PCIPath) {
+	switch v.kind {
+	case vnicDgram, vnicUser:
+		hub := strconv.Itoa(int(at.Bus)<<8 | int(at.Device)<<3 | int(at.Function))
+		b.add("-netdev", option("hubport", "id", id, "hubid", hub))
+	default:
+		fd := b.inherit(FD{Kind: FDLooseTap})
+		b.served("-netdev", option("tap", "id", id, "fd", strconv.Itoa(fd)))
+		b.hand("-netdev", option("tap", "id", id, "script", "no", "downscript", "no"))
+	}
 }
 
 // tap adds a network device of the host, which we open for QEMU: only we may

@@ -166,6 +166,8 @@ func openFiles(c Command) (_ *files, err error) {
 			f.agent, file, err = socketPair("agent")
 		case FDLink:
 			file, err = openLink(fd.Link)
+		case FDLooseTap:
+			file, err = openLooseTap()
 		case FDState:
 			file, f.state, err = os.Pipe()
 		default:

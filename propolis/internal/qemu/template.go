@@ -3,14 +3,23 @@ package qemu
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
 
 	"github.com/falcon-vm/falcon-go/propolis"
 	"github.com/falcon-vm/falcon-go/propolis/internal/qmp"
@@ -20,10 +29,11 @@ import (
 // in a file that clones map and copy on write, and the state of its devices.
 //
 // A template has the devices of its clones, in the same places, but nobody at
-// the other end of its cables, and made-up MAC addresses. A clone's own are put
-// in their place in the state of the devices; the guest must not have its NICs
-// in use when the template is saved, and finds the new addresses when it takes
-// them into use.
+// the other end of its cables, and made-up addresses and a made-up UUID. Those
+// of a clone are put in their place, in the state of the devices and wherever
+// they are in memory, before the clone runs: its guest has never seen others.
+// That is sound as long as nothing was derived from them, so a guest's NICs
+// must be down when the template is saved.
 type Template struct {
 	// Dir is the template's folder.
 	Dir string
@@ -34,11 +44,30 @@ type Template struct {
 
 // The files of a template.
 const (
-	ramFile   = "ram"
-	stateFile = "state"
+	ramFile    = "ram"
+	stateFile  = "state"
+	recordFile = "template.json"
 	// saveSocket is where QEMU delivers the state.
 	saveSocket = "save.sock"
 )
+
+// templateRecord is what a template's file says of it.
+type templateRecord struct {
+	// Machine is the digest of what a machine must have in common with the
+	// template to be its clone.
+	Machine string `json:"machine"`
+	// State is the digest of the devices' state: QEMU waits for the rest of
+	// one that is short.
+	State string `json:"state"`
+	// Marks are the places in memory of what clones have of their own.
+	Marks []mark `json:"marks"`
+}
+
+// mark is a place in memory and what is there.
+type mark struct {
+	At int64  `json:"at"`
+	Is []byte `json:"is"`
+}
 
 // ramID is the guest's memory in QEMU's command line.
 const ramID = "ram"
@@ -53,9 +82,55 @@ type MAC [6]byte
 func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 
 // placeholder is the address that the NIC in a place has in a template. Its
-// beginning is arbitrary: bytes that occur nowhere else in a state.
+// beginning is arbitrary: bytes that occur nowhere else in a machine.
 func placeholder(p propolis.PCIPath) MAC {
 	return MAC{0x0a, 0xfa, 0x1c, 0xb7, p.Bus, p.Device<<3 | p.Function}
+}
+
+// placeholderID is the UUID of every template, as arbitrary.
+var placeholderID = uuid.MustParse("0afa1cb7-5c3e-4d92-8b61-e7f20d94a385")
+
+// marks are texts and what is to be in their place, which is as long.
+type marks map[string]string
+
+// addMAC has one address replaced by another, however it is written.
+func (m marks) addMAC(from, to MAC) {
+	m[string(from[:])] = string(to[:])
+	m[from.String()] = to.String()
+	m[hex.EncodeToString(from[:])] = hex.EncodeToString(to[:])
+}
+
+// addID has one UUID replaced by another.
+func (m marks) addID(from, to uuid.UUID) {
+	m[string(from[:])] = string(to[:])
+	m[from.String()] = to.String()
+	m[hex.EncodeToString(from[:])] = hex.EncodeToString(to[:])
+	// SMBIOS has the first three numbers with their low bytes first.
+	m[smbiosID(from)] = smbiosID(to)
+}
+
+func smbiosID(id uuid.UUID) string {
+	slices.Reverse(id[:4])
+	slices.Reverse(id[4:6])
+	slices.Reverse(id[6:8])
+	return string(id[:])
+}
+
+// find returns the places in data where there is something to replace.
+func (m marks) find(data []byte) []mark {
+	var found []mark
+	for from := range m {
+		for at := 0; ; {
+			i := bytes.Index(data[at:], []byte(from))
+			if i < 0 {
+				break
+			}
+			at += i
+			found = append(found, mark{int64(at), []byte(from)})
+			at += len(from)
+		}
+	}
+	return found
 }
 
 // template adds the memory, and to a clone the way in which it gets its state.
@@ -70,35 +145,63 @@ func (b *builder) template() {
 	}
 	b.add("-object", option("memory-backend-file", "id", ramID, "size", strconv.FormatUint(b.spec.Board.MemoryMiB, 10)+"M",
 		"mem-path", filepath.Join(t.Dir, ramFile), "share", share))
+	b.cmd.own = make(marks)
 	if t.cloning() {
-		b.cmd.MACs = make(map[MAC]MAC)
 		b.cmd.stateFD = b.inherit(FD{Kind: FDState})
 		b.served("-incoming", "defer")
 	}
 }
 
-// readdress notes the address of a clone's NIC.
-func (b *builder) readdress(at propolis.PCIPath, mac string) {
-	if !b.cfg.Template.cloning() {
+// ownAddress notes the address of a NIC.
+func (b *builder) ownAddress(at propolis.PCIPath, mac string) {
+	if b.cfg.Template == nil {
 		return
 	}
 	var to MAC
 	if hw, err := net.ParseMAC(mac); err == nil {
 		copy(to[:], hw)
 	}
-	b.cmd.MACs[placeholder(at)] = to
+	b.cmd.own.addMAC(placeholder(at), to)
 }
 
-// readdressed returns a device state with other addresses. One that does not
-// have the old ones is of another machine.
-func readdressed(state []byte, macs map[MAC]MAC) ([]byte, error) {
-	for from, to := range macs {
-		if !bytes.Contains(state, from[:]) {
-			return nil, fmt.Errorf("its state has no NIC with the address %s: it is of another machine, or damaged", from)
-		}
-		state = bytes.ReplaceAll(state, from[:], to[:])
+// ownID notes the machine's UUID.
+func (b *builder) ownID() {
+	if id, err := uuid.Parse(b.cfg.ID); err == nil && b.cfg.Template != nil {
+		b.cmd.own.addID(placeholderID, id)
 	}
-	return state, nil
+}
+
+// machineDigest identifies what a template and its clones have in common: all
+// that QEMU is told, and QEMU itself.
+func machineDigest(cfg Config, host Host) (string, error) {
+	cfg.ID, cfg.Name, cfg.NetNS, cfg.Template = placeholderID.String(), "", "", &Template{Make: true}
+	cfg.Spec.Components = maps.Clone(cfg.Spec.Components)
+	const disk, share = "disk.qcow2", "share"
+	for name, c := range cfg.Spec.Components {
+		switch c := c.(type) {
+		case propolis.FileStorageBackend:
+			c.Path = disk
+			cfg.Spec.Components[name] = c
+		case propolis.P9FS:
+			c.Source = share
+			cfg.Spec.Components[name] = c
+		}
+	}
+	host.Files = map[string]File{disk: {}, share: {Dir: true}}
+	command, err := CommandLine(cfg, host)
+	if err != nil {
+		return "", err
+	}
+	binary, err := os.Stat(command.Path)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.New()
+	fmt.Fprintf(sum, "%q %d %s", command.Path, binary.Size(), binary.ModTime().UTC().Format(time.RFC3339Nano))
+	for _, arg := range command.Args {
+		fmt.Fprintf(sum, " %q", arg)
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
 // migrationSettings are the same for those who save a state and who take it:
@@ -112,15 +215,26 @@ func (m *Machine) migrationSettings(ctx context.Context) error {
 		"capabilities": []capability{{"x-ignore-shared", true}, {"events", true}}})
 }
 
-// restore gives a clone its template's state, with its own addresses.
+// restore gives a clone its template's state, and what is its own.
 func (m *Machine) restore(ctx context.Context, c Command, to *os.File) error {
 	defer to.Close()
-	state, err := os.ReadFile(filepath.Join(m.cfg.Template.Dir, stateFile))
+	dir := m.cfg.Template.Dir
+	record, err := readTemplate(dir)
 	if err != nil {
 		return err
 	}
-	if state, err = readdressed(state, c.MACs); err != nil {
+	if record.Machine != m.machine {
+		return errors.New("it is of another machine")
+	}
+	state, err := os.ReadFile(filepath.Join(dir, stateFile))
+	if err != nil {
 		return err
+	}
+	if record.State != digest(state) {
+		return fmt.Errorf("its file %s is damaged", stateFile)
+	}
+	for _, mark := range c.own.find(state) {
+		copy(state[mark.At:], c.own[string(mark.Is)])
 	}
 	if err := m.migrationSettings(ctx); err != nil {
 		return err
@@ -131,7 +245,103 @@ func (m *Machine) restore(ctx context.Context, c Command, to *os.File) error {
 	// It fails when QEMU has enough, or has gone: which the event tells.
 	_, _ = to.Write(state)
 	to.Close()
-	return m.awaitMigration(ctx)
+	if err := m.awaitMigration(ctx); err != nil {
+		return err
+	}
+	return m.personalize(filepath.Join(dir, ramFile), record.Marks, c.own)
+}
+
+func digest(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+func readTemplate(dir string) (r templateRecord, err error) {
+	data, err := os.ReadFile(filepath.Join(dir, recordFile))
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(data, &r); err != nil {
+		return r, fmt.Errorf("%s: %w", recordFile, err)
+	}
+	return r, nil
+}
+
+// personalize writes a clone's own into its memory, which is still as the file
+// at path has it: a private mapping of QEMU's.
+func (m *Machine) personalize(path string, places []mark, own marks) error {
+	pid := m.proc.os.Pid
+	list, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	if err != nil {
+		return err
+	}
+	if path, err = filepath.EvalSymlinks(path); err != nil {
+		return err
+	}
+	areas, err := mappings(string(list), path)
+	if err != nil {
+		return err
+	}
+	memory, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", pid), os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer memory.Close()
+	for _, p := range places {
+		to, known := own[string(p.Is)]
+		if !known {
+			return fmt.Errorf("it has %x in its memory, which nothing of the clone stands for", p.Is)
+		}
+		at, err := areas.address(p.At, int64(len(to)))
+		if err != nil {
+			return err
+		}
+		is := make([]byte, len(p.Is))
+		if _, err := memory.ReadAt(is, at); err != nil {
+			return fmt.Errorf("reading QEMU's memory: %w", err)
+		}
+		if !bytes.Equal(is, p.Is) {
+			return fmt.Errorf("its memory has %x at %#x, not %x: it is damaged", is, p.At, p.Is)
+		}
+		if _, err := memory.WriteAt([]byte(to), at); err != nil {
+			return fmt.Errorf("writing to QEMU's memory: %w", err)
+		}
+	}
+	return nil
+}
+
+// mapping is a part of a file in the memory of a process.
+type mapping struct{ start, end, offset int64 }
+
+type mappingList []mapping
+
+// mappings picks those of a file out of a /proc/PID/maps.
+func mappings(procMaps, path string) (mappingList, error) {
+	var list mappingList
+	for line := range strings.Lines(procMaps) {
+		var a mapping
+		var access, device string
+		var inode uint64
+		n, _ := fmt.Sscanf(line, "%x-%x %s %x %s %d", &a.start, &a.end, &access, &a.offset, &device, &inode)
+		if n != 6 || !strings.HasSuffix(strings.TrimRight(line, "\n"), " "+path) {
+			continue
+		}
+		if access != "rw-p" {
+			return nil, fmt.Errorf("QEMU has %s mapped as %s, not privately: nothing is written there", path, access)
+		}
+		list = append(list, a)
+	}
+	return list, nil
+}
+
+// address is where n bytes at an offset of the file are.
+func (l mappingList) address(offset, n int64) (int64, error) {
+	for _, a := range l {
+		if offset >= a.offset && offset+n <= a.offset+a.end-a.start {
+			return a.start + offset - a.offset, nil
+		}
+	}
+	return 0, fmt.Errorf("QEMU has the %d bytes at %#x of the template's memory nowhere", n, offset)
 }
 
 // migration passes the end of a migration on.
@@ -208,7 +418,37 @@ func (m *Machine) save(ctx context.Context, dir string) error {
 	if err := receive(l, filepath.Join(dir, stateFile)); err != nil {
 		return err
 	}
-	return m.awaitMigration(ctx)
+	if err := m.awaitMigration(ctx); err != nil {
+		return err
+	}
+	return m.describe(dir)
+}
+
+// describe writes the template's record. The machine stands still.
+func (m *Machine) describe(dir string) error {
+	file, err := os.Open(filepath.Join(dir, ramFile))
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	memory, err := unix.Mmap(int(file.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	defer unix.Munmap(memory)
+	state, err := os.ReadFile(filepath.Join(dir, stateFile))
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(templateRecord{Machine: m.machine, State: digest(state), Marks: m.own.find(memory)})
+	if err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(dir, recordFile), data)
 }
 
 // receive writes what one connection brings to a new file.

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/falcon-vm/falcon-go/propolis"
 )
 
@@ -41,6 +43,21 @@ func template(t *testing.T) (dir string, clone func(macs ...string) Config) {
 		cfg.Template = &Template{Dir: dir}
 		return cfg
 	}
+}
+
+// memory is what the guest has in its memory.
+func (g *guest) memory() []byte {
+	g.t.Helper()
+	path := filepath.Join(g.t.TempDir(), "memory")
+	args := map[string]any{"val": 0, "size": g.cfg.Spec.Board.MemoryMiB << 20, "filename": path}
+	if err := g.qmp.Execute(g.t.Context(), "pmemsave", args, nil); err != nil {
+		g.t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return data
 }
 
 // mainMAC is the address by which a NIC goes.
@@ -80,6 +97,15 @@ func TestClonesGoOnWhereTheTemplateStoppedWithTheirOwnAddresses(t *testing.T) {
 				t.Errorf("NIC %d has the address %s, want %s", i, got, want)
 			}
 		}
+		memory := g.memory()
+		if id := smbiosID(uuid.MustParse(testID)); !bytes.Contains(memory, []byte(id)) || !bytes.Contains(memory, []byte(testID)) {
+			t.Errorf("the clone's memory does not have its UUID, which its firmware has put there in the template")
+		}
+		for _, from := range []string{placeholderID.String(), smbiosID(placeholderID)} {
+			if bytes.Contains(memory, []byte(from)) {
+				t.Errorf("the clone's memory has the template's %q", from)
+			}
+		}
 		g.send("r")
 		g.expectEvent(Event{Kind: Reset, ByGuest: true})
 		g.expect(hello) // a clone boots again like any machine
@@ -102,10 +128,10 @@ func TestTemplatesThatAreNoGoodAreRefused(t *testing.T) {
 		macs  []string
 		want  string
 	}{
-		"truncated":     {state[:len(state)/2], two, ""},
-		"empty":         {[]byte{}, two, "no NIC"},
-		"garbled":       {append(bytes.Repeat([]byte{7}, 64), state...), two, ""},
-		"other machine": {state, append(two, "02:00:00:00:01:03"), "no NIC"},
+		"truncated":     {state[:len(state)/2], two, "damaged"},
+		"empty":         {[]byte{}, two, "damaged"},
+		"garbled":       {append(bytes.Repeat([]byte{7}, 64), state...), two, "damaged"},
+		"other machine": {state, append(two, "02:00:00:00:01:03"), "another machine"},
 		"missing":       {nil, two, "no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {
