@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -30,7 +29,7 @@ type falcon struct {
 
 func (f *falcon) peer() peer {
 	p := peer{Name: "falcon, cold", Version: strings.TrimSpace(readFile(filepath.Join(f.b.work, "revision"))),
-		Settings: "`launch --cold` of a topology program until it has ended and the guest agent of each node has run `true`; 1 processor, 128 MiB (micro) or 256 MiB (debian-12); as root, links in the kernel (eBPF)"}
+		Settings: "`launch` of a topology program whose nodes are declared to boot, until it has ended and the guest agent of each node has run `true`; 1 processor, 128 MiB (micro) or 256 MiB (debian-12); as root, links in the kernel (eBPF)"}
 	if f.warm {
 		p.Name = "falcon, warm"
 		p.Settings = "`launch` likewise, each node a clone of a template that is there"
@@ -38,23 +37,13 @@ func (f *falcon) peer() peer {
 	return p
 }
 
-// hasWarm reports whether nodes are clones of templates.
-func (b *bench) hasWarm(ctx context.Context) bool {
-	help, err := b.output(ctx, filepath.Join(b.work, "ring"), "launch", "--help")
-	return err == nil && bytes.Contains(help, []byte("--cold"))
-}
-
 func (f *falcon) open(ctx context.Context, r ring) (lab, error) {
-	if f.warm && !f.b.hasWarm(ctx) {
-		return nil, errors.New("this falcon starts no node from a template")
-	}
 	dir, err := os.MkdirTemp(f.b.work, "l")
 	if err != nil {
 		return nil, err
 	}
 	l := &falconLab{falcon: f, ring: r, dir: dir}
 	if !f.warm {
-		l.cold = f.b.hasWarm(ctx)
 		return l, nil
 	}
 	// Machines of as many NICs share a template.
@@ -79,7 +68,6 @@ type falconLab struct {
 	*falcon
 	ring ring
 	dir  string
-	cold bool
 }
 
 func (l *falconLab) run(ctx context.Context, args ...string) ([]byte, error) {
@@ -89,11 +77,9 @@ func (l *falconLab) run(ctx context.Context, args ...string) ([]byte, error) {
 }
 
 func (l *falconLab) launch(ctx context.Context) error {
-	args := []string{"-n", fmt.Sprint(l.ring.nodes), "--image", l.ring.image, "--memory", fmt.Sprint(memory[l.ring.image]), "launch", "--timeout", launchDeadline.String()}
-	if l.cold {
-		args = append(args, "--cold")
-	}
-	if _, err := l.run(ctx, args...); err != nil {
+	_, err := l.run(ctx, "-n", fmt.Sprint(l.ring.nodes), "--image", l.ring.image, "--memory", fmt.Sprint(memory[l.ring.image]),
+		fmt.Sprintf("--boot=%v", !l.warm), "launch", "--timeout", launchDeadline.String())
+	if err != nil {
 		return err
 	}
 	return each(ctx, l.ring.nodes, 0, func(ctx context.Context, i int) error {

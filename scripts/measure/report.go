@@ -82,10 +82,15 @@ func (r *report) at(section, what, who, unit string) *figure {
 
 // add notes a value.
 func (r *report) add(section, what, who, unit string, values ...float64) {
+	r.addQuietly(section, what, who, unit, values...)
+	fmt.Fprintf(os.Stderr, "%s: %s: %s: %s %s\n", section, what, who, number(spreadOf(values).Median), unit)
+}
+
+// addQuietly notes one value of many.
+func (r *report) addQuietly(section, what, who, unit string, values ...float64) {
 	f := r.at(section, what, who, unit)
 	f.Values = append(f.Values, values...)
 	f.spread = spreadOf(f.Values)
-	fmt.Fprintf(os.Stderr, "%s: %s: %s: %s %s\n", section, what, who, number(spreadOf(values).Median), unit)
 }
 
 // fail notes that something could not be measured.

@@ -15,6 +15,7 @@ var (
 	count  int
 	image  string
 	memory uint64
+	boot   bool
 )
 
 func main() {
@@ -25,6 +26,7 @@ func main() {
 			f.IntVarP(&count, "nodes", "n", 1, "number of nodes")
 			f.StringVar(&image, "image", "micro", "base image of the nodes")
 			f.Uint64Var(&memory, "memory", 128, "memory of each node in `MiB`")
+			f.BoolVar(&boot, "boot", false, "boot the nodes, in place of making them clones")
 		},
 		Declare: declare,
 	}.Main()
@@ -37,7 +39,11 @@ func declare() (*falcon.Topology, error) {
 	topo := falcon.New("ring")
 	var nodes []*falcon.Node
 	for i := range count {
-		nodes = append(nodes, topo.Node(fmt.Sprintf("n%d", i), image, 1, falcon.MiB(memory)))
+		n := topo.Node(fmt.Sprintf("n%d", i), image, 1, falcon.MiB(memory))
+		if boot {
+			n.Cold()
+		}
+		nodes = append(nodes, n)
 	}
 	if count == 1 {
 		return topo, nil
