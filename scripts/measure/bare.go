@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -107,10 +108,10 @@ type bare struct {
 
 func (x *bare) peer() peer {
 	p := peer{Name: "bare QEMU, cold", Version: x.b.report.Machine.QEMU,
-		Settings: "the QEMU command lines of the falcon lab before it, started all at once, until the guest agent of each has answered; disks, taps and redirects are made before the clock starts"}
+		Settings: "the QEMU command lines of the falcon lab before it, started all at once, until the guest agent of each has run `true`; disks, taps and redirects are made before the clock starts"}
 	if x.like.warm {
 		p.Name = "bare QEMU, warm (the floor)"
-		p.Settings = fmt.Sprintf("the same with falcon's templates, by a minimal program: QEMU, QMP's migrate-incoming, cont, first answer of the guest agent; %s at once", count(x.b.plan.inFlight))
+		p.Settings = fmt.Sprintf("the same with falcon's templates, by a minimal program: QEMU, QMP's migrate-incoming, cont, the guest agent's first answer; %s at once", count(x.b.plan.inFlight))
 	}
 	return p
 }
@@ -148,6 +149,7 @@ type bareLab struct {
 	fabric   *fabric
 	machines []*bareMachine
 	inFlight int
+	answered float64 // when the agent of each had answered, in seconds
 }
 
 func (l *bareLab) prepare(ctx context.Context, b *bench, lines []commandLine, r ring) (err error) {
@@ -180,13 +182,21 @@ func (l *bareLab) prepare(ctx context.Context, b *bench, lines []commandLine, r 
 }
 
 func (l *bareLab) launch(ctx context.Context) error {
-	return each(ctx, len(l.machines), l.inFlight, func(ctx context.Context, i int) error {
+	begun := time.Now()
+	err := each(ctx, len(l.machines), l.inFlight, func(ctx context.Context, i int) error {
 		m := l.machines[i]
 		if err := m.start(ctx); err != nil {
 			return err
 		}
 		_, err := m.agent.Ping(ctx)
 		return m.explain(err)
+	})
+	if err != nil {
+		return err
+	}
+	l.answered = time.Since(begun).Seconds()
+	return each(ctx, len(l.machines), 0, func(ctx context.Context, i int) error {
+		return l.machines[i].explain(answers(ctx, l.machines[i].agent))
 	})
 }
 
@@ -221,6 +231,8 @@ type bareMachine struct {
 	// there are none, args say what the interfaces are.
 	taps  []*os.File
 	agent *agent.Client
+	// stateFD is the number of the descriptor with a clone's state.
+	stateFD int
 
 	cmd     *exec.Cmd
 	stderr  bytes.Buffer
@@ -297,37 +309,22 @@ func (m *bareMachine) files() ([]*os.File, map[string]net.Conn, error) {
 	return files, conns, m.state(files)
 }
 
-// state puts the state of the template where the command line leaves room.
+// state puts the state of the template where a clone's command line leaves room.
 func (m *bareMachine) state(files []*os.File) error {
-	for i, f := range files {
-		if f != nil {
+	if !m.line.clone() {
+		return nil
+	}
+	free := slices.Index(files, nil)
+	for _, arg := range m.args {
+		ram := ramPattern.FindStringSubmatch(arg)
+		if ram == nil || free < 0 {
 			continue
 		}
-		for _, arg := range m.args {
-			ram := ramPattern.FindStringSubmatch(arg)
-			if ram == nil {
-				continue
-			}
-			state, err := os.Open(filepath.Join(filepath.Dir(ram[1]), "state"))
-			files[i] = state
-			return err
-		}
-		return fmt.Errorf("the command line has no use for descriptor %d", firstFD+i)
+		state, err := os.Open(filepath.Join(filepath.Dir(ram[1]), "state"))
+		files[free], m.stateFD = state, firstFD+free
+		return err
 	}
-	if m.line.clone() {
-		return errors.New("the command line has no room for the state of the template")
-	}
-	return nil
-}
-
-// stateFD is the number of the descriptor with the state.
-func stateFD(files []*os.File) int {
-	for i, f := range files {
-		if filepath.Base(f.Name()) == "state" {
-			return firstFD + i
-		}
-	}
-	return 0
+	return errors.New("the command line has no room for the state of the template, or no memory of one")
 }
 
 // start starts QEMU, gives it its state if it is a clone, and lets it run.
@@ -360,15 +357,15 @@ func (m *bareMachine) start(ctx context.Context) error {
 	m.session = mux.Host(conns["agent"])
 	m.agent = agent.New(func(ctx context.Context) (io.ReadWriteCloser, error) { return m.session.Open(ctx, nil) })
 	defer context.AfterFunc(ctx, func() { conns["qmp"].Close() })()
-	return m.explain(m.run(conns["qmp"], stateFD(files)))
+	return m.explain(m.run(conns["qmp"]))
 }
 
-func (m *bareMachine) run(conn net.Conn, state int) (err error) {
+func (m *bareMachine) run(conn net.Conn) (err error) {
 	if m.monitor, err = newMonitor(conn); err != nil {
 		return err
 	}
-	if state != 0 {
-		if err := m.monitor.restore(state); err != nil {
+	if m.stateFD != 0 {
+		if err := m.monitor.restore(m.stateFD); err != nil {
 			return err
 		}
 	}

@@ -29,7 +29,7 @@ type falcon struct {
 
 func (f *falcon) peer() peer {
 	p := peer{Name: "falcon, cold", Version: strings.TrimSpace(readFile(filepath.Join(f.b.work, "revision"))),
-		Settings: "`launch` of a topology program whose nodes are declared to boot, until it has ended and the guest agent of each node has run `true`; 1 processor, 128 MiB (micro) or 256 MiB (debian-12); as root, links in the kernel (eBPF)"}
+		Settings: "`launch` of a topology program whose nodes are declared to boot, until it has ended and the guest agent of each node has then run `true`; 1 processor, 128 MiB (micro) or 256 MiB (debian-12); as root, links in the kernel (eBPF)"}
 	if f.warm {
 		p.Name = "falcon, warm"
 		p.Settings = "`launch` likewise, each node a clone of a template that is there"

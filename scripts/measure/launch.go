@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	sectionLaunch  = "launch until every node has answered"
+	sectionLaunch  = "launch until every node has run a command"
+	sectionAnswer  = "the same launches until every agent has answered a first time, with nothing run"
 	sectionRatio   = "launches compared: ratio within a round"
 	sectionIdle    = "idle nodes"
 	sectionDestroy = "destroy"
@@ -85,8 +86,11 @@ func (b *bench) once(ctx context.Context, c contender, r ring) (float64, error) 
 		return 0, err
 	}
 	b.report.add(sectionLaunch, r.String(), who, "s", took)
-	if m, ok := l.(interface{ remember(context.Context) error }); ok {
-		if err := m.remember(ctx); err != nil {
+	if x, ok := l.(*bareLab); ok {
+		b.report.add(sectionAnswer, r.String(), who, "s", x.answered)
+	}
+	if f, ok := l.(*falconLab); ok {
+		if err := f.remember(ctx); err != nil {
 			return 0, err
 		}
 	}

@@ -35,7 +35,7 @@ type libvirt struct {
 
 func (c *libvirt) peer() peer {
 	return peer{Name: "libvirt", Version: c.b.packageVersion(context.Background(), "libvirt-daemon"),
-		Settings: fmt.Sprintf("Debian's libvirtd and QEMU driver, the daemon running before the clock starts; a bridge for each link and `virsh create` (%d at once) of domains with the same disk image, kernel, memory, processor and interfaces, until the guest agent of each has answered; disks are made before", inFlight())}
+		Settings: fmt.Sprintf("Debian's libvirtd and QEMU driver, the daemon running before the clock starts; a bridge for each link and `virsh create` (%d at once) of domains with the same disk image, kernel, memory, processor and interfaces, until the guest agent of each has run `true`; disks are made before", inFlight())}
 }
 
 func (c *libvirt) dir() string { return filepath.Join(c.b.work, "v") }
@@ -220,8 +220,7 @@ func (l *libvirtLab) launch(ctx context.Context) error {
 		}
 		session := mux.Host(conn)
 		l.sessions[i] = session
-		_, err = agent.New(func(ctx context.Context) (io.ReadWriteCloser, error) { return session.Open(ctx, nil) }).Ping(ctx)
-		return err
+		return answers(ctx, agent.New(func(ctx context.Context) (io.ReadWriteCloser, error) { return session.Open(ctx, nil) }))
 	})
 }
 

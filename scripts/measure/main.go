@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -40,7 +39,7 @@ type plan struct {
 	repeat    int              // of links' figures and operations
 	execs     int              // calls in a row
 	// inFlight is how many bare machines start at once from a template, 0
-	// for all. Cold ones start all at once, as falcon has them.
+	// for all, as falcon has it.
 	inFlight int
 }
 
@@ -81,7 +80,7 @@ func main() {
 	cgroup := flag.String("cgroup", "falcon-bench", "`name` of the control group of those who make some")
 	isQuick := flag.Bool("quick", false, "small labs, each figure once")
 	only := flag.String("only", "", "comma-separated `sections`: launch, links, operations")
-	inFlight := flag.Int("in-flight", runtime.NumCPU()+1, "bare machines that are restored at once, 0 for all")
+	inFlight := flag.Int("in-flight", 0, "bare machines that are restored at once, 0 for all")
 	rings := flag.String("rings", "", "other rings than usual, as `micro=1,10;debian-12=2`")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
