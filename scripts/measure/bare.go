@@ -17,7 +17,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -497,15 +496,4 @@ func timed(ctx context.Context, do func(context.Context) error) (float64, error)
 	begun := time.Now()
 	err := do(ctx)
 	return time.Since(begun).Seconds(), err
-}
-
-// join runs functions side by side.
-func join(do ...func() error) error {
-	errs := make([]error, len(do))
-	var all sync.WaitGroup
-	for i, f := range do {
-		all.Go(func() { errs[i] = f() })
-	}
-	all.Wait()
-	return errors.Join(errs...)
 }

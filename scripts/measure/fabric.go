@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -22,6 +23,7 @@ const cableMTU = 9216 + 64
 type fabric struct {
 	ns netns.NsHandle
 	*netlink.Handle
+	closers []func() // what else is to end with it
 }
 
 func newFabric() (*fabric, error) {
@@ -56,6 +58,9 @@ func apart(do func() error) error {
 func (f *fabric) close() {
 	if f == nil {
 		return
+	}
+	for _, c := range slices.Backward(f.closers) {
+		c()
 	}
 	f.Handle.Close()
 	f.ns.Close()

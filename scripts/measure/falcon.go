@@ -71,7 +71,7 @@ type falconLab struct {
 }
 
 func (l *falconLab) run(ctx context.Context, args ...string) ([]byte, error) {
-	cmd := l.b.command(ctx, filepath.Join(l.b.work, "ring"), append([]string{"-f", filepath.Join(l.dir, "s")}, args...)...)
+	cmd := l.b.command(ctx, filepath.Join(l.b.work, "rings"), append([]string{"-f", filepath.Join(l.dir, "s")}, args...)...)
 	cmd.Dir = l.dir
 	return finish(ctx, cmd)
 }

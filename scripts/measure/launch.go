@@ -85,14 +85,14 @@ func (b *bench) once(ctx context.Context, c contender, r ring) (float64, error) 
 	if err != nil {
 		return 0, err
 	}
-	b.report.add(sectionLaunch, r.String(), who, "s", took)
-	if x, ok := l.(*bareLab); ok {
-		b.report.add(sectionAnswer, r.String(), who, "s", x.answered)
-	}
-	if f, ok := l.(*falconLab); ok {
+	if f, ok := l.(*falconLab); ok { // a clone that has booted instead does not count
 		if err := f.remember(ctx); err != nil {
 			return 0, err
 		}
+	}
+	b.report.add(sectionLaunch, r.String(), who, "s", took)
+	if x, ok := l.(*bareLab); ok {
+		b.report.add(sectionAnswer, r.String(), who, "s", x.answered)
 	}
 	if b.plan.idleAt[r.image] == r.nodes {
 		if err := b.idleNodes(ctx, l, r, who); err != nil {

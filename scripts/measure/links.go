@@ -16,8 +16,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/vishvananda/netlink"
-
 	"github.com/falcon-vm/falcon-go/internal/agent"
 )
 
@@ -50,7 +48,7 @@ func (b *bench) links(ctx context.Context) error {
 		for _, s := range []struct {
 			section string
 			wires   []wire
-		}{{sectionGuests, guests}, {sectionNamespaces, b.namespaceWires()}} {
+		}{{sectionGuests, guests}, {sectionNamespaces, b.namespaceWires(ctx)}} {
 			for _, w := range s.wires {
 				b.report.introduce(w.who)
 				slog.Info("measuring links", "what", s.section, "who", w.who.Name)
@@ -239,6 +237,7 @@ func (b *bench) guestWires(ctx context.Context) ([]wire, error) {
 	tapWire := func(join func(f *fabric) error) func(context.Context) (end, end, func(), error) {
 		return func(ctx context.Context) (end, end, func(), error) { return b.tapGuests(ctx, lines, join) }
 	}
+	version := b.packageVersion(ctx, "openvswitch-switch")
 	const guests = "guests of micro, QEMU as falcon starts it; "
 	wires := []wire{
 		{peer{Name: "falcon's cable", Settings: guests + "the taps of a lab of falcon's, as root"}, func(ctx context.Context) (end, end, func(), error) {
@@ -257,8 +256,10 @@ func (b *bench) guestWires(ctx context.Context) ([]wire, error) {
 			tapWire(func(f *fabric) error { return f.mirred("t0", "t1") })},
 		{peer{Name: "taps, Linux bridge", Settings: guests + "taps on a bridge of the kernel's; it does not pass LACP, LLDP or PAUSE"},
 			tapWire(func(f *fabric) error { return f.bridge("br0", "t0", "t1") })},
-		{peer{Name: "taps, Open vSwitch", Settings: guests + "taps on a switch of Open vSwitch's in the kernel"},
-			func(context.Context) (end, end, func(), error) { return end{}, end{}, nil, noOpenVSwitch() }},
+		{peer{Name: "taps, Open vSwitch", Version: version, Settings: guests + "taps on a switch of Open vSwitch's in the kernel"},
+			tapWire(func(f *fabric) error { return b.openVSwitch(ctx, f, inKernel, "t0", "t1") })},
+		{peer{Name: "taps, Open vSwitch in user space", Version: version, Settings: guests + "the same, its datapath being a process"},
+			tapWire(func(f *fabric) error { return b.openVSwitch(ctx, f, inUserSpace, "t0", "t1") })},
 	}
 	for _, s := range []struct{ name, settings, a, b string }{
 		{"QEMU dgram sockets", "Unix datagram sockets, `-netdev dgram`; falcon's cable for an ordinary user is this",
@@ -286,14 +287,6 @@ func (b *bench) rememberLines(ctx context.Context, f *falcon) error {
 		return err
 	}
 	return l.(*falconLab).remember(ctx)
-}
-
-// noOpenVSwitch is why nothing is measured with Open vSwitch.
-func noOpenVSwitch() error {
-	if _, err := netlink.GenlFamilyGet("ovs_datapath"); err != nil {
-		return errors.New("this kernel has no Open vSwitch (no generic netlink family ovs_datapath)")
-	}
-	return errors.New("this benchmark was written where the kernel has no Open vSwitch: its part is not written")
 }
 
 // tapGuests starts two guests with taps that are joined.
@@ -433,7 +426,8 @@ func uses(option string, pairs []string) bool {
 }
 
 // namespaceWires are the links between network namespaces of the host.
-func (b *bench) namespaceWires() []wire {
+func (b *bench) namespaceWires(ctx context.Context) []wire {
+	version := b.packageVersion(ctx, "openvswitch-switch")
 	const ends = "two network namespaces of the host; "
 	joined := func(join func(middle *fabric) error) func(context.Context) (end, end, func(), error) {
 		return func(context.Context) (end, end, func(), error) {
@@ -455,8 +449,10 @@ func (b *bench) namespaceWires() []wire {
 			joined(func(m *fabric) error { return m.mirred("m0", "m1") })},
 		{peer{Name: "veth pairs, Linux bridge", Settings: ends + "the same, joined by a bridge"},
 			joined(func(m *fabric) error { return m.bridge("br0", "m0", "m1") })},
-		{peer{Name: "veth pairs, Open vSwitch", Settings: ends + "the same, joined by a switch of Open vSwitch's in the kernel"},
-			func(context.Context) (end, end, func(), error) { return end{}, end{}, nil, noOpenVSwitch() }},
+		{peer{Name: "veth pairs, Open vSwitch", Version: version, Settings: ends + "the same, joined by a switch of Open vSwitch's in the kernel"},
+			joined(func(m *fabric) error { return b.openVSwitch(ctx, m, inKernel, "m0", "m1") })},
+		{peer{Name: "veth pairs, Open vSwitch in user space", Version: version, Settings: ends + "the same, its datapath being a process"},
+			joined(func(m *fabric) error { return b.openVSwitch(ctx, m, inUserSpace, "m0", "m1") })},
 	}
 }
 

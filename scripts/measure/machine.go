@@ -36,7 +36,7 @@ func (b *bench) describe(ctx context.Context) machine {
 	m := machine{
 		Begun: time.Now().UTC(), Processors: runtime.NumCPU(),
 		Kernel:   "Linux " + unix.ByteSliceToString(name.Release[:]),
-		Plan:     fmt.Sprintf("Launches are measured %d times, other figures at least %d times; contenders take turns.", b.plan.rounds, b.plan.repeat),
+		Plan:     fmt.Sprintf("Rounds of launches: %d; of links and operations: %d. In each round contenders take turns.", b.plan.rounds, b.plan.repeat),
 		Revision: strings.TrimSpace(readFile(filepath.Join(b.work, "revision"))),
 		Load:     strings.Join(strings.Fields(readFile("/proc/loadavg"))[:3], " "),
 	}

@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"context"
 	_ "embed"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -101,7 +100,7 @@ func (l *mininetLab) destroy(ctx context.Context) error {
 }
 
 func (l *mininetLab) close() {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), commandDeadline, errors.New("Mininet does not end"))
+	ctx, cancel := context.WithTimeoutCause(context.Background(), commandDeadline, fmt.Errorf("the script of Mininet did not end within %v", commandDeadline))
 	defer cancel()
 	_ = l.destroy(ctx) // the end of the namespaces ends what this cannot
 	os.RemoveAll(l.dir)

@@ -1,4 +1,4 @@
-// Ring is the topology that scripts/bench measures: nodes in a ring, or a single
+// Rings is the topology that scripts/bench measures: nodes in a ring, or a single
 // one without a link.
 package main
 
@@ -20,7 +20,7 @@ var (
 
 func main() {
 	cli.Program{
-		Name:  "ring",
+		Name:  "rings",
 		Short: "A ring of nodes",
 		Flags: func(f *pflag.FlagSet) {
 			f.IntVarP(&count, "nodes", "n", 1, "number of nodes")
