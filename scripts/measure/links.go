@@ -257,9 +257,7 @@ func (b *bench) guestWires(ctx context.Context) ([]wire, error) {
 		{peer{Name: "taps, Linux bridge", Settings: guests + "taps on a bridge of the kernel's; it does not pass LACP, LLDP or PAUSE"},
 			tapWire(func(f *fabric) error { return f.bridge("br0", "t0", "t1") })},
 		{peer{Name: "taps, Open vSwitch", Version: version, Settings: guests + "taps on a switch of Open vSwitch's in the kernel"},
-			tapWire(func(f *fabric) error { return b.openVSwitch(ctx, f, inKernel, "t0", "t1") })},
-		{peer{Name: "taps, Open vSwitch in user space", Version: version, Settings: guests + "the same, its datapath being a process"},
-			tapWire(func(f *fabric) error { return b.openVSwitch(ctx, f, inUserSpace, "t0", "t1") })},
+			tapWire(func(f *fabric) error { return b.openVSwitch(ctx, f, "t0", "t1") })},
 	}
 	for _, s := range []struct{ name, settings, a, b string }{
 		{"QEMU dgram sockets", "Unix datagram sockets, `-netdev dgram`; falcon's cable for an ordinary user is this",
@@ -450,9 +448,7 @@ func (b *bench) namespaceWires(ctx context.Context) []wire {
 		{peer{Name: "veth pairs, Linux bridge", Settings: ends + "the same, joined by a bridge"},
 			joined(func(m *fabric) error { return m.bridge("br0", "m0", "m1") })},
 		{peer{Name: "veth pairs, Open vSwitch", Version: version, Settings: ends + "the same, joined by a switch of Open vSwitch's in the kernel"},
-			joined(func(m *fabric) error { return b.openVSwitch(ctx, m, inKernel, "m0", "m1") })},
-		{peer{Name: "veth pairs, Open vSwitch in user space", Version: version, Settings: ends + "the same, its datapath being a process"},
-			joined(func(m *fabric) error { return b.openVSwitch(ctx, m, inUserSpace, "m0", "m1") })},
+			joined(func(m *fabric) error { return b.openVSwitch(ctx, m, "m0", "m1") })},
 	}
 }
 
