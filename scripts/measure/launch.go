@@ -60,7 +60,7 @@ func (b *bench) round(ctx context.Context, r ring, contenders []contender) error
 			return context.Cause(ctx)
 		}
 		if err != nil {
-			b.report.fail(sectionLaunch, r.String(), p.Name, err)
+			b.fail(r, p.Name, err)
 			continue
 		}
 		took[p.Name] = seconds
@@ -72,6 +72,21 @@ func (b *bench) round(ctx context.Context, r ring, contenders []contender) error
 	}
 	return nil
 }
+
+// fail notes that a ring could not be launched, wherever figures of it were to be.
+func (b *bench) fail(r ring, who string, err error) {
+	b.report.fail(sectionLaunch, r.String(), who, err)
+	if b.plan.idleAt[r.image] == r.nodes {
+		b.report.fail(sectionIdle, whatMemory(r), who, err)
+		b.report.fail(sectionIdle, whatProcessor(r), who, err)
+	}
+	if slices.Contains(b.plan.destroyed, r.nodes) {
+		b.report.fail(sectionDestroy, r.String(), who, err)
+	}
+}
+
+func whatMemory(r ring) string    { return r.String() + ", memory (PSS) of a node" }
+func whatProcessor(r ring) string { return r.String() + ", processor of a node" }
 
 // once has a contender launch a ring, and notes all that is to be known of it.
 func (b *bench) once(ctx context.Context, c contender, r ring) (float64, error) {
@@ -96,7 +111,8 @@ func (b *bench) once(ctx context.Context, c contender, r ring) (float64, error) 
 	}
 	if b.plan.idleAt[r.image] == r.nodes {
 		if err := b.idleNodes(ctx, l, r, who); err != nil {
-			b.report.fail(sectionIdle, r.String()+", memory (PSS) of a node", who, err)
+			b.report.fail(sectionIdle, whatMemory(r), who, err)
+			b.report.fail(sectionIdle, whatProcessor(r), who, err)
 		}
 	}
 	gone, err := timed(ctx, l.destroy)
@@ -128,8 +144,8 @@ func (b *bench) idleNodes(ctx context.Context, l lab, r ring, who string) error 
 	if err != nil {
 		return err
 	}
-	b.report.add(sectionIdle, r.String()+", memory (PSS) of a node", who, "MiB", mib/float64(r.nodes))
-	b.report.add(sectionIdle, r.String()+", processor of a node", who, "%", percent/float64(r.nodes))
+	b.report.add(sectionIdle, whatMemory(r), who, "MiB", mib/float64(r.nodes))
+	b.report.add(sectionIdle, whatProcessor(r), who, "%", percent/float64(r.nodes))
 	return nil
 }
 

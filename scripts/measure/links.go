@@ -61,6 +61,16 @@ func (b *bench) links(ctx context.Context) error {
 	return nil
 }
 
+// The figures of a link.
+const (
+	whatRoundTrip = "round trip of a ping"
+	whatPackets   = "UDP of 64 bytes, packets that arrive"
+)
+
+func whatTCP(streams, mtu int) string {
+	return fmt.Sprintf("TCP, %s, MTU %d", plural(streams, "stream"), mtu)
+}
+
 // link measures one link. Only the end of ctx is an error.
 func (b *bench) link(ctx context.Context, section string, w wire) error {
 	one, other, closeWire, err := w.make(ctx)
@@ -68,37 +78,35 @@ func (b *bench) link(ctx context.Context, section string, w wire) error {
 		defer closeWire()
 		err = address(ctx, one, other)
 	}
-	if err != nil {
-		b.report.fail(section, "TCP, 1 stream, MTU 1500", w.who.Name, err)
-		return ctx.Err()
-	}
-	serving, stop := context.WithCancel(ctx)
-	stopped := make(chan struct{})
-	go func() { _, _ = other.run(serving, "iperf3", "-s"); close(stopped) }()
-	defer func() { stop(); <-stopped }()
-	note := func(what, unit string, value float64, err error) {
+	// A figure is the error of what came before it, if there was one.
+	measure := func(before error, what, unit string, do func() (float64, error)) {
+		value, err := 0.0, before
+		if err == nil {
+			value, err = do()
+		}
 		if err != nil {
 			b.report.fail(section, what, w.who.Name, err)
 			return
 		}
 		b.report.add(section, what, w.who.Name, unit, value)
 	}
+	if err == nil {
+		serving, stop := context.WithCancel(ctx)
+		stopped := make(chan struct{})
+		go func() { _, _ = other.run(serving, "iperf3", "-s"); close(stopped) }()
+		defer func() { stop(); <-stopped }()
+	}
 	for _, mtu := range []int{1500, 9000} {
-		err := errors.Join(setMTU(ctx, one, mtu), setMTU(ctx, other, mtu))
+		ready := err
+		if ready == nil {
+			ready = errors.Join(setMTU(ctx, one, mtu), setMTU(ctx, other, mtu))
+		}
 		for _, streams := range []int{1, 4} {
-			what := fmt.Sprintf("TCP, %s, MTU %d", plural(streams, "stream"), mtu)
-			if err != nil {
-				note(what, "", 0, err)
-				continue
-			}
-			rate, err := b.tcp(ctx, one, streams)
-			note(what, "Mbit/s", rate, err)
+			measure(ready, whatTCP(streams, mtu), "Mbit/s", func() (float64, error) { return b.tcp(ctx, one, streams) })
 		}
 		if mtu == 1500 {
-			rtt, err := roundTrip(ctx, one)
-			note("round trip of a ping", "ms", rtt, err)
-			rate, err := b.packets(ctx, one)
-			note("UDP of 64 bytes, packets that arrive", "k/s", rate, err)
+			measure(ready, whatRoundTrip, "ms", func() (float64, error) { return roundTrip(ctx, one) })
+			measure(ready, whatPackets, "k/s", func() (float64, error) { return b.packets(ctx, one) })
 		}
 	}
 	return ctx.Err()
