@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -24,37 +23,12 @@ import (
 	"github.com/falcon-vm/falcon-go/internal/mux"
 )
 
-// agentLab launches a lab of one node whose image has a guest agent. An image
-// that was built before there was one is built anew, for this test alone.
+// agentLab launches a lab of one node.
 func agentLab(t *testing.T) *lab {
 	t.Helper()
-	s := newSite(t)
-	if !hasAgent(t, built.image) {
-		link := filepath.Join(s.home, "img", "micro")
-		if err := os.Remove(link); err != nil && !os.IsNotExist(err) {
-			t.Fatal(err)
-		}
-		if out := s.falcon("image", "build", "micro"); out.status != 0 {
-			t.Fatalf("building an image with an agent: %s", out)
-		}
-		if !hasAgent(t, link) {
-			t.Fatal("the image that was built has no agent")
-		}
-	}
-	l := s.lab("agent", "solo")
+	l := newSite(t).lab("agent", "solo")
 	l.launch()
 	return l
-}
-
-func hasAgent(t *testing.T, dir string) bool {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join(dir, "image.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var record struct{ Agent string }
-	check(t, json.Unmarshal(data, &record))
-	return record.Agent != ""
 }
 
 // agent returns a client of a node's agent, as falcon's own is.
@@ -278,15 +252,15 @@ func agentReset(t *testing.T, l *lab) {
 func agentIdentity(t *testing.T, l *lab) {
 	ctx, cancel := context.WithTimeout(context.Background(), commandDeadline)
 	defer cancel()
-	l.sh("violin", "mkdir -p /etc/ssh; echo old >/etc/ssh/ssh_host_rsa_key; echo old >/etc/ssh/ssh_host_rsa_key.pub; date -s '2001-01-01 00:00:00'")
+	l.sh("violin", "mkdir -p /etc/ssh; echo old >/etc/ssh/ssh_host_ed25519_key; echo old >/etc/ssh/ssh_host_ed25519_key.pub; date -s '2001-01-01 00:00:00'")
 	id := agent.Identity{
 		Entropy: make([]byte, 64), Time: time.Now(), Hostname: "cello", MachineID: "0123456789abcdef0123456789abcdef",
 		SSHKeys: true,
 	}
 	check(t, l.agent("violin").Identify(ctx, id))
-	out := l.sh("violin", "hostname; cat /etc/hostname /etc/machine-id; grep -c cello /etc/hosts; grep -c PRIVATE /etc/ssh/ssh_host_rsa_key; cut -d ' ' -f 1,3 /etc/ssh/ssh_host_rsa_key.pub; date +%s")
+	out := l.sh("violin", "hostname; cat /etc/hostname /etc/machine-id; grep -c cello /etc/hosts; grep -c PRIVATE /etc/ssh/ssh_host_ed25519_key; cut -d ' ' -f 1,3 /etc/ssh/ssh_host_ed25519_key.pub; date +%s")
 	lines := strings.Fields(out)
-	want := []string{"cello", "cello", id.MachineID, "1", "2", "ssh-rsa", "root@cello"}
+	want := []string{"cello", "cello", id.MachineID, "1", "2", "ssh-ed25519", "root@cello"}
 	if len(lines) != len(want)+1 || !slices.Equal(lines[:len(want)], want) {
 		t.Fatalf("the guest has %q", lines)
 	}

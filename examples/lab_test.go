@@ -58,18 +58,24 @@ func newSiteOf(t *testing.T, user *syscall.Credential) *site {
 	dir, err := os.MkdirTemp("", "falcon-"+strings.ReplaceAll(t.Name(), "/", "-")+"-")
 	check(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	s := &site{t: t, dir: dir, home: filepath.Join(dir, "home"), user: user}
-	if user != nil {
-		s.home = filepath.Join(dir, "data", "falcon") // XDG_DATA_HOME
-	}
+	s := &site{t: t, dir: dir, home: built.home, user: user}
 	check(t, os.Chmod(dir, 0o711))
-	s.linkImage()
+	if user != nil {
+		s.ownHome("data/falcon") // in XDG_DATA_HOME
+	}
 	s.before = s.hostObjects()
 	t.Cleanup(func() { s.clean("at the end") })
 	return s
 }
 
-// linkImage puts the image micro into the home where it is not the system's.
+// ownHome gives the site a home of its own, without templates.
+func (s *site) ownHome(path string) {
+	s.home = filepath.Join(s.dir, path)
+	s.linkImage()
+}
+
+// linkImage puts the image micro into a home of the site's own, where it is not
+// the system's.
 func (s *site) linkImage() {
 	s.t.Helper()
 	home, err := filepath.Rel(s.dir, s.home)
@@ -263,6 +269,14 @@ type node struct {
 	Disk      string     `json:"disk"`
 	Console   string     `json:"console"`
 	Links     []nodeLink `json:"links"`
+	Start     struct {
+		Cold   bool   `json:"cold"`
+		Why    string `json:"why"`
+		Stages []struct {
+			Stage   string  `json:"stage"`
+			Seconds float64 `json:"seconds"`
+		} `json:"stages"`
+	} `json:"start"`
 }
 
 type nodeLink struct {

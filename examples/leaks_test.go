@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -82,18 +83,20 @@ func (s *site) linesOf(kind, path string) []string {
 // files lists what labs have left in the home and in their folders.
 func (s *site) files() []string {
 	var found []string
-	err := filepath.WalkDir(s.dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		folder := filepath.Dir(path)
-		switch {
-		case d.Name() == ".falcon", d.Type()&fs.ModeSocket != 0,
-			folder == filepath.Join(s.home, "topo"), folder == filepath.Join(s.home, "labs"), folder == filepath.Join(s.home, "tmp"):
-			found = append(found, "file "+path)
-		}
-		return nil
-	})
-	check(s.t, err)
+	for _, dir := range slices.Compact([]string{s.dir, s.home}) {
+		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			folder := filepath.Dir(path)
+			switch {
+			case d.Name() == ".falcon", d.Type()&fs.ModeSocket != 0,
+				folder == filepath.Join(s.home, "topo"), folder == filepath.Join(s.home, "labs"), folder == filepath.Join(s.home, "tmp"):
+				found = append(found, "file "+path)
+			}
+			return nil
+		})
+		check(s.t, err)
+	}
 	return found
 }

@@ -6,6 +6,7 @@
 package examples_test
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -21,6 +22,7 @@ const systemImage = "/var/lib/falcon/img/micro"
 var built struct {
 	dir   string // with a program for each name
 	image string // the folder of the image micro
+	home  string // falcon's, of root's labs: they share their templates
 }
 
 func TestMain(m *testing.M) {
@@ -68,19 +70,32 @@ func buildAll(dir string) error {
 	if err := build(filepath.Join(dir, "guest"), []string{"CGO_ENABLED=0"}, "./testdata/frames"); err != nil {
 		return err
 	}
-	built.image = systemImage
-	if _, err := os.Stat(systemImage); err == nil {
-		return nil
+	built.home = filepath.Join(dir, "home")
+	if err := os.MkdirAll(filepath.Join(built.home, "img"), 0o755); err != nil {
+		return err
 	}
-	home := filepath.Join(dir, "home")
-	built.image = filepath.Join(home, "img", "micro")
+	if hasAgent(systemImage) {
+		built.image = systemImage
+		return os.Symlink(systemImage, filepath.Join(built.home, "img", "micro"))
+	}
+	built.image = filepath.Join(built.home, "img", "micro")
 	cmd := exec.Command(filepath.Join(dir, "falcon"), "image", "build", "micro")
-	cmd.Env = append(os.Environ(), "FALCON_HOME="+home)
+	cmd.Env = append(os.Environ(), "FALCON_HOME="+built.home)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("%s: %w", cmd, err)
 	}
-	return os.Chmod(home, 0o755) // the ordinary user's labs stand on it as well
+	return os.Chmod(built.home, 0o755) // the ordinary user's labs stand on it as well
+}
+
+// hasAgent tells whether an image has falcon's agent: one that was built before
+// there was one does not.
+func hasAgent(dir string) bool {
+	var img struct {
+		Agent string `json:"agent"`
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "image.json"))
+	return err == nil && json.Unmarshal(data, &img) == nil && img.Agent != ""
 }
 
 func build(to string, env []string, packages ...string) error {

@@ -106,6 +106,7 @@ func TestFolderOfAnotherTopologyIsRefused(t *testing.T) {
 // free, so that each of the first things that are written there fails once.
 func TestFullDiskUndoesTheLaunch(t *testing.T) {
 	s := newSite(t)
+	s.ownHome("home")
 	for _, where := range []string{"home", "state"} {
 		for pages := range 5 {
 			t.Run(fmt.Sprintf("%s with %d pages free", where, pages), func(t *testing.T) {

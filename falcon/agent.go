@@ -9,11 +9,15 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/console"
+	"github.com/falcon-vm/falcon-go/falcon/internal/image/build"
+	"github.com/falcon-vm/falcon-go/falcon/internal/state"
 	"github.com/falcon-vm/falcon-go/internal/agent"
 	"github.com/falcon-vm/falcon-go/internal/mux"
+	"github.com/falcon-vm/falcon-go/propolis"
 )
 
 // agentPatience is how long the agent of a guest that runs may take to answer
@@ -24,11 +28,37 @@ const agentPatience = 10 * time.Second
 // errAgentSilent says that the agent has not answered. Nothing was asked of it.
 var errAgentSilent = errors.New("the guest agent does not answer")
 
-// agent returns a client of a node's agent, or nil where it has none: its image
-// has none, or its server does not serve it.
+// AgentVersionError says that the guest agent of an image is of another version
+// than this program, and cannot do what it is asked for.
+type AgentVersionError struct {
+	Image string
+	Err   error
+}
+
+// Error implements error.
+func (e *AgentVersionError) Error() string {
+	return fmt.Sprintf("image %s has a guest agent that does not fit: %v: %s", e.Image, e.Err, e.cure())
+}
+
+// cure says how to come by an image that fits.
+func (e *AgentVersionError) cure() string {
+	for _, r := range build.Recipes() {
+		if r.Name == e.Image {
+			return fmt.Sprintf("destroy the topology, then: falcon image rm %[1]s && falcon image build %[1]s", e.Image)
+		}
+	}
+	return fmt.Sprintf("make an image with an agent of this version: falcon image build NAME --agent-into %s", e.Image)
+}
+
+// Unwrap returns what does not fit. To those who can do without an agent, one
+// that does not fit is as good as silent.
+func (e *AgentVersionError) Unwrap() []error { return []error{e.Err, errAgentSilent} }
+
+// agent returns a client of a node's agent, or nil where its server does not
+// serve one.
 func (l *lab) agent(np *NodePlan) *agent.Client {
 	path := l.folder.File(np.Name + agentExt)
-	if np.Agent == "" || !fileExists(path) {
+	if !fileExists(path) {
 		return nil
 	}
 	return agent.New(func(ctx context.Context) (io.ReadWriteCloser, error) {
@@ -61,8 +91,15 @@ func (l *lab) answeringAgent(ctx context.Context, np *NodePlan, patience time.Du
 	}
 	wait, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if _, err := a.Ping(wait); err != nil {
+	info, err := a.Ping(wait)
+	if err == nil && !agent.Fits(info.Version) {
+		return nil, &AgentVersionError{Image: np.Image, Err: &agent.UnknownCallError{Version: info.Version}}
+	}
+	if err != nil {
+		var foreign *mux.VersionError
 		switch {
+		case errors.As(err, &foreign):
+			return nil, &AgentVersionError{Image: np.Image, Err: err}
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
 		case wait.Err() != nil:
@@ -89,7 +126,7 @@ func execByAgent(ctx context.Context, a *agent.Client, cmd execCommand) (ExecRes
 		stdout = cmd.Output
 	}
 	exit, err := a.Exec(ctx, agent.Command{
-		Exec:  agent.Exec{Argv: []string{"sh", "-c", cmd.Shell}, Timeout: cmd.Timeout},
+		Exec:  agent.Exec{Argv: []string{"sh", "-c", cmd.Shell}, Env: cmd.Env, Dir: cmd.dir, Timeout: cmd.Timeout},
 		Input: cmd.input, Stdout: stdout, Stderr: cmd.stderr,
 	})
 	return ExecResult{Output: collected.Bytes(), Status: exit.Code(), Duration: time.Since(begun)}, err
@@ -113,9 +150,9 @@ func (c *collector) Write(p []byte) (int, error) {
 type CopyProgress func(done, total int64)
 
 // CopyTo copies a file or folder of the host to the node: to the path, or into
-// the folder at the path if there is one. Modes and times are kept, owners are
-// not; a file appears when it is whole. Paths that are not absolute are taken
-// from root's home. The node's image must have a guest agent.
+// the folder at the path if there is one. Permissions, times, holes and owners
+// (by number) are kept; a file appears when it is whole. Paths that are not
+// absolute are taken from root's home. The node's image must have a guest agent.
 func (n *Node) CopyTo(ctx context.Context, source, target string, progress CopyProgress) error {
 	return n.withAgent(ctx, "copying", func(a *agent.Client) error {
 		return a.CopyTo(ctx, source, target, agent.Progress(progress))
@@ -123,7 +160,9 @@ func (n *Node) CopyTo(ctx context.Context, source, target string, progress CopyP
 }
 
 // CopyFrom copies a file or folder of the node to the host, as CopyTo does the
-// other way. What the guest sends cannot be written outside of the target.
+// other way, but that owners are kept only when this program is root, and the
+// bits setuid and setgid never. What the guest sends cannot be written outside
+// of the target.
 func (n *Node) CopyFrom(ctx context.Context, source, target string, progress CopyProgress) error {
 	return n.withAgent(ctx, "copying", func(a *agent.Client) error {
 		return a.CopyFrom(ctx, source, target, agent.Progress(progress))
@@ -149,12 +188,87 @@ func (n *Node) withAgent(ctx context.Context, what string, do func(*agent.Client
 		if a == nil {
 			return fmt.Errorf("%s needs a guest agent: image %s must have one, as those of falcon image build have, and the agent must run", what, np.Image)
 		}
-		return do(a)
+		err = do(a)
+		var unknown *agent.UnknownCallError
+		if errors.As(err, &unknown) {
+			err = &AgentVersionError{Image: np.Image, Err: err}
+		}
+		return err
 	}()
 	if err != nil {
 		return &NodeError{Node: n.name, Err: err}
 	}
 	return nil
+}
+
+// WaitReady waits until the guest has booted: its agent answers, and where
+// systemd runs the guest, it has started all that belongs to the boot. Launch
+// waits for the agent alone. Services of systemd's that have failed are no
+// error. The node's image must have a guest agent.
+func (n *Node) WaitReady(ctx context.Context) error {
+	return n.withAgent(ctx, "waiting for the end of its boot", func(a *agent.Client) error {
+		var said collector
+		said.max = console.MaxOutput
+		exit, err := a.Exec(ctx, agent.Command{Exec: agent.Exec{Argv: []string{"sh", "-c", bootedScript}}, Stdout: &said})
+		if err == nil && exit.Code() != 0 {
+			err = fmt.Errorf("waiting for the end of its boot: exit status %d: %s", exit.Code(), strings.TrimSpace(said.String()))
+		}
+		return err
+	})
+}
+
+// bootedScript ends when a guest has booted. What systemctl says of a system
+// with failed services has a status of its own.
+const bootedScript = `[ ! -d /run/systemd/system ] || case $(systemctl is-system-running --wait) in
+running | degraded) ;;
+*) systemctl is-system-running; exit 1 ;;
+esac`
+
+// Freeze has the guest write out its file systems and not write to them until
+// thaw is called, or a time limit of at most a minute has passed: then thaw
+// returns an error. The node's image must have a guest agent.
+func (n *Node) Freeze(ctx context.Context, limit time.Duration) (thaw func() error, err error) {
+	err = n.withAgent(ctx, "freezing its file systems", func(a *agent.Client) error {
+		frozen, err := a.Freeze(ctx, limit)
+		if err == nil {
+			thaw = frozen.Thaw
+		}
+		return err
+	})
+	return thaw, err
+}
+
+// stopPatience is how long the agent of a guest that is to be stopped may take
+// to answer.
+const stopPatience = 3 * time.Second
+
+// powerOff has a guest's agent power it off, and waits. It reports whether the
+// guest has ended; where it has not, there is the power button.
+func (l *lab) powerOff(ctx context.Context, o state.Object, np *NodePlan) bool {
+	if np == nil {
+		return false
+	}
+	a, err := l.answeringAgent(ctx, np, stopPatience)
+	if a == nil {
+		if err != nil {
+			l.log.Info("pressing the power button", "node", np.Name, "error", err)
+		}
+		return false
+	}
+	client, err := l.host.client(l.folder, o.Name)
+	if err != nil {
+		return false
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeoutCause(ctx, stopGrace, fmt.Errorf("it has not powered off within %v", stopGrace))
+	defer cancel()
+	if err = a.Power(ctx, agent.PowerOff); err == nil {
+		err = client.WaitState(ctx, propolis.StateDestroyed)
+	}
+	if err != nil {
+		l.log.Warn("the guest's agent did not power it off", "node", np.Name, "error", err)
+	}
+	return err == nil
 }
 
 // freezeLimit bounds the time in which a guest cannot write while a snapshot of

@@ -12,6 +12,7 @@ import (
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
+	"github.com/falcon-vm/falcon-go/propolis"
 )
 
 // Destroy removes everything that the topology has on the host: processes,
@@ -100,6 +101,7 @@ func (l *lab) destroy(ctx context.Context, lease string) error {
 // which use the others, then the rest. It goes on past errors.
 func (l *lab) remove(ctx context.Context, j *state.Journal, objects []state.Object) error {
 	var errs *multierror.Error
+	worthless := l.worthless(objects)
 	for _, kinds := range [][]state.Kind{
 		{state.Server},
 		{state.Disk, state.External, state.Links},
@@ -112,7 +114,7 @@ func (l *lab) remove(ctx context.Context, j *state.Journal, objects []state.Obje
 				continue
 			}
 			wg.Go(func() {
-				err := l.removeObject(ctx, o)
+				err := l.removeObject(ctx, o, worthless[o.Name])
 				if err == nil {
 					err = j.Gone(o)
 				}
@@ -132,13 +134,61 @@ func (l *lab) remove(ctx context.Context, j *state.Journal, objects []state.Obje
 	return joined(errs)
 }
 
-func (l *lab) removeObject(ctx context.Context, o state.Object) error {
+// discarder is a host that can end the server of a node at once: nothing that
+// the guest has written is to be kept.
+type discarder interface {
+	discard(ctx context.Context, f *state.Folder, o state.Object) error
+}
+
+// worthless returns the nodes of which nothing stays when the objects are
+// removed: their disks are among them, and they write to no other.
+func (l *lab) worthless(objects []state.Object) map[string]bool {
+	nodes := make(map[string]bool)
+	r, err := l.record()
+	if err != nil {
+		return nodes // what else they write to is not known
+	}
+	removed := make(map[string]bool)
+	for _, o := range objects {
+		if o.Kind == state.Disk {
+			removed[o.Name] = true
+		}
+	}
+	for i := range r.Plan.Nodes {
+		if np := &r.Plan.Nodes[i]; removed[np.Name] && !writesElsewhere(np) {
+			nodes[np.Name] = true
+		}
+	}
+	return nodes
+}
+
+// writesElsewhere reports whether a node has a disk that is not falcon's and
+// that it may write to.
+func writesElsewhere(np *NodePlan) bool {
+	for _, c := range np.Spec.Components {
+		if file, ok := c.(propolis.FileStorageBackend); ok && file.Path != np.Disk && !file.Readonly {
+			return true
+		}
+	}
+	return false
+}
+
+// endServer ends the server of a node that is removed, in no order when the
+// node is worthless.
+func (l *lab) endServer(ctx context.Context, o state.Object, worthless bool) error {
+	if d, ok := l.host.(discarder); ok && worthless {
+		return d.discard(ctx, l.folder, o)
+	}
+	return l.host.end(ctx, l.folder, o)
+}
+
+func (l *lab) removeObject(ctx context.Context, o state.Object, worthless bool) error {
 	if (o.Kind == state.Server || o.Kind == state.Disk) && !namePattern.MatchString(o.Name) {
 		return errors.New("the journal is damaged: that is not the name of a node")
 	}
 	switch o.Kind {
 	case state.Server:
-		if err := l.host.end(ctx, l.folder, o); err != nil {
+		if err := l.endServer(ctx, o, worthless); err != nil {
 			return err
 		}
 		l.stage(o.Name, StageGone, "")
@@ -196,15 +246,11 @@ func (l *lab) dissolve(removed []state.Object) error {
 
 // removeFiles removes the files of nodes from the state folder.
 func (l *lab) removeFiles(nodes map[string]bool) error {
-	var errs *multierror.Error
+	var files []string
 	for node := range nodes {
-		for _, f := range nodeFiles(node) {
-			if err := l.folder.RemoveFile(f); err != nil {
-				errs = multierror.Append(errs, err)
-			}
-		}
+		files = append(files, nodeFiles(node)...)
 	}
-	return joined(errs)
+	return l.folder.RemoveFiles(files)
 }
 
 // nodeFiles returns the files of a node in the state folder.

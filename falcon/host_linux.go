@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -66,21 +65,6 @@ func (h *linuxHost) look(ctx context.Context, t *Topology) (hostFacts, error) {
 	f.checks = append(f.checks, qemuCheck())
 	f.checks = append(f.checks, h.interfaceChecks(ctx, t)...)
 	return f, nil
-}
-
-// freeMemory returns what the kernel estimates that new programs may use.
-func freeMemory() (Bytes, error) {
-	data, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(data)) {
-		var kib uint64
-		if n, _ := fmt.Sscanf(line, "MemAvailable: %d kB", &kib); n == 1 {
-			return Bytes(kib << 10), nil
-		}
-	}
-	return 0, errors.New("/proc/meminfo has no MemAvailable")
 }
 
 func qemuCheck() Check {
@@ -235,7 +219,12 @@ func (h *linuxHost) end(ctx context.Context, f *state.Folder, o state.Object) er
 			return fmt.Errorf("its hypervisor, process %d, has not ended: %w", vmm.PID, err)
 		}
 	}
-	return errors.Join(f.RemoveFile(o.Name+socketExt), f.RemoveFile(o.Name+agentExt), f.RemoveFile(o.Name+pidExt), f.RemoveFile(o.Name+vmmPIDExt))
+	return forgetServer(f, o.Name)
+}
+
+// forgetServer removes the files of a server that has ended.
+func forgetServer(f *state.Folder, node string) error {
+	return errors.Join(f.RemoveFile(node+socketExt), f.RemoveFile(node+agentExt), f.RemoveFile(node+pidExt), f.RemoveFile(node+vmmPIDExt))
 }
 
 // diskSpace returns what is free where a path is, or will be.

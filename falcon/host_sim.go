@@ -209,6 +209,7 @@ func (h *simHost) serve(ctx context.Context, l *lab, np *NodePlan, _ serveOption
 	done, err := h.world.Serve(ctx, sim.NodeConfig{
 		Name: np.Name, Disk: np.Disk, Console: np.Console, OS: np.OS,
 		Rules: h.script.For(np.Name), StopGraceMS: stopGrace.Milliseconds(),
+		Agent: !isIllumosGuest(np.OS),
 	}, record)
 	if err != nil {
 		return nil, err
@@ -233,5 +234,5 @@ func (h *simHost) end(ctx context.Context, f *state.Folder, o state.Object) erro
 	if err := h.world.Remove(ctx, o.Name, recorded); err != nil {
 		return err
 	}
-	return f.RemoveFile(o.Name + socketExt)
+	return errors.Join(f.RemoveFile(o.Name+socketExt), f.RemoveFile(o.Name+agentExt))
 }

@@ -297,19 +297,28 @@ func (l *lab) makeDisk(ctx context.Context, n *NodePlan, base string) error {
 	})
 }
 
-// startNodes starts what does not run, all at once: the host's scheduler
-// divides it better than a number here would.
+// startNodes starts what does not run, as many at once as the host can carry.
 func (l *lab) startNodes(ctx context.Context, tx *transaction, r *revision, o launchOptions, w *warmth) error {
-	var starts []func(context.Context) error
+	var nodes []*NodePlan
 	for i := range r.next.Plan.Nodes {
 		n := &r.next.Plan.Nodes[i]
 		if r.running[n.Name] {
 			l.stage(n.Name, StageRunning, "it runs already")
 			continue
 		}
+		nodes = append(nodes, n)
+	}
+	gate := l.newGate(nodes)
+	var starts []func(context.Context) error
+	for _, n := range nodes {
 		starts = append(starts, func(ctx context.Context) error {
-			err := l.startNode(ctx, tx, n, nodeStart{
-				id: r.next.IDs[n.Name], template: w.clones[n.Name].Dir, cold: w.cold[n.Name], loginTimeout: o.loginTimeout,
+			release, err := gate.acquire(ctx)
+			if err != nil {
+				return &NodeError{Node: n.Name, Err: err}
+			}
+			defer release()
+			err = l.startNode(ctx, tx, n, nodeStart{
+				id: r.next.IDs[n.Name], template: w.clones[n.Name], cold: w.cold[n.Name], loginTimeout: o.loginTimeout,
 			})
 			if err != nil {
 				l.report(Progress{Node: n.Name, Stage: StageFailed, Err: err})

@@ -43,6 +43,7 @@ type ExecOption func(*execCommand)
 // execCommand is a command to run, by the agent or through the console.
 type execCommand struct {
 	console.Command
+	dir    string
 	stderr io.Writer
 	input  io.Reader
 }
@@ -71,9 +72,24 @@ func WithInput(r io.Reader) ExecOption {
 	return func(c *execCommand) { c.input = r }
 }
 
+// WithEnv adds variables, each as NAME=value, to the command's environment.
+func WithEnv(variables ...string) ExecOption {
+	return func(c *execCommand) { c.Env = append(c.Env, variables...) }
+}
+
+// WithDir runs the command in a folder of the guest, in place of root's home. It
+// is an error if there is none.
+func WithDir(dir string) ExecOption {
+	return func(c *execCommand) { c.dir = dir }
+}
+
 // Exec runs a shell command as root in the guest and waits for it. An exit
-// status other than 0 is no error. A command that takes too long, or whose
-// context ends, is ended with all that it has started.
+// status other than 0 is no error. A command that takes too long is ended, with
+// all of its process group. So is one whose context ends, after it was
+// interrupted as by Ctrl-C and has had two seconds to heed that; its status is
+// then in the result beside the error. The same becomes of a command whose
+// program has gone: nothing runs on in the guest but what has left its process
+// group (setsid), or was in the background of a command that ended by itself.
 //
 // Where the image has a guest agent it is the agent who runs the command, beside
 // any number of others. Elsewhere it is run through the console: there commands
@@ -143,9 +159,16 @@ func (l *lab) execByConsole(ctx context.Context, node string, cmd execCommand) (
 		return ExecResult{}, err
 	}
 	cmd.Login = &profile
+	if cmd.dir != "" {
+		cmd.Shell = fmt.Sprintf("cd %s || exit %d\n%s", shellQuote(cmd.dir), noDirStatus, cmd.Shell)
+	}
 	r, err := c.Exec(ctx, cmd.Command)
 	return ExecResult{Output: r.Output, Status: r.Status, Duration: r.Duration}, err
 }
+
+// noDirStatus is the exit status of a command whose folder is not there, where
+// the guest's shell finds that out.
+const noDirStatus = 125
 
 // consoleRecall is how much of the console's past an exec looks at, in bytes,
 // to find out whether somebody is logged in.
@@ -264,18 +287,19 @@ func (l *lab) restoreLinks(ctx context.Context, tx *transaction, p *Plan) error 
 	return l.makeLinks(ctx, p, tx.restore)
 }
 
-// Stop ends the guest in order: as if its power button were pressed, and by
-// force when it has not ended after the server's grace period. Where falcon can
-// log in to it, its file systems have been written out before. Its disk and
-// links stay. A node that is stopped is left alone.
+// Stop ends the guest in order: by its agent where it has one, else as if its
+// power button were pressed, and by force when it has not ended after the
+// server's grace period. Where falcon can log in to a guest without an agent, its
+// file systems have been written out before. Its disk and links stay. A node that
+// is stopped is left alone.
 func (n *Node) Stop(ctx context.Context) error {
 	return n.do(ctx, "hyperstop", func(ctx context.Context, l *lab, r *record) error {
 		o, err := l.server(n.name)
 		if err != nil {
 			return nil // stopped already
 		}
-		if l.runs(ctx, o) {
-			l.flush(ctx, r.Plan.Node(n.name)) // not every system heeds the power button
+		if np := r.Plan.Node(n.name); l.runs(ctx, o) && !l.powerOff(ctx, o, np) {
+			l.flush(ctx, np) // not every system heeds the power button
 		}
 		begun := time.Now()
 		if err := l.halt(ctx, o); err != nil {
@@ -330,19 +354,19 @@ func (l *lab) halt(ctx context.Context, o state.Object) error {
 // Reboot resets the guest, after its file systems have been written out where
 // falcon can log in to it, and sets it up again.
 func (n *Node) Reboot(ctx context.Context) error {
-	return n.do(ctx, "reboot", func(ctx context.Context, l *lab, _ *record) error {
+	return n.do(ctx, "reboot", func(ctx context.Context, l *lab, r *record) error {
 		np, client, err := l.connect(ctx, n.name)
 		if err != nil {
 			return err
 		}
 		defer client.Close()
 		l.flush(ctx, np)
-		return l.reset(ctx, client, np)
+		return l.reset(ctx, client, np, r.IDs[n.name])
 	})
 }
 
 // reset resets a machine and sets the guest up again.
-func (l *lab) reset(ctx context.Context, client *propolis.Client, np *NodePlan) error {
+func (l *lab) reset(ctx context.Context, client *propolis.Client, np *NodePlan, id string) error {
 	if err := resetMachine(ctx, client); err != nil {
 		return fmt.Errorf("resetting the machine: %w%s", err, l.lastWords(np.Name))
 	}
@@ -358,7 +382,7 @@ func (l *lab) reset(ctx context.Context, client *propolis.Client, np *NodePlan) 
 			cancel(err)
 		}
 	}()
-	if err := l.setUp(ctx, client, np, h.LastByteOffset, DefaultLoginTimeout); err != nil {
+	if err := l.setUp(ctx, client, np, id, h.LastByteOffset, DefaultLoginTimeout); err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}

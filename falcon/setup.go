@@ -23,16 +23,21 @@ const (
 
 // setUp waits for the guest's shell, names the host and mounts its folders. The
 // console is read from an offset on, that of the machine's start.
-func (l *lab) setUp(ctx context.Context, client *propolis.Client, np *NodePlan, start uint64, loginTimeout time.Duration) error {
+func (l *lab) setUp(ctx context.Context, client *propolis.Client, np *NodePlan, id string, start uint64, loginTimeout time.Duration) error {
 	if !np.Setup {
 		return nil
 	}
 	l.stage(np.Name, StageBoot, np.Boot.Method)
 	// Half of the time is the agent's, the rest is for the console of a guest
 	// whose agent was taken away.
-	switch a, err := l.answeringAgent(ctx, np, loginTimeout/2); {
+	var a *agent.Client
+	var err error
+	if np.Agent != "" {
+		a, err = l.answeringAgent(ctx, np, loginTimeout/2)
+	}
+	switch {
 	case a != nil:
-		return l.setUpByAgent(ctx, a, np)
+		return l.setUpByAgent(ctx, a, np, id)
 	case err != nil && !errors.Is(err, errAgentSilent):
 		return err
 	case err != nil:
@@ -86,7 +91,7 @@ func (l *lab) setUp(ctx context.Context, client *propolis.Client, np *NodePlan, 
 const cloneDeadline = time.Minute
 
 // setUpClone has a clone become the node that it is to be.
-func (l *lab) setUpClone(ctx context.Context, np *NodePlan) error {
+func (l *lab) setUpClone(ctx context.Context, np *NodePlan, id string) error {
 	l.stage(np.Name, StageSetup, "")
 	a := l.agent(np)
 	if a == nil {
@@ -94,24 +99,36 @@ func (l *lab) setUpClone(ctx context.Context, np *NodePlan) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, cloneDeadline, fmt.Errorf("the clone did not say within %v that it is set up", cloneDeadline))
 	defer cancel()
-	if err := a.Identify(ctx, identity(np, true)); err != nil {
+	i := identity(np, id, true)
+	for {
+		begun := time.Now()
+		if err := a.Identify(ctx, i); err != nil {
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
+			return fmt.Errorf("setting the guest up: %w", err)
+		}
+		if time.Since(begun) < clockError {
+			return nil
+		}
+		// The host is so busy that the clock was late when it was set.
+		i = agent.Identity{Time: time.Now()}
+	}
+}
+
+// clockError is how far a clone's clock may be from the host's.
+const clockError = 500 * time.Millisecond
+
+// setUpByAgent has a guest's agent do what setUp does.
+func (l *lab) setUpByAgent(ctx context.Context, a *agent.Client, np *NodePlan, id string) error {
+	l.stage(np.Name, StageSetup, "")
+	ctx, cancel := context.WithTimeoutCause(ctx, setupTimeout, fmt.Errorf("the guest did not say within %v that it is set up", setupTimeout))
+	defer cancel()
+	if err := a.Identify(ctx, identity(np, id, false)); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
 		return fmt.Errorf("setting the guest up: %w", err)
-	}
-	return nil
-}
-
-// setUpByAgent has a guest's agent do what setUp does.
-func (l *lab) setUpByAgent(ctx context.Context, a *agent.Client, np *NodePlan) error {
-	l.stage(np.Name, StageSetup, "")
-	result, err := execByAgent(ctx, a, execCommand{Command: console.Command{Shell: setupScript(np), Timeout: setupTimeout}})
-	if err != nil {
-		return fmt.Errorf("setting the guest up: %w", err)
-	}
-	if result.Status != 0 {
-		return fmt.Errorf("setting the guest up: exit status %d: %s", result.Status, strings.TrimSpace(string(result.Output)))
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 	"github.com/falcon-vm/falcon-go/falcon/internal/process"
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
 	"github.com/falcon-vm/falcon-go/propolis"
@@ -46,21 +47,27 @@ const endGrace = 5 * time.Second
 // nodeStart says how a node is to be started.
 type nodeStart struct {
 	id string
-	// template is the folder of the template that the node is a clone of; it
-	// is empty for a node that boots, and cold says why it does.
-	template, cold string
-	loginTimeout   time.Duration
+	// template is what the node is a clone of; it is nil for a node that
+	// boots, and cold says why it does.
+	template     *image.Template
+	cold         string
+	loginTimeout time.Duration
 }
 
 // startNode starts a node and waits until it is ready.
 func (l *lab) startNode(ctx context.Context, tx *transaction, np *NodePlan, s nodeStart) error {
 	err := l.startOnce(ctx, tx, np, s)
-	if s.template == "" || !errors.Is(err, errNotCloned) || ctx.Err() != nil {
+	if s.template == nil || !errors.Is(err, errNotCloned) || ctx.Err() != nil {
 		return err
 	}
 	// Its disk is that of a guest that was cut off, which can boot.
 	l.log.Warn("the node boots instead", "node", np.Name, "error", err)
-	s.template, s.cold = "", err.Error()
+	if store, _, why := l.templates(); why == "" {
+		if derr := store.DistrustTemplate(ctx, s.template.Name); derr != nil {
+			l.log.Warn("the template cannot be taken out of use", "folder", s.template.Dir, "error", derr)
+		}
+	}
+	s.template, s.cold = nil, err.Error()
 	return l.startOnce(ctx, tx, np, s)
 }
 
@@ -72,8 +79,12 @@ func (l *lab) startOnce(ctx context.Context, tx *transaction, np *NodePlan, s no
 	if err := l.endStanding(ctx, tx.journal, np.Name); err != nil {
 		return err
 	}
+	serve := serveOptions{id: s.id}
+	if s.template != nil {
+		serve.template = s.template.Dir
+	}
 	err := tx.make(o, func() (err error) {
-		server, err = l.host.serve(ctx, l, np, serveOptions{id: s.id, template: s.template}, func(p process.Identity) error {
+		server, err = l.host.serve(ctx, l, np, serve, func(p process.Identity) error {
 			o.Process = &p
 			return tx.journal.Make(o)
 		})
@@ -83,10 +94,10 @@ func (l *lab) startOnce(ctx context.Context, tx *transaction, np *NodePlan, s no
 		return err
 	}
 	err = l.attend(ctx, server, np, s, func(ctx context.Context, client *propolis.Client) error {
-		if s.template != "" {
-			return l.setUpClone(ctx, np)
+		if s.template != nil {
+			return l.setUpClone(ctx, np, s.id)
 		}
-		return l.setUp(ctx, client, np, 0, s.loginTimeout)
+		return l.setUp(ctx, client, np, s.id, 0, s.loginTimeout)
 	})
 	if err != nil {
 		return err
@@ -148,7 +159,7 @@ func (l *lab) runInstance(ctx context.Context, client *propolis.Client, np *Node
 	err := client.Ensure(ctx, ensureRequest(np, s.id))
 	if err != nil {
 		err = fmt.Errorf("creating the machine: %w%s", serverFault(err), l.lastWords(np.Name))
-		if s.template != "" && ctx.Err() == nil {
+		if s.template != nil && ctx.Err() == nil {
 			err = fmt.Errorf("%w: %w", errNotCloned, err)
 		}
 		return err

@@ -53,10 +53,17 @@ type NodeStatus struct {
 	ServerPID int    `json:"server_pid"`
 	UUID      string `json:"uuid,omitempty"`
 	// UptimeSeconds counts from the start of the node's server.
-	UptimeSeconds int64  `json:"uptime_seconds"`
-	Cores         int    `json:"cores"`
-	Memory        Bytes  `json:"memory"`
-	Disk          string `json:"disk,omitempty"`
+	UptimeSeconds int64 `json:"uptime_seconds"`
+	// Start is how it was started last; nil where that is not known.
+	Start *NodeStart `json:"start,omitempty"`
+	Cores int        `json:"cores"`
+	// Memory is the guest's. PSS is what the hypervisor takes of the host's
+	// memory by now, ServerPSS what the server does: each with its share of
+	// what several processes have in common. 0 where the host does not tell.
+	Memory    Bytes  `json:"memory"`
+	PSS       Bytes  `json:"pss,omitempty"`
+	ServerPSS Bytes  `json:"server_pss,omitempty"`
+	Disk      string `json:"disk,omitempty"`
 	// Console is the address of the node's API, which serves the console.
 	Console string       `json:"console,omitempty"`
 	VNC     string       `json:"vnc,omitempty"`
@@ -113,6 +120,9 @@ func (t *Topology) Status(ctx context.Context) (*Status, error) {
 		if s.Nodes, err = l.nodeStatuses(ctx, r); err != nil {
 			return nil, err
 		}
+		if err := l.weigh(ctx, s.Nodes); err != nil {
+			return nil, err
+		}
 	}
 	for _, n := range t.nodes {
 		if r == nil || r.Plan.Node(n.name) == nil {
@@ -158,7 +168,8 @@ func (l *lab) nodeStatuses(ctx context.Context, r *record) ([]NodeStatus, error)
 		np := &r.Plan.Nodes[i]
 		nodes[i] = NodeStatus{
 			Name: np.Name, State: NodeStopped, Image: np.Image, UUID: r.IDs[np.Name], Cores: np.Cores, Memory: np.Memory,
-			Disk: np.Disk, VNC: np.VNC, Mounts: np.Mounts, Links: linkStatuses(r.Plan, np, devices), Boot: np.Boot.Method,
+			Start: l.startOf(np.Name),
+			Disk:  np.Disk, VNC: np.VNC, Mounts: np.Mounts, Links: linkStatuses(r.Plan, np, devices), Boot: np.Boot.Method,
 		}
 		if o, ok := servers[np.Name]; ok {
 			look = append(look, func(ctx context.Context) error {
@@ -199,6 +210,37 @@ func (l *lab) lookAt(ctx context.Context, n *NodeStatus, o state.Object) {
 	if started, err := o.Process.Started(); err == nil {
 		n.UptimeSeconds = int64(time.Since(started).Seconds())
 	}
+}
+
+// scale is a host that can tell how much of its memory a process takes.
+type scale interface {
+	// pss returns the proportional set size of a process.
+	pss(pid int) (Bytes, error)
+}
+
+// weigh fills in what the processes of nodes take, where the host can tell.
+func (l *lab) weigh(ctx context.Context, nodes []NodeStatus) error {
+	h, ok := l.host.(scale)
+	if !ok {
+		return nil
+	}
+	var look []func(context.Context) error
+	for i := range nodes {
+		n := &nodes[i]
+		if n.PID == 0 {
+			continue
+		}
+		look = append(look, func(context.Context) error {
+			var err, serr error
+			n.PSS, err = h.pss(n.PID)
+			n.ServerPSS, serr = h.pss(n.ServerPID)
+			if err := errors.Join(err, serr); err != nil { // they may just have ended
+				l.log.Debug("looking at the memory of a node's processes", "node", n.Name, "error", err)
+			}
+			return nil
+		})
+	}
+	return inParallel(ctx, look...)
 }
 
 // isNoInstance reports whether a server answered that it has no instance yet.

@@ -102,31 +102,45 @@ func templateOptions(np *NodePlan, img image.Image, vmm string) (image.TemplateO
 	if err != nil {
 		return image.TemplateOptions{}, err
 	}
+	o := image.TemplateOptions{
+		Image: np.Image, Digest: img.Digest, VMM: vmm, Version: templateVersion, DiskSize: int64(np.DiskSize),
+		Cores: np.Cores, Memory: int64(np.Memory), Interfaces: len(np.Interfaces),
+	}
 	data, err := json.Marshal(struct {
-		Version    int
-		Agent, VMM string
-		Image, OS  string
-		Boot       image.Boot
-		DiskSize   Bytes
-		Cores      int
-		Memory     Bytes
-		Spec       propolis.InstanceSpec
-	}{templateVersion, np.Agent, vmm, img.Digest, np.OS, np.Boot, np.DiskSize, np.Cores, np.Memory, spec})
+		image.TemplateOptions
+		Agent, OS string
+		Boot      image.Boot
+		Spec      propolis.InstanceSpec
+	}{o, np.Agent, np.OS, np.Boot, spec})
 	if err != nil {
-		return image.TemplateOptions{}, err
+		return o, err
 	}
 	sum := sha256.Sum256(data)
-	return image.TemplateOptions{
-		Key: hex.EncodeToString(sum[:10]), Image: np.Image, DiskSize: int64(np.DiskSize),
-		Cores: np.Cores, Memory: int64(np.Memory), Interfaces: len(np.Interfaces),
-	}, nil
+	o.Key = hex.EncodeToString(sum[:10])
+	return o, nil
+}
+
+// obsolete returns whether a template can never be used again: its image or the
+// hypervisor is another one now, or falcon prepares guests differently.
+func (l *lab) obsolete(ctx context.Context, vmm string) func(image.Template) bool {
+	return func(t image.Template) bool {
+		img, err := l.host.store().Get(ctx, t.Image)
+		if err != nil && !errors.Is(err, image.ErrNotFound) {
+			return false
+		}
+		return t.Key == "" || t.Version != templateVersion || t.VMM != vmm || err != nil || t.Digest != img.Digest
+	}
 }
 
 // warmth says for each node of a launch what it is a clone of, or why it boots.
 type warmth struct {
-	clones map[string]image.Template
+	clones map[string]*image.Template
 	cold   map[string]string
 	unlock []func()
+}
+
+func newWarmth() *warmth {
+	return &warmth{clones: make(map[string]*image.Template), cold: make(map[string]string)}
 }
 
 // release lets the templates be removed on which nothing stands.
@@ -156,7 +170,7 @@ func (w *warmth) base(np *NodePlan) string {
 
 // warmth decides for the nodes of a launch.
 func (l *lab) warmth(ctx context.Context, r *revision, o launchOptions) (*warmth, error) {
-	w := &warmth{clones: make(map[string]image.Template), cold: make(map[string]string)}
+	w := newWarmth()
 	var nodes []*NodePlan
 	for i := range r.next.Plan.Nodes {
 		np := &r.next.Plan.Nodes[i]
@@ -212,7 +226,7 @@ func (l *lab) warmUp(ctx context.Context, w *warmth, nodes []*NodePlan) error {
 			if err != nil {
 				w.cold[np.Name] = err.Error()
 			} else {
-				w.clones[np.Name] = t
+				w.clones[np.Name] = &t
 			}
 		}
 	}
@@ -275,10 +289,17 @@ func (l *lab) makeTemplate(ctx context.Context, store image.TemplateStore, o ima
 		return fmt.Errorf("making a template of image %s: %w", np.Image, err)
 	}
 	_, err = draft.Commit(files...)
-	if err == nil {
-		l.pruneTemplates(ctx, store)
+	if err != nil {
+		return err
 	}
-	return err
+	removed, err := store.PruneTemplates(ctx, TemplateLimit, l.obsolete(ctx, o.VMM))
+	if err != nil {
+		l.log.Warn("removing old templates", "error", err)
+	}
+	for _, t := range removed {
+		l.log.Info("removed an old template", "image", t.Image, "folder", t.Dir)
+	}
+	return nil
 }
 
 // templatePlan is the plan of the node that becomes the template of others.
@@ -355,30 +376,16 @@ var templateFiles = []string{"ram", "state", "template.json"}
 // generator holds.
 const entropyBytes = 64
 
-// pruneTemplates removes templates when there are too many of them.
-func (l *lab) pruneTemplates(ctx context.Context, store image.TemplateStore) {
-	removed, err := store.PruneTemplates(ctx, TemplateLimit, func(image.Template) bool { return false })
-	if err != nil {
-		l.log.Warn("removing old templates", "error", err)
-	}
-	for _, t := range removed {
-		l.log.Info("removed an old template", "image", t.Image, "folder", t.Dir)
-	}
-}
-
-// TemplateLimit is how much the templates of a store take before those are
-// removed that were used longest ago, in bytes.
-const TemplateLimit = 8 << 30
-
-// identity is what makes a guest the node that it is.
-func identity(np *NodePlan, clone bool) agent.Identity {
-	i := agent.Identity{Hostname: np.Name, Time: time.Now()}
+// identity is what makes a guest the node that it is, whose instance has the
+// UUID id. The machine id is the UUID, as systemd has it for a machine that it
+// finds itself on for the first time.
+func identity(np *NodePlan, id string, clone bool) agent.Identity {
+	i := agent.Identity{Hostname: np.Name, MachineID: strings.ReplaceAll(id, "-", "")}
 	for _, m := range np.Mounts {
 		i.Mounts = append(i.Mounts, agent.Mount{Tag: m.Tag, Target: m.Target})
 	}
 	if clone {
-		id := uuid.New()
-		i.Entropy, i.SSHKeys, i.MachineID = make([]byte, entropyBytes), true, hex.EncodeToString(id[:])
+		i.Time, i.SSHKeys, i.Entropy = time.Now(), true, make([]byte, entropyBytes)
 		_, _ = rand.Read(i.Entropy) // never fails, by its documentation
 	}
 	return i

@@ -89,8 +89,31 @@ func TestCopyPrintsJSON(t *testing.T) {
 	p := testProgram{}
 	got := p.run(t, "cp", "--json", "a", "violin:/b")
 	var d copyDocument
-	if err := json.Unmarshal([]byte(got.stdout), &d); err != nil || d.Node != "violin" || d.Source != "a" || d.Target != "/b" || d.Bytes != 10 {
+	if err := json.Unmarshal([]byte(got.stdout), &d); err != nil || d.Seconds < 0 {
 		t.Errorf("%+v, %v", got, err)
+	}
+	if d.Seconds = 0; d != (copyDocument{Node: "violin", Source: "a", Target: "/b", Bytes: 10, Total: 10, Final: true}) {
+		t.Errorf("%+v", d)
+	}
+	p = testProgram{lab: fakeLab{err: errors.New("no space")}}
+	if got := p.run(t, "cp", "--json", "a", "violin:/b"); got.status != 1 || got.stdout != "" {
+		t.Errorf("a copy that fails: %+v", got)
+	}
+}
+
+func TestExecPassesEnvironmentAndFolder(t *testing.T) {
+	t.Setenv("HERE", "a b")
+	n := &fakeNode{}
+	p := testProgram{lab: fakeLab{nodes: map[string]*fakeNode{"violin": n}}}
+	got := p.run(t, "exec", "-e", "A=1=2", "--env", "HERE", "-e", "NOT_HERE_AT_ALL", "-w", "/var/log", "violin", "ls", "-e", "x")
+	o := n.options
+	if got.status != 0 || !slices.Equal(o.env, []string{"A=1=2", "HERE=a b"}) || o.dir != "/var/log" || !slices.Equal(p.lab.calls, []string{"exec violin ls -e x"}) {
+		t.Errorf("%+v, %q in %q, calls %q", got, o.env, o.dir, p.lab.calls)
+	}
+	for _, bad := range []string{"=x", "A B=x", "1A=x", ""} {
+		if got := p.run(t, "exec", "-e", bad, "violin", "ls"); got.status != 125 || !strings.Contains(got.stderr, "VARIABLE=value") {
+			t.Errorf("-e %q: %+v", bad, got)
+		}
 	}
 }
 
@@ -232,7 +255,8 @@ func status() *falcon.Status {
 		Nodes: []falcon.NodeStatus{
 			{
 				Name: "violin", State: falcon.NodeRunning, Image: "micro", PID: 4711, UptimeSeconds: 61,
-				Cores: 1, Memory: falcon.MiB(128), Console: "/lab/.falcon/violin.sock",
+				Cores: 1, Memory: falcon.MiB(128), PSS: falcon.MiB(33) + 512<<10, ServerPSS: 2_900_000, Console: "/lab/.falcon/violin.sock",
+				Start: &falcon.NodeStart{Stages: []falcon.StageTime{{Stage: falcon.StageStart, Seconds: 0.2}, {Stage: falcon.StageSetup, Seconds: 0.05}}},
 				Links: []falcon.LinkStatus{
 					{Index: 0, MAC: "02:00:00:00:00:01", Slot: "0.5.0", Device: "f1v0", Peer: "piano", PeerIndex: 0, PeerDevice: "f1v1"},
 					{Index: 1, MAC: "02:00:00:00:00:02", Slot: "0.6.0", External: "user"},
@@ -241,6 +265,7 @@ func status() *falcon.Status {
 			{
 				Name: "piano", State: falcon.NodeFailed, Reason: "its machine died", Image: "debian-12",
 				Cores: 2, Memory: falcon.GiB(2),
+				Start: &falcon.NodeStart{Cold: true, Why: "its image has no guest agent", Stages: []falcon.StageTime{{Stage: falcon.StageBoot, Seconds: 8}}},
 				Links: []falcon.LinkStatus{{MAC: "02:00:00:00:00:03", Device: "f1v1", Peer: "violin", PeerDevice: "f1v0"}},
 			},
 		},
@@ -253,11 +278,14 @@ func TestInfoShowsDeclarationAndState(t *testing.T) {
 links by kernel in network namespace falcon-1a2b3c4d
 launched with --nodes=2
 
-NODE    IMAGE      STATE    PID   UPTIME  CORES  MEMORY   CONSOLE
-violin  micro      running  4711  1m1s    1      128 MiB  /lab/.falcon/violin.sock
-piano   debian-12  failed   -     -       2      2 GiB    -
+NODE    IMAGE      STATE    PID   UPTIME  STARTED      CORES  MEMORY   PSS       SERVER PSS  CONSOLE
+violin  micro      running  4711  1m1s    warm, 0.25s  1      128 MiB  33.5 MiB  2.8 MiB     /lab/.falcon/violin.sock
+piano   debian-12  failed   -     -       cold, 8.00s  2      2 GiB    -         -           -
 
 piano failed: its machine died
+
+violin is a clone: start 0.20s, set-up 0.05s
+piano booted (its image has no guest agent): boot 8.00s
 
 INTERFACE  MAC                SLOT   DEVICE  PEER      PEER DEVICE
 violin/0   02:00:00:00:00:01  0.5.0  f1v0    piano/0   f1v1
@@ -273,7 +301,7 @@ piano/0    02:00:00:00:00:03  -      f1v1    violin/0  f1v0
 func TestInfoOfNodesWithoutLinksHasNoTableOfThem(t *testing.T) {
 	s := status()
 	s.Nodes = s.Nodes[:1]
-	s.Nodes[0].Links = nil
+	s.Nodes[0].Links, s.Nodes[0].Start = nil, nil
 	p := testProgram{lab: fakeLab{status: s}}
 	if got := p.run(t, "info"); strings.Contains(got.stdout, "INTERFACE") || !strings.HasSuffix(got.stdout, "violin.sock\n") {
 		t.Errorf("got %s", got.stdout)
@@ -289,6 +317,8 @@ func TestInfoAsJSONHasWhatScriptsReadOfIt(t *testing.T) {
 		Nodes    []struct {
 			Name, State, Image string
 			PID                int
+			Memory, PSS        uint64
+			ServerPSS          uint64 `json:"server_pss"`
 			Links              []struct{ MAC, Peer, Device string }
 		}
 	}
@@ -297,7 +327,7 @@ func TestInfoAsJSONHasWhatScriptsReadOfIt(t *testing.T) {
 	}
 	n := doc.Nodes[0]
 	if doc.Version != 1 || doc.Topology != "ring" || n.Name != "violin" || n.State != "running" || n.PID != 4711 ||
-		n.Image != "micro" || n.Links[0].MAC != "02:00:00:00:00:01" || n.Links[0].Peer != "piano" || n.Links[0].Device != "f1v0" {
+		n.Image != "micro" || n.Memory != 128<<20 || n.PSS != 67<<19 || n.ServerPSS != 2_900_000 || n.Links[0].MAC != "02:00:00:00:00:01" || n.Links[0].Peer != "piano" || n.Links[0].Device != "f1v0" {
 		t.Errorf("got %+v of\n%s", doc, got.stdout)
 	}
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -11,13 +12,17 @@ import (
 	"golang.org/x/term"
 )
 
-// copyDocument is what cp prints as JSON.
+// copyDocument is what cp prints as JSON, on a line of its own each time that it
+// has got on, and at last with Final set.
 type copyDocument struct {
-	Node    string  `json:"node"`
-	Source  string  `json:"source"`
-	Target  string  `json:"target"`
+	Node   string `json:"node"`
+	Source string `json:"source"`
+	Target string `json:"target"`
+	// Bytes is how many of Total have been copied.
 	Bytes   int64   `json:"bytes"`
+	Total   int64   `json:"total"`
 	Seconds float64 `json:"seconds"`
+	Final   bool    `json:"final,omitempty"`
 }
 
 func (a *app) copyCommand() *cobra.Command {
@@ -28,15 +33,16 @@ func (a *app) copyCommand() *cobra.Command {
 		Long: `Copy a file or a folder, with all that is in it, to a node or from one. Either
 SOURCE or TARGET is NODE:PATH; a path of the host that holds a colon is written
 with a slash before it. Where TARGET is a folder, the copy goes into it, else it
-becomes TARGET. Modes and times are kept, owners are not. The node's image must
-have a guest agent, as those of falcon image build have.`,
+becomes TARGET. A file appears when it is whole. Permissions, times and holes are
+kept, and so are owners, by number, in the node and where you are root here. The
+node's image must have a guest agent, as those of falcon image build have.`,
 		Example: fmt.Sprintf("  %[1]s cp lab.conf violin:/etc/\n  %[1]s cp violin:/var/log ./logs", a.program.Name),
 		Args:    exactly(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.copy(cmd, args[0], args[1], asJSON)
 		},
 	}
-	jsonFlag(cmd, &asJSON, "print what was copied as JSON")
+	jsonFlag(cmd, &asJSON, "print how far it is, and at last what was copied, as lines of JSON")
 	return cmd
 }
 
@@ -53,21 +59,19 @@ func (a *app) copy(cmd *cobra.Command, source, target string, asJSON bool) error
 	if fromPath == "" || toPath == "" {
 		return UsageError(cmd, "a path is missing after %s:", from+to)
 	}
-	meter := newMeter(cmd, asJSON)
+	m := newMeter(cmd, asJSON, copyDocument{Node: from + to, Source: fromPath, Target: toPath})
 	if from != "" {
-		err = n.CopyFrom(cmd.Context(), fromPath, toPath, meter.progress)
+		err = n.CopyFrom(cmd.Context(), fromPath, toPath, m.progress)
 	} else {
-		err = n.CopyTo(cmd.Context(), fromPath, toPath, meter.progress)
+		err = n.CopyTo(cmd.Context(), fromPath, toPath, m.progress)
 	}
-	meter.end()
+	m.end(err)
 	if err != nil {
 		return err
 	}
-	taken := time.Since(meter.begun)
-	if asJSON {
-		return printJSON(cmd, copyDocument{from + to, fromPath, toPath, meter.total, taken.Seconds()})
+	if !asJSON {
+		fmt.Fprintf(cmd.OutOrStdout(), "copied %s to %s: %s in %s\n", source, target, size(m.at.Total), seconds(time.Since(m.begun)))
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "copied %s to %s: %s in %s\n", source, target, size(meter.total), seconds(taken))
 	return nil
 }
 
@@ -80,11 +84,13 @@ func splitPlace(place string) (node, path string) {
 	return node, path
 }
 
-// meter shows how far a copy is, where somebody watches.
+// meter shows how far a copy is: on a terminal where somebody watches, or as
+// JSON.
 type meter struct {
-	out   io.Writer // nil where nobody does
-	begun time.Time
-	total int64
+	terminal io.Writer     // nil where nobody watches
+	lines    *json.Encoder // nil where no JSON is wanted
+	begun    time.Time
+	at       copyDocument
 
 	shown time.Time
 	wide  int
@@ -93,28 +99,48 @@ type meter struct {
 // meterPause is the least time between two changes of what is shown.
 const meterPause = 100 * time.Millisecond
 
-func newMeter(cmd *cobra.Command, asJSON bool) *meter {
-	m := &meter{begun: time.Now()}
+func newMeter(cmd *cobra.Command, asJSON bool, at copyDocument) *meter {
+	m := &meter{begun: time.Now(), at: at}
+	m.shown = m.begun // what is done at once is not worth showing
 	if file, ok := cmd.ErrOrStderr().(*os.File); ok && !asJSON && term.IsTerminal(int(file.Fd())) && os.Getenv("TERM") != "dumb" {
-		m.out = file
+		m.terminal = file
+	}
+	if asJSON {
+		m.lines = json.NewEncoder(cmd.OutOrStdout())
 	}
 	return m
 }
 
 func (m *meter) progress(done, total int64) {
-	m.total = total
-	if m.out == nil || time.Since(m.shown) < meterPause || total == 0 {
+	m.at.Bytes, m.at.Total = done, total
+	if time.Since(m.shown) < meterPause || total == 0 {
 		return
 	}
 	m.shown = time.Now()
-	text := fmt.Sprintf("%3d%% of %s", done*100/total, size(total))
-	fmt.Fprintf(m.out, "\r%-*s", m.wide, text)
-	m.wide = len(text)
+	if m.lines != nil {
+		m.print()
+	}
+	if m.terminal != nil {
+		taken := time.Since(m.begun)
+		text := fmt.Sprintf("%3d%% of %s, %s/s", done*100/total, size(total), size(int64(float64(done)/taken.Seconds())))
+		fmt.Fprintf(m.terminal, "\r%-*s", m.wide, text)
+		m.wide = max(m.wide, len(text))
+	}
 }
 
-// end clears what is shown.
-func (m *meter) end() {
+func (m *meter) print() {
+	m.at.Seconds = time.Since(m.begun).Seconds()
+	_ = m.lines.Encode(m.at) // nothing can be told to somebody who cannot read
+}
+
+// end clears what is shown, and prints the last line of a copy that has come to
+// a good end.
+func (m *meter) end(err error) {
 	if m.wide > 0 {
-		fmt.Fprintf(m.out, "\r%*s\r", m.wide, "")
+		fmt.Fprintf(m.terminal, "\r%*s\r", m.wide, "")
+	}
+	if m.lines != nil && err == nil {
+		m.at.Final = true
+		m.print()
 	}
 }

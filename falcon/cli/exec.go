@@ -1,6 +1,9 @@
 package cli
 
 import (
+	"fmt"
+	"os"
+	"regexp"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -11,19 +14,20 @@ import (
 )
 
 func (a *app) execCommand() *cobra.Command {
-	var timeout time.Duration
-	var stdin, asJSON bool
+	var o execFlags
 	cmd := &cobra.Command{
 		Use:   "exec [flags] NODE COMMAND…",
 		Short: "Run a command in a node and end with its exit status",
 		Long: `Run a command in a node, print its output, and end with its exit status. The
 words of the command are joined by spaces and interpreted by the guest's shell,
 as ssh does. Flags after NODE belong to the command. Where falcon itself fails,
-the exit status is 125.
+the exit status is 125. Ctrl-C interrupts the command; what does not heed that is
+ended, and so is a command whose falcon has gone.
 
 A node whose image has a guest agent runs any number of commands at once, and
 tells their error output from the other. Elsewhere commands go through the
 console, one after the other, and all that they print is their output.`,
+		Example:           fmt.Sprintf("  %[1]s exec -e LEVEL=3 -w /var/log violin 'grep -c $LEVEL messages'\n  %[1]s exec -i violin 'tar x' <lab.tar", a.program.Name),
 		Args:              atLeast(2),
 		ValidArgsFunction: a.completeNode,
 		Annotations:       map[string]string{endsWithAnothersStatus: ""},
@@ -32,36 +36,74 @@ console, one after the other, and all that they print is their output.`,
 			if words[0] == "--" { // by custom of docker and kubectl
 				words = words[1:]
 			}
-			return a.exec(cmd, args[0], strings.Join(words, " "), timeout, stdin, asJSON)
+			return a.exec(cmd, args[0], strings.Join(words, " "), o)
 		},
 	}
 	cmd.Flags().SetInterspersed(false)
-	cmd.Flags().DurationVar(&timeout, "timeout", falcon.DefaultExecTimeout, "how long the command may take")
-	cmd.Flags().BoolVarP(&stdin, "stdin", "i", false, "give the command this command's input")
-	jsonFlag(cmd, &asJSON, "print output, status and duration as JSON")
+	cmd.Flags().DurationVar(&o.timeout, "timeout", falcon.DefaultExecTimeout, "how long the command may take")
+	cmd.Flags().BoolVarP(&o.stdin, "stdin", "i", false, "give the command this command's input")
+	cmd.Flags().StringArrayVarP(&o.env, "env", "e", nil, "set a `VARIABLE=value`, or pass one of ours on by its name")
+	cmd.Flags().StringVarP(&o.dir, "workdir", "w", "", "`folder` of the guest to run in (default root's home)")
+	jsonFlag(cmd, &o.asJSON, "print output, status and duration as JSON")
 	return cmd
 }
 
-func (a *app) exec(cmd *cobra.Command, name, command string, timeout time.Duration, stdin, asJSON bool) error {
+// execFlags are the flags of exec.
+type execFlags struct {
+	timeout       time.Duration
+	stdin, asJSON bool
+	env           []string
+	dir           string
+}
+
+// envName is a name that every shell takes for a variable's.
+var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// environment completes variables without a value, as docker does: those that
+// this process lacks are left out.
+func environment(cmd *cobra.Command, variables []string) ([]string, error) {
+	var env []string
+	for _, v := range variables {
+		name, _, valued := strings.Cut(v, "=")
+		if !envName.MatchString(name) {
+			return nil, UsageError(cmd, "--env %q is not VARIABLE=value", v)
+		}
+		if !valued {
+			value, set := os.LookupEnv(name)
+			if !set {
+				continue
+			}
+			v += "=" + value
+		}
+		env = append(env, v)
+	}
+	return env, nil
+}
+
+func (a *app) exec(cmd *cobra.Command, name, command string, f execFlags) error {
 	n, err := a.node(cmd, name)
 	if err != nil {
 		return err
 	}
-	if timeout <= 0 {
-		return UsageError(cmd, "--timeout %s is not a time to wait", timeout)
+	if f.timeout <= 0 {
+		return UsageError(cmd, "--timeout %s is not a time to wait", f.timeout)
 	}
-	o := execOptions{timeout: timeout}
-	if !asJSON {
+	env, err := environment(cmd, f.env)
+	if err != nil {
+		return err
+	}
+	o := execOptions{timeout: f.timeout, env: env, dir: f.dir}
+	if !f.asJSON {
 		o.output, o.stderr = cmd.OutOrStdout(), cmd.ErrOrStderr()
 	}
-	if stdin {
+	if f.stdin {
 		o.input = cmd.InOrStdin()
 	}
 	result, err := n.Exec(cmd.Context(), command, o)
 	if err != nil {
 		return err
 	}
-	if asJSON {
+	if f.asJSON {
 		if err := printJSON(cmd, newExecDocument(name, command, result)); err != nil {
 			return err
 		}

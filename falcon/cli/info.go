@@ -47,10 +47,10 @@ func printStatus(out io.Writer, s *falcon.Status) error {
 	}
 	fmt.Fprint(out, "\n\n")
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NODE\tIMAGE\tSTATE\tPID\tUPTIME\tCORES\tMEMORY\tCONSOLE")
+	fmt.Fprintln(w, "NODE\tIMAGE\tSTATE\tPID\tUPTIME\tSTARTED\tCORES\tMEMORY\tPSS\tSERVER PSS\tCONSOLE")
 	for _, n := range s.Nodes {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", n.Name, n.Image, n.State,
-			orDash(n.PID), uptime(n), n.Cores, n.Memory, cmp.Or(n.Console, "-"))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n", n.Name, n.Image, n.State, orDash(n.PID),
+			uptime(n), started(n.Start), n.Cores, n.Memory, taken(n.PSS), taken(n.ServerPSS), cmp.Or(n.Console, "-"))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -62,7 +62,45 @@ func printStatus(out io.Writer, s *falcon.Status) error {
 			gap = ""
 		}
 	}
+	printStarts(out, s)
 	return printInterfaces(out, s)
+}
+
+// started says in a word how a node was started, and how long it took.
+func started(s *falcon.NodeStart) string {
+	if s == nil {
+		return "-"
+	}
+	var total float64
+	for _, t := range s.Stages {
+		total += t.Seconds
+	}
+	kind := "warm"
+	if s.Cold {
+		kind = "cold"
+	}
+	return fmt.Sprintf("%s, %.2fs", kind, total)
+}
+
+// printStarts says how long each stage of the nodes' starts took, and why nodes
+// booted that did not have to.
+func printStarts(out io.Writer, s *falcon.Status) {
+	gap := "\n"
+	for _, n := range s.Nodes {
+		if n.Start == nil {
+			continue
+		}
+		var stages []string
+		for _, t := range n.Start.Stages {
+			stages = append(stages, fmt.Sprintf("%s %.2fs", t.Stage, t.Seconds))
+		}
+		kind := "is a clone"
+		if n.Start.Cold {
+			kind = "booted (" + n.Start.Why + ")"
+		}
+		fmt.Fprintf(out, "%s%s %s: %s\n", gap, n.Name, kind, strings.Join(stages, ", "))
+		gap = ""
+	}
 }
 
 func printInterfaces(out io.Writer, s *falcon.Status) error {
@@ -90,6 +128,13 @@ func orDash(n int) string {
 		return "-"
 	}
 	return fmt.Sprint(n)
+}
+
+func taken(size falcon.Bytes) string {
+	if size == 0 {
+		return "-"
+	}
+	return size.String()
 }
 
 func uptime(n falcon.NodeStatus) string {

@@ -26,7 +26,7 @@ type lab interface {
 }
 
 type launchOptions struct {
-	keep         bool
+	keep, cold   bool
 	loginTimeout time.Duration // the library's when 0
 }
 
@@ -57,6 +57,8 @@ type execOptions struct {
 	output  io.Writer     // nil to collect
 	stderr  io.Writer     // nil to have it with the output
 	input   io.Reader     // nil for none
+	env     []string      // NAME=value
+	dir     string        // root's home when empty
 }
 
 // openTopology returns the lab of a real topology.
@@ -70,6 +72,9 @@ func (t topology) Launch(ctx context.Context, o launchOptions) error {
 	var opts []falcon.LaunchOption
 	if o.keep {
 		opts = append(opts, falcon.Keep())
+	}
+	if o.cold {
+		opts = append(opts, falcon.Cold())
 	}
 	if o.loginTimeout > 0 {
 		opts = append(opts, falcon.LoginTimeout(o.loginTimeout))
@@ -115,5 +120,9 @@ func (m machine) Exec(ctx context.Context, command string, o execOptions) (falco
 	if o.input != nil {
 		opts = append(opts, falcon.WithInput(o.input))
 	}
+	if o.dir != "" {
+		opts = append(opts, falcon.WithDir(o.dir))
+	}
+	opts = append(opts, falcon.WithEnv(o.env...))
 	return m.Node.Exec(ctx, command, opts...)
 }

@@ -20,8 +20,10 @@ func (a *app) launchCommand() *cobra.Command {
 		Short: "Make the topology run",
 		Long: `Make the topology run: build images that are missing, clone disks, make links,
 start the nodes and set them up. What runs already is left alone, so launch can
-be repeated to complete a lab. When it fails or is interrupted, what it has made
-is removed again, unless --keep is given.
+be repeated to complete a lab. A new node is a clone of a guest like it that has
+booted before, where that can be had: the first launch keeps one as a template.
+"info" tells which nodes booted, and why. When a launch fails or is interrupted,
+what it has made is removed again, unless --keep is given.
 
 With --dry-run nothing is made: what would be done to the host is printed, as
 commands. FALCON_HOST=illumos shows on any machine what an illumos host would
@@ -40,6 +42,7 @@ be given.`,
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "print what would be done to the host, and do nothing")
 	propolisFlag(cmd, &propolis)
 	cmd.Flags().BoolVar(&o.keep, "keep", false, "leave what a failed launch has made, to look at it or to go on")
+	cmd.Flags().BoolVar(&o.cold, "cold", false, "have all nodes boot; none is made a clone")
 	cmd.Flags().DurationVar(&o.loginTimeout, "timeout", falcon.DefaultLoginTimeout, "how long to wait for each node's login")
 	jsonFlag(cmd, &asJSON, "print each step as a line of JSON")
 	return cmd

@@ -1,17 +1,21 @@
 package conformance_test
 
 import (
+	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/falcon-vm/falcon-go/falcon"
 	"github.com/falcon-vm/falcon-go/falcon/conformance"
 )
 
@@ -67,6 +71,14 @@ func native(t *testing.T) conformance.Platform {
 	}
 	p.ImageDir = filepath.Dir(strings.TrimSpace(string(out)))
 	p.Stands = standing
+	out, err = exec.Command(p.Falcon, "image", "show", "--json", p.Image).Output()
+	var image struct{ Agent string }
+	if err := errors.Join(err, json.Unmarshal(out, &image)); err != nil {
+		t.Fatal(err)
+	}
+	if p.Agent = image.Agent != ""; p.Agent {
+		p.Without = []falcon.Stage{falcon.StageBoot, falcon.StageLogin} // they are clones
+	}
 	return p
 }
 
@@ -76,14 +88,22 @@ func standing() ([]string, error) { return filepath.Glob("/run/netns/falcon-*") 
 // TestSim runs the checks on the simulated host, as the user who runs the tests.
 func TestSim(t *testing.T) {
 	p := platform()
-	p.Env = []string{"FALCON_HOST=sim"}
+	p.Env, p.Agent = []string{"FALCON_HOST=sim"}, true
 	p.Slow = []string{"FALCON_SIM=disk:*=30ms link:*=30ms start:*=30ms boot:*=100ms login:*=100ms set-up:*=100ms"}
 	conformance.Run(t, p)
 }
 
 // TestNative runs the checks on the machine's own platform, as the user who runs
-// the tests.
+// the tests. Where nodes can be clones of templates, they are.
 func TestNative(t *testing.T) { conformance.Run(t, native(t)) }
+
+// TestNativeCold runs them with nodes that boot.
+func TestNativeCold(t *testing.T) {
+	p := native(t)
+	p.Launch = []string{"--cold"}
+	p.Without = slices.DeleteFunc(p.Without, func(s falcon.Stage) bool { return s == falcon.StageBoot })
+	conformance.Run(t, p)
+}
 
 // TestOrdinaryUser runs them as somebody without any privilege.
 func TestOrdinaryUser(t *testing.T) {

@@ -27,22 +27,36 @@ type site struct {
 	before    []string
 }
 
-func newSite(t *testing.T, p Platform) *site {
+// newHome makes a home of falcon's for the checks of a platform.
+func newHome(t *testing.T, p Platform) string {
 	t.Helper()
-	// Not t.TempDir, into which other users do not get, and whose path may be
-	// too long for a socket's.
+	s := &site{T: t, Platform: p, dir: makeDir(t)}
+	s.home = s.mkdir("home")
+	s.mkdir("home/img")
+	if p.ImageDir != "" {
+		s.check(os.Symlink(p.ImageDir, filepath.Join(s.home, "img", p.Image)))
+	}
+	return s.home
+}
+
+// makeDir makes a folder for a test. It is not t.TempDir, into which other users
+// do not get, and whose path may be too long for a socket's.
+func makeDir(t *testing.T) string {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "fc-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	s := &site{T: t, Platform: p, dir: dir, home: filepath.Join(dir, "home")}
-	s.check(os.Chmod(dir, 0o711))
-	s.mkdir("home")
-	s.mkdir("home/img")
-	if p.ImageDir != "" {
-		s.check(os.Symlink(p.ImageDir, filepath.Join(s.home, "img", p.Image)))
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
 	}
+	return dir
+}
+
+func newSite(t *testing.T, p Platform, home string) *site {
+	t.Helper()
+	s := &site{T: t, Platform: p, dir: makeDir(t), home: home}
 	s.before = s.stands()
 	t.Cleanup(func() { s.clean("at the end") })
 	return s
@@ -81,15 +95,17 @@ func (s *site) clean(when string) {
 	s.check(err)
 	left = append(left, processes...)
 	// Of a home, images and locks may stay, and of the folders the labs' own.
-	err = filepath.WalkDir(s.dir, func(path string, d fs.DirEntry, err error) error {
-		inside, _ := filepath.Rel(s.home, path)
-		kept := strings.HasPrefix(inside, "..") || d.IsDir() || strings.Contains("/"+inside, "/img/") || strings.Contains("/"+inside+"/", "/lock/")
-		if err == nil && (!kept || d.Name() == falcon.DefaultDir || d.Type()&fs.ModeSocket != 0) {
-			left = append(left, path)
-		}
-		return err
-	})
-	s.check(err)
+	for _, dir := range []string{s.dir, s.home} {
+		err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			inside, _ := filepath.Rel(s.home, path)
+			kept := strings.HasPrefix(inside, "..") || d.IsDir() || strings.Contains("/"+inside, "/img/") || strings.Contains("/"+inside+"/", "/lock/")
+			if err == nil && (!kept || d.Name() == falcon.DefaultDir || d.Type()&fs.ModeSocket != 0) {
+				left = append(left, path)
+			}
+			return err
+		})
+		s.check(err)
+	}
 	if len(left) > 0 {
 		s.Errorf("%s there is left behind:\n%s", when, strings.Join(left, "\n"))
 	}
@@ -194,7 +210,8 @@ func (l *lab) refuse(args []string, words ...string) {
 }
 
 func (l *lab) launchArgs(args ...string) []string {
-	return append(append(slices.Clone(l.flags), "launch", "--timeout", l.Login.String()), args...)
+	words := append(slices.Clone(l.flags), "launch", "--timeout", l.Login.String())
+	return append(append(words, l.Launch...), args...)
 }
 
 func (l *lab) launch() string {

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/falcon-vm/falcon-go/falcon"
 )
 
 // Platform is what is checked, and with what.
@@ -32,11 +34,17 @@ type Platform struct {
 	// ImageDir is the image's folder, to be seen from the homes of the
 	// checks; empty where every home has the image.
 	ImageDir string
+	// Launch is added to each launch.
+	Launch []string
 	// User runs the programs; nil for the user who runs the checks.
 	User *syscall.Credential
 	// OneOfAName says that two topologies of one name cannot stand on the
 	// host at once.
 	OneOfAName bool
+	// Agent says that nodes have a guest agent.
+	Agent bool
+	// Without are the stages that nodes of this platform do not pass through.
+	Without []falcon.Stage
 	// Login bounds the wait for a guest's login, Command each command.
 	Login, Command time.Duration
 	// Stands lists what topologies have on the host outside of folders, such
@@ -44,8 +52,10 @@ type Platform struct {
 	Stands func() ([]string, error)
 }
 
-// Run runs all checks on a platform, each as a subtest.
+// Run runs all checks on a platform, each as a subtest. They share a home of
+// falcon's, and with it the templates of their nodes.
 func Run(t *testing.T, p Platform) {
+	home := newHome(t, p)
 	for _, c := range []struct {
 		name  string
 		check func(*site)
@@ -54,12 +64,13 @@ func Run(t *testing.T, p Platform) {
 		{"Ensure", checkEnsure},
 		{"OrderOfInterfaces", checkOrderOfInterfaces},
 		{"ExecStatus", checkExecStatus},
+		{"Agent", checkAgent},
 		{"StopAndStart", checkStopAndStart},
 		{"SnapshotOfASnapshot", checkSnapshotOfASnapshot},
 		{"NameCollisions", checkNameCollisions},
 		{"CancelInEveryStage", checkCancelInEveryStage},
 		{"DestroyAfterAKillAtEachEntry", checkDestroyAfterAKill},
 	} {
-		t.Run(c.name, func(t *testing.T) { c.check(newSite(t, p)) })
+		t.Run(c.name, func(t *testing.T) { c.check(newSite(t, p, home)) })
 	}
 }

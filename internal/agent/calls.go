@@ -43,6 +43,8 @@ type Exec struct {
 	Merge bool
 	// Timeout ends the command and its process group; 0 is none.
 	Timeout time.Duration
+	// ID names the command to AskInterrupt; 0 is no name.
+	ID uint64
 }
 
 // Encode returns the bytes of an Exec.
@@ -54,6 +56,7 @@ func (x Exec) Encode() []byte {
 	e.flag(x.Stdin)
 	e.flag(x.Merge)
 	e.number(uint64(x.Timeout))
+	e.number(x.ID)
 	return e
 }
 
@@ -61,6 +64,9 @@ func (x Exec) Encode() []byte {
 func DecodeExec(p []byte) (Exec, error) {
 	d := decoder{rest: p}
 	x := Exec{Argv: d.texts(), Env: d.texts(), Dir: d.text(), Stdin: d.flag(), Merge: d.flag(), Timeout: time.Duration(d.number())}
+	if len(d.rest) > 0 { // an older host has sent none
+		x.ID = d.number()
+	}
 	return x, d.err
 }
 
@@ -147,7 +153,8 @@ type Identity struct {
 	Time time.Time
 	// Hostname and MachineID are set, now and for later boots.
 	Hostname, MachineID string
-	// SSHKeys has the host keys of an SSH server made anew, where there are any.
+	// SSHKeys has the host keys of an SSH server made anew, where there are any,
+	// each time. An RSA key beside others follows some seconds later.
 	SSHKeys bool
 	// Mounts are mounted, read-only.
 	Mounts []Mount

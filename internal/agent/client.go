@@ -5,8 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
+	"os"
 	"syscall"
 	"time"
+
+	"github.com/falcon-vm/falcon-go/internal/mux"
 )
 
 // ErrGone says that the agent, the guest or its server has gone in the middle of
@@ -18,6 +22,17 @@ type RemoteError struct{ Text string }
 
 // Error implements error.
 func (e *RemoteError) Error() string { return "in the guest: " + e.Text }
+
+// UnknownCallError says that the agent in a guest is too old for a call.
+type UnknownCallError struct {
+	// Version is the agent's.
+	Version string
+}
+
+// Error implements error.
+func (e *UnknownCallError) Error() string {
+	return fmt.Sprintf("the agent in the guest has version %s and cannot do this, this program has version %s", e.Version, Version)
+}
 
 // TimeoutError says that a command was ended because its time was over.
 type TimeoutError struct {
@@ -79,10 +94,11 @@ func (x *call) close() {
 // explain says why a stream has broken off.
 func (x *call) explain(err error) error {
 	var remote *RemoteError
+	var foreign *mux.VersionError
 	switch {
 	case x.ctx.Err() != nil:
 		return fmt.Errorf("waiting for the agent in the guest: %w", context.Cause(x.ctx))
-	case errors.As(err, &remote):
+	case errors.As(err, &remote), errors.As(err, &foreign):
 		return err
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.ErrClosedPipe),
 		errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
@@ -97,12 +113,22 @@ func (x *call) answer() ([]byte, error) {
 	switch {
 	case err != nil:
 		return nil, x.explain(err)
-	case k == Failed:
-		return nil, &RemoteError{Text: string(content)}
 	case k != Done:
-		return nil, fmt.Errorf("the agent in the guest answered with a message of kind %d", k)
+		return nil, refusal(k, content)
 	}
 	return content, nil
+}
+
+// refusal is the error that a message stands for which is not the one that was
+// awaited.
+func refusal(k Kind, content []byte) error {
+	switch k {
+	case Failed:
+		return &RemoteError{Text: string(content)}
+	case Unknown:
+		return &UnknownCallError{Version: string(content)}
+	}
+	return fmt.Errorf("the agent in the guest answered with a message of kind %d", k)
 }
 
 // simple makes a call of one question and one answer.
@@ -136,14 +162,25 @@ type Command struct {
 	Stdout, Stderr io.Writer
 }
 
+// interruptWait is how long a command that was interrupted may take to end,
+// which includes what the guest then does to end it by force.
+const interruptWait = 5 * time.Second
+
 // Exec runs a command in the guest. That it ends with a status other than 0 is
-// no error. When ctx ends it is ended, with all of its process group.
+// no error. When ctx ends, the command is interrupted as by Ctrl-C, and its
+// process group is ended if it does not heed that; its output is passed on until
+// then.
 func (c *Client) Exec(ctx context.Context, cmd Command) (Exit, error) {
 	if len(cmd.Argv) == 0 {
 		return Exit{}, errors.New("no command is given")
 	}
 	cmd.Merge, cmd.Exec.Stdin = cmd.Stderr == nil, cmd.Input != nil
-	x, err := c.ask(ctx, AskExec, cmd.Encode())
+	cmd.ID = rand.Uint64()
+	call, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer end(nil)
+	stop := context.AfterFunc(ctx, func() { c.interrupt(call, cmd.ID, func() { end(context.Cause(ctx)) }) })
+	defer stop()
+	x, err := c.ask(call, AskExec, cmd.Encode())
 	if err != nil {
 		return Exit{}, err
 	}
@@ -151,7 +188,23 @@ func (c *Client) Exec(ctx context.Context, cmd Command) (Exit, error) {
 	if cmd.Input != nil {
 		go x.feed(cmd.Input)
 	}
-	return x.output(cmd)
+	exit, err := x.output(cmd)
+	if err == nil && ctx.Err() != nil {
+		err = fmt.Errorf("the command was interrupted: %w", context.Cause(ctx))
+	}
+	return exit, err
+}
+
+// interrupt has the guest interrupt a command, which takes a call of its own:
+// the command's may be full of input that it does not read. It calls end when
+// that could not be done, or the command takes too long to end.
+func (c *Client) interrupt(ctx context.Context, id uint64, end func()) {
+	ctx, cancel := context.WithTimeout(ctx, interruptWait)
+	defer cancel()
+	if _, err := c.simple(ctx, AskInterrupt, Number(id)); err == nil {
+		<-ctx.Done()
+	}
+	end()
 }
 
 // feed sends a command's input. It ends with the input or with the stream.
@@ -181,8 +234,6 @@ func (x *call) output(cmd Command) (Exit, error) {
 		case Stdout:
 		case Stderr:
 			to = cmd.Stderr
-		case Failed:
-			return Exit{}, &RemoteError{Text: string(content)}
 		case Exited:
 			exit, err := DecodeExit(content)
 			if err == nil && exit.TimedOut {
@@ -190,7 +241,7 @@ func (x *call) output(cmd Command) (Exit, error) {
 			}
 			return exit, err
 		default:
-			return Exit{}, fmt.Errorf("the agent in the guest answered with a message of kind %d", k)
+			return Exit{}, refusal(k, content)
 		}
 		if to == nil {
 			continue
@@ -201,20 +252,19 @@ func (x *call) output(cmd Command) (Exit, error) {
 	}
 }
 
-// Progress is told how many bytes of how many have been copied; it includes
-// what describes the files, and may pass the total.
+// Progress is told how many bytes of how many have been copied.
 type Progress func(done, total int64)
 
 // counter returns a function that adds up for p.
-func (p Progress) counter(total int64) func(int) {
+func (p Progress) counter(total int64) func(int64) {
 	if p == nil {
 		return nil
 	}
 	var done int64
 	p(0, total)
-	return func(n int) {
-		done += int64(n)
-		p(min(done, total), total)
+	return func(n int64) {
+		done += n
+		p(min(done, total), total) // a file may have grown
 	}
 }
 
@@ -250,20 +300,16 @@ func (c *Client) CopyFrom(ctx context.Context, source, target string, progress P
 	switch {
 	case err != nil:
 		return x.explain(err)
-	case k == Failed:
-		return &RemoteError{Text: string(content)}
+	case k != Size:
+		return refusal(k, content)
 	}
 	total, err := DecodeNumber(content)
-	if k != Size || err != nil {
-		return errShort
+	if err != nil {
+		return err
 	}
-	in := &TreeReader{R: x.Receiver, Progress: progress.counter(int64(total))}
-	err = Unpack(in, Tree{Path: target, Base: TreeBase(source)}, false)
-	if err == nil {
-		// What is behind the end of the archive: padding.
-		_, err = io.Copy(io.Discard, in)
-	}
-	if err != nil && in.err != nil && !errors.Is(in.err, io.EOF) {
+	in := NewTreeReader(x.Receiver, progress.counter(int64(total)))
+	err = Unpack(in, Tree{Path: target, Base: TreeBase(source)}, Keep{Owners: os.Geteuid() == 0})
+	if err != nil && in.err != nil {
 		return x.explain(in.err)
 	}
 	return err

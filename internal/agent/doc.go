@@ -7,8 +7,20 @@
 // Closing the stream cancels the call, and what it started in the guest ends.
 package agent
 
+import "strconv"
+
 // Port is the name of the agent's virtio-serial port.
 const Port = "dev.falcon.agent.0"
 
 // Version is the version of the agent. It changes with what the agent can do.
-const Version = "2"
+const Version = "3"
+
+// oldest is the oldest version of an agent that does what every host asks for.
+const oldest = 2
+
+// Fits reports whether an agent of a version does what every host asks for. What
+// it may lack beyond that, a call's UnknownCallError tells.
+func Fits(version string) bool {
+	n, err := strconv.Atoi(version)
+	return err == nil && n >= oldest
+}

@@ -17,19 +17,27 @@ type Kind uint8
 const (
 	AskPing     Kind = 1 + iota
 	AskExec          // an Exec; then Stdin, StdinEnd
-	AskPut           // a Put; then Data, End
-	AskGet           // a Get
-	AskIdentity      // an Identity
+	_                // was a copy to the guest, as a tar archive
+	_                // was a copy from the guest
+	_                // was an identity that had a script
 	AskPower         // a PowerAction
 	AskFreeze        // how long at most; then anything, to thaw
-	AskPrepare
+	AskPrepare       // the answer is a Prepared
+	AskIdentity      // an Identity
+)
+
+// What else a host asks for.
+const (
+	AskPut       Kind = 16 + iota // a Tree; then File, Data, Hole, End
+	AskGet                        // a Tree
+	AskInterrupt                  // a number: the command that is to end
 )
 
 // What follows in a call.
 const (
 	Done     Kind = 64 + iota // the answer: it was done
 	Failed                    // the answer: it failed, and why
-	Data                      // bytes of a file tree
+	Data                      // bytes of a file
 	End                       // of the file tree
 	Stdin                     // for the command
 	StdinEnd                  //
@@ -37,6 +45,13 @@ const (
 	Stderr                    //
 	Exited                    // the answer: an Exit
 	Size                      // of what is going to come
+)
+
+// What else follows in a call.
+const (
+	Unknown Kind = 96 + iota // the answer: there is no such call; the agent's version
+	File                     // an Entry of a file tree
+	Hole                     // a number of zeros in a file
 )
 
 // MaxMessage is the longest content of a message, in bytes: one frame of the
@@ -52,8 +67,8 @@ const messageHeader = 5
 type Sender struct {
 	mu  sync.Mutex
 	w   io.Writer
-	buf []byte
-	err error // of the first write that failed
+	buf []byte // messages that are not written yet
+	err error  // of the first write that failed
 }
 
 // NewSender returns a sender of messages to w.
@@ -61,26 +76,49 @@ func NewSender(w io.Writer) *Sender { return &Sender{w: w} }
 
 // Send writes a message.
 func (s *Sender) Send(k Kind, content []byte) error {
-	return s.send(k, content, func(p []byte) error {
-		_, err := s.w.Write(p)
-		return err
-	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.append(k, content)
+	return s.write(s.direct)
 }
 
 // SendLast writes the last message of a stream and ends the stream.
 func (s *Sender) SendLast(st *mux.Stream, k Kind, content []byte) error {
-	return s.send(k, content, st.Finish)
-}
-
-func (s *Sender) send(k Kind, content []byte, write func([]byte) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.buf = append(s.buf[:0], byte(k))
+	s.append(k, content)
+	return s.write(st.Finish)
+}
+
+// queue has a message written together with those that follow, as many as one
+// frame of the port carries. The last one is written with Send.
+func (s *Sender) queue(k Kind, content []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.buf) > 0 && len(s.buf)+messageHeader+len(content) > mux.MaxPayload {
+		_ = s.write(s.direct) // what fails is kept
+	}
+	s.append(k, content)
+	return s.err
+}
+
+func (s *Sender) append(k Kind, content []byte) {
+	s.buf = append(s.buf, byte(k))
 	s.buf = binary.LittleEndian.AppendUint32(s.buf, uint32(len(content)))
 	s.buf = append(s.buf, content...)
+}
+
+func (s *Sender) direct(p []byte) error {
+	_, err := s.w.Write(p)
+	return err
+}
+
+// write writes the messages that are there.
+func (s *Sender) write(to func([]byte) error) error {
 	if s.err == nil {
-		s.err = write(s.buf)
+		s.err = to(s.buf)
 	}
+	s.buf = s.buf[:0]
 	return s.err
 }
 

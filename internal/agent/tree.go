@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"archive/tar"
 	"errors"
 	"fmt"
 	"io"
@@ -9,19 +8,114 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 )
 
-// Pack writes the file or folder at a path as a tar archive whose root is ".".
-// Files, folders and symbolic links can be copied; anything else is an error.
-func Pack(w io.Writer, root string) error {
+// Entry is a file, folder or symbolic link of a tree that is copied. The content
+// of a file follows it, in pieces.
+type Entry struct {
+	// Path is where it is in the tree, with slashes; "." is the tree's root,
+	// which comes first.
+	Path string
+	// Mode is its type, permissions, and the bits setuid, setgid and sticky.
+	Mode fs.FileMode
+	// UID and GID are its owners.
+	UID, GID int
+	Time     time.Time
+	// Size is that of a file's content.
+	Size int64
+	// Target is where a symbolic link leads.
+	Target string
+}
+
+// Encode returns the bytes of an Entry.
+func (x Entry) Encode() []byte {
+	var e encoder
+	e.text(x.Path)
+	e.number(uint64(x.Mode))
+	e.number(uint64(x.UID))
+	e.number(uint64(x.GID))
+	e.number(uint64(x.Time.UnixNano()))
+	e.number(uint64(x.Size))
+	e.text(x.Target)
+	return e
+}
+
+// DecodeEntry reads what Encode wrote.
+func DecodeEntry(p []byte) (Entry, error) {
+	d := decoder{rest: p}
+	x := Entry{
+		Path: d.text(), Mode: fs.FileMode(d.number()), UID: int(d.number()), GID: int(d.number()),
+		Time: time.Unix(0, int64(d.number())), Size: int64(d.number()), Target: d.text(),
+	}
+	if d.err == nil && x.Size < 0 {
+		d.err = errShort
+	}
+	return x, d.err
+}
+
+// ownModes are the bits of a mode that are copied. Those that give a program
+// the rights of its owner are copied only where Keep says so.
+const (
+	ownModes     = fs.ModePerm
+	specialModes = fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky
+)
+
+// TreeWriter sends a tree.
+type TreeWriter struct {
+	s        *Sender
+	progress func(n int64)
+}
+
+// NewTreeWriter returns a writer that sends a tree as messages of s. Progress,
+// if set, is told of each piece of content.
+func NewTreeWriter(s *Sender, progress func(n int64)) *TreeWriter {
+	return &TreeWriter{s: s, progress: progress}
+}
+
+// Entry begins the next entry.
+func (w *TreeWriter) Entry(x Entry) error { return w.s.queue(File, x.Encode()) }
+
+// Write sends the next piece of a file's content, at most MaxMessage bytes.
+func (w *TreeWriter) Write(p []byte) (int, error) {
+	if err := w.s.queue(Data, p); err != nil {
+		return 0, err
+	}
+	w.count(int64(len(p)))
+	return len(p), nil
+}
+
+// Hole sends that the next n bytes of a file are zeros and take no space.
+func (w *TreeWriter) Hole(n int64) error {
+	if n <= 0 {
+		return nil
+	}
+	w.count(n)
+	return w.s.queue(Hole, Number(uint64(n)))
+}
+
+func (w *TreeWriter) count(n int64) {
+	if w.progress != nil {
+		w.progress(n)
+	}
+}
+
+// Close ends the tree.
+func (w *TreeWriter) Close() error { return w.s.Send(End, nil) }
+
+// SendTree sends the file or folder at a path. Files, folders and symbolic links
+// can be copied; anything else is an error. A file keeps its holes.
+func SendTree(s *Sender, root string, progress func(n int64)) error {
 	root, err := filepath.EvalSymlinks(root)
 	if err != nil {
 		return err
 	}
-	t := tar.NewWriter(w)
-	buf := make([]byte, 64<<10)
+	w := NewTreeWriter(s, progress)
+	buf := make([]byte, MaxMessage)
 	err = filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -34,15 +128,15 @@ func Pack(w io.Writer, root string) error {
 		if err != nil {
 			return err
 		}
-		return packOne(t, p, filepath.ToSlash(rel), info, buf)
+		return w.sendOne(p, filepath.ToSlash(rel), info, buf)
 	})
 	if err != nil {
 		return err
 	}
-	return t.Close()
+	return w.Close()
 }
 
-func packOne(t *tar.Writer, p, name string, info fs.FileInfo, buf []byte) error {
+func (w *TreeWriter) sendOne(p, name string, info fs.FileInfo, buf []byte) error {
 	target := ""
 	var file *os.File
 	switch info.Mode().Type() {
@@ -64,34 +158,77 @@ func packOne(t *tar.Writer, p, name string, info fs.FileInfo, buf []byte) error 
 	default:
 		return fmt.Errorf("%s is neither a file nor a folder nor a symbolic link, and cannot be copied", p)
 	}
-	// Not tar.FileInfoHeader, which looks up the names of users.
-	h := &tar.Header{Name: name, Linkname: target, ModTime: info.ModTime(), Mode: int64(info.Mode().Perm()), Format: tar.FormatPAX}
-	for bit, mode := range specialModes {
-		if info.Mode()&mode != 0 {
-			h.Mode |= bit
-		}
+	x := Entry{Path: name, Mode: info.Mode(), Time: info.ModTime(), Target: target}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		x.UID, x.GID = int(st.Uid), int(st.Gid)
 	}
-	switch {
-	case file != nil:
-		h.Typeflag, h.Size = tar.TypeReg, info.Size()
-	case target != "":
-		h.Typeflag = tar.TypeSymlink
-	default:
-		h.Typeflag, h.Name = tar.TypeDir, name+"/"
+	if file != nil {
+		x.Size = info.Size()
 	}
-	if err := t.WriteHeader(h); err != nil || file == nil {
+	if err := w.Entry(x); err != nil || file == nil {
 		return err
 	}
-	// A file that grows meanwhile is copied as long as it was.
-	n, err := io.CopyBuffer(struct{ io.Writer }{t}, io.LimitReader(file, h.Size), buf)
-	if err == nil && n < h.Size {
-		err = fmt.Errorf("%s became shorter while it was copied", p)
-	}
-	return err
+	return w.content(file, info, buf)
 }
 
-// specialModes are the bits of a mode above the permissions.
-var specialModes = map[int64]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky}
+// content sends the content of a file as long as the file was when it was
+// looked at, holes and all.
+func (w *TreeWriter) content(file *os.File, info fs.FileInfo, buf []byte) error {
+	var at int64
+	for at < info.Size() {
+		end := info.Size()
+		if hasHoles(info) {
+			var data int64
+			data, end = nextData(file, at, info.Size())
+			if err := w.Hole(data - at); err != nil {
+				return err
+			}
+			at = data
+		}
+		for at < end {
+			n, err := file.ReadAt(buf[:min(int64(len(buf)), end-at)], at)
+			if n == 0 {
+				if errors.Is(err, io.EOF) {
+					err = fmt.Errorf("%s became shorter while it was copied", file.Name())
+				}
+				return err
+			}
+			if _, err := w.Write(buf[:n]); err != nil {
+				return err
+			}
+			at += int64(n)
+		}
+	}
+	return nil
+}
+
+// hasHoles reports whether a file takes less space than it has content.
+func hasHoles(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && runtime.GOOS == "linux" && st.Blocks*512 < info.Size() // st_blocks counts 512 bytes everywhere
+}
+
+// Ways to look for data in a file with Seek, of Linux.
+const (
+	seekData = 3
+	seekHole = 4
+)
+
+// nextData returns where the data after a place begins and ends. A file system
+// that does not know says that all is data.
+func nextData(file *os.File, at, size int64) (begin, end int64) {
+	begin, err := file.Seek(at, seekData)
+	switch {
+	case errors.Is(err, syscall.ENXIO): // there is none
+		return size, size
+	case err != nil:
+		return at, size
+	}
+	if end, err = file.Seek(begin, seekHole); err != nil {
+		end = size
+	}
+	return min(begin, size), min(end, size)
+}
 
 // TreeSize returns the sum of the sizes of the files at a path.
 func TreeSize(root string) (int64, error) {
@@ -127,13 +264,108 @@ func TreeBase(p string) string {
 	}
 }
 
-// Unpack makes what Pack wrote at a path, or in the folder at a path under its
-// base. Nothing is written outside of that. Special is whether the bits setuid,
-// setgid and sticky are kept.
+// TreeReader reads a tree.
+type TreeReader struct {
+	r        *Receiver
+	progress func(n int64)
+	left     int64 // of the content of the entry
+	err      error // that of the stream, or of who sends
+}
+
+// NewTreeReader returns a reader of the tree that r receives. Progress, if set,
+// is told of each piece of content.
+func NewTreeReader(r *Receiver, progress func(n int64)) *TreeReader {
+	return &TreeReader{r: r, progress: progress}
+}
+
+// Next returns the next entry, once all content of the one before was read. At
+// the end of the tree its error is io.EOF.
+func (t *TreeReader) Next() (Entry, error) {
+	kind, content, err := t.receive()
+	switch {
+	case err != nil:
+		return Entry{}, err
+	case kind == End && t.left == 0:
+		return Entry{}, io.EOF
+	case kind != File || t.left != 0:
+		return Entry{}, t.fail(errShort)
+	}
+	x, err := DecodeEntry(content)
+	if err != nil {
+		return Entry{}, t.fail(err)
+	}
+	if x.Mode.IsRegular() {
+		t.left = x.Size
+	}
+	return x, nil
+}
+
+// Content returns the next piece of an entry's content: bytes that are valid
+// until the next call, or the length of a hole. At its end the error is io.EOF.
+func (t *TreeReader) Content() (data []byte, hole int64, err error) {
+	if t.left == 0 {
+		return nil, 0, io.EOF
+	}
+	kind, content, err := t.receive()
+	if err != nil {
+		return nil, 0, err
+	}
+	n := int64(len(content))
+	switch kind {
+	case Data:
+		data = content
+	case Hole:
+		number, err := DecodeNumber(content)
+		if err != nil || number > uint64(t.left) {
+			return nil, 0, t.fail(errShort)
+		}
+		n, hole = int64(number), int64(number)
+	default:
+		return nil, 0, t.fail(errShort)
+	}
+	if n > t.left || n == 0 {
+		return nil, 0, t.fail(errShort)
+	}
+	t.left -= n
+	if t.progress != nil {
+		t.progress(n)
+	}
+	return data, hole, nil
+}
+
+// receive is Receive, which may say that the sender has failed.
+func (t *TreeReader) receive() (Kind, []byte, error) {
+	kind, content, err := t.r.Receive()
+	switch {
+	case errors.Is(err, io.EOF):
+		return 0, nil, t.fail(io.ErrUnexpectedEOF)
+	case err != nil:
+		return 0, nil, t.fail(err)
+	case kind == Failed:
+		return 0, nil, t.fail(&RemoteError{Text: string(content)})
+	}
+	return kind, content, nil
+}
+
+func (t *TreeReader) fail(err error) error {
+	t.err = err
+	return err
+}
+
+// Keep is what of a tree is kept beside content, permissions and times.
+type Keep struct {
+	// Owners are set to those of the source, by number.
+	Owners bool
+	// Special keeps the bits setuid, setgid and sticky.
+	Special bool
+}
+
+// Unpack makes a tree at a path, or in the folder at a path under its base.
+// Nothing is written outside of that.
 //
 // A file appears under its name when it is whole. What is there already is
 // replaced, but for folders, into which the copy goes.
-func Unpack(r io.Reader, t Tree, special bool) (err error) {
+func Unpack(in *TreeReader, t Tree, keep Keep) error {
 	dir, name, err := target(t)
 	if err != nil {
 		return err
@@ -143,24 +375,37 @@ func Unpack(r io.Reader, t Tree, special bool) (err error) {
 		return err
 	}
 	defer root.Close()
-	u := &unpacker{root: root, special: special}
-	in := tar.NewReader(r)
+	u := &unpacker{root: root, keep: keep}
 	for {
-		h, err := in.Next()
+		x, err := in.Next()
 		if errors.Is(err, io.EOF) {
 			return u.finish()
 		}
 		if err != nil {
 			return err
 		}
-		rel := path.Join(name, h.Name)
-		if !filepath.IsLocal(h.Name) || !filepath.IsLocal(rel) {
-			return fmt.Errorf("the archive has a file %q outside of itself", h.Name)
+		rel := path.Join(name, x.Path)
+		if !filepath.IsLocal(x.Path) || !filepath.IsLocal(rel) {
+			return fmt.Errorf("the tree has a file %q outside of itself", x.Path)
 		}
-		if err := u.one(rel, h, in); err != nil {
-			return fmt.Errorf("%s: %w", path.Join(dir, rel), err)
+		if err := u.one(rel, x, in); err != nil && err != in.err {
+			return fmt.Errorf("%s: %w", path.Join(dir, rel), withoutPath(err))
+		} else if err != nil {
+			return err
 		}
 	}
+}
+
+// withoutPath takes the path off an error: it is one in the folder that is
+// copied to, or that of a temporary file.
+func withoutPath(err error) error {
+	if p := (*fs.PathError)(nil); errors.As(err, &p) {
+		return p.Err
+	}
+	if l := (*os.LinkError)(nil); errors.As(err, &l) {
+		return l.Err
+	}
+	return err
 }
 
 // target returns the folder to copy into and the name in it.
@@ -194,45 +439,61 @@ func target(t Tree) (dir, name string, err error) {
 // unpacker makes files in a folder.
 type unpacker struct {
 	root    *os.Root
-	special bool
+	keep    Keep
 	folders []folder // made here; they get their modes last
 	count   int
-	buf     []byte
 }
 
 type folder struct {
 	name string
-	h    *tar.Header
+	x    Entry
 }
 
-func (u *unpacker) mode(h *tar.Header) fs.FileMode {
-	mode := fs.FileMode(h.Mode).Perm()
-	for bit, m := range specialModes {
-		if u.special && h.Mode&bit != 0 {
-			mode |= m
+func (u *unpacker) mode(x Entry) fs.FileMode {
+	if u.keep.Special {
+		return x.Mode & (ownModes | specialModes)
+	}
+	return x.Mode & ownModes
+}
+
+// dress gives what was made its owners, mode and time, in this order: a change
+// of owners takes bits of the mode away.
+func (u *unpacker) dress(name string, x Entry) error {
+	if u.keep.Owners {
+		if err := u.root.Lchown(name, x.UID, x.GID); err != nil {
+			return err
 		}
 	}
-	return mode
+	if x.Mode.Type() == fs.ModeSymlink {
+		return nil
+	}
+	if err := u.root.Chmod(name, u.mode(x)); err != nil {
+		return err
+	}
+	return u.root.Chtimes(name, x.Time, x.Time)
 }
 
-func (u *unpacker) one(name string, h *tar.Header, in io.Reader) error {
-	switch h.Typeflag {
-	case tar.TypeDir:
-		return u.folder(name, h)
-	case tar.TypeReg:
-		return u.file(name, h, in)
-	case tar.TypeSymlink:
+func (u *unpacker) one(name string, x Entry, in *TreeReader) error {
+	switch x.Mode.Type() {
+	case fs.ModeDir:
+		return u.folder(name, x)
+	case 0:
+		return u.file(name, x, in)
+	case fs.ModeSymlink:
 		if info, err := u.root.Lstat(name); err == nil && !info.IsDir() {
 			if err := u.root.Remove(name); err != nil {
 				return err
 			}
 		}
-		return u.root.Symlink(h.Linkname, name)
+		if err := u.root.Symlink(x.Target, name); err != nil {
+			return err
+		}
+		return u.dress(name, x)
 	}
-	return fmt.Errorf("type %q cannot be copied", h.Typeflag)
+	return fmt.Errorf("%v is no mode of a file, folder or symbolic link", x.Mode)
 }
 
-func (u *unpacker) folder(name string, h *tar.Header) error {
+func (u *unpacker) folder(name string, x Entry) error {
 	if info, err := u.root.Lstat(name); err == nil {
 		if info.IsDir() {
 			return nil
@@ -242,11 +503,11 @@ func (u *unpacker) folder(name string, h *tar.Header) error {
 	if err := u.root.Mkdir(name, 0o700); err != nil {
 		return err
 	}
-	u.folders = append(u.folders, folder{name, h})
+	u.folders = append(u.folders, folder{name, x})
 	return nil
 }
 
-func (u *unpacker) file(name string, h *tar.Header, in io.Reader) (err error) {
+func (u *unpacker) file(name string, x Entry, in *TreeReader) (err error) {
 	if info, err := u.root.Lstat(name); err == nil && info.IsDir() {
 		return errors.New("there is a folder")
 	}
@@ -256,23 +517,44 @@ func (u *unpacker) file(name string, h *tar.Header, in io.Reader) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, u.root.Remove(tmp))
+			_ = u.root.Remove(tmp) // the first error is the one to tell
 		}
 	}()
-	if u.buf == nil {
-		u.buf = make([]byte, 64<<10)
+	err = fill(f, x.Size, in)
+	if cerr := f.Close(); err == nil {
+		err = cerr
 	}
-	_, err = io.CopyBuffer(struct{ io.Writer }{f}, in, u.buf)
 	if err == nil {
-		err = f.Chmod(u.mode(h))
+		err = u.dress(tmp, x)
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
+	if err == nil {
+		err = u.root.Rename(tmp, name)
 	}
-	if err := u.root.Chtimes(tmp, h.ModTime, h.ModTime); err != nil {
-		return err
+	return err
+}
+
+// fill writes the content of an entry to an empty file.
+func fill(f *os.File, size int64, in *TreeReader) error {
+	holes := false
+	for {
+		data, hole, err := in.Content()
+		switch {
+		case errors.Is(err, io.EOF) && holes:
+			return f.Truncate(size) // the last piece may have been a hole
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case hole > 0:
+			holes = true
+			_, err = f.Seek(hole, io.SeekCurrent)
+		default:
+			_, err = f.Write(data)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return u.root.Rename(tmp, name)
 }
 
 // temporary makes a file that nobody else has in a folder.
@@ -287,109 +569,13 @@ func (u *unpacker) temporary(dir string) (*os.File, string, error) {
 	}
 }
 
-// finish gives folders their modes and times, the inner ones first.
+// finish dresses folders, the inner ones first.
 func (u *unpacker) finish() error {
 	for i := len(u.folders) - 1; i >= 0; i-- {
 		f := u.folders[i]
-		err := errors.Join(u.root.Chmod(f.name, u.mode(f.h)), u.root.Chtimes(f.name, f.h.ModTime, f.h.ModTime))
-		if err != nil {
-			return err
+		if err := u.dress(f.name, f.x); err != nil {
+			return fmt.Errorf("%s: %w", path.Join(u.root.Name(), f.name), withoutPath(err))
 		}
 	}
 	return nil
-}
-
-// chunks sends what is written as messages of data.
-type chunks struct {
-	s   *Sender
-	buf []byte
-}
-
-// SendTree sends the file or folder at a path, or why that failed.
-func SendTree(s *Sender, root string, progress func(n int)) error {
-	c := &chunks{s: s, buf: make([]byte, 0, MaxMessage)}
-	err := Pack(progressWriter{c, progress}, root)
-	if err == nil {
-		err = c.flush()
-	}
-	if err != nil {
-		return err
-	}
-	return s.Send(End, nil)
-}
-
-type progressWriter struct {
-	io.Writer
-	progress func(int)
-}
-
-func (w progressWriter) Write(p []byte) (int, error) {
-	n, err := w.Writer.Write(p)
-	if w.progress != nil {
-		w.progress(n)
-	}
-	return n, err
-}
-
-// Write implements io.Writer.
-func (c *chunks) Write(p []byte) (int, error) {
-	written := 0
-	for written < len(p) {
-		n := copy(c.buf[len(c.buf):cap(c.buf)], p[written:])
-		c.buf = c.buf[:len(c.buf)+n]
-		written += n
-		if len(c.buf) == cap(c.buf) {
-			if err := c.flush(); err != nil {
-				return written, err
-			}
-		}
-	}
-	return written, nil
-}
-
-func (c *chunks) flush() error {
-	if len(c.buf) == 0 {
-		return nil
-	}
-	err := c.s.Send(Data, c.buf)
-	c.buf = c.buf[:0]
-	return err
-}
-
-// TreeReader reads the data of messages until their end.
-type TreeReader struct {
-	R        *Receiver
-	Progress func(n int)
-	rest     []byte
-	err      error
-}
-
-// Read implements io.Reader.
-func (t *TreeReader) Read(p []byte) (int, error) {
-	for len(t.rest) == 0 && t.err == nil {
-		kind, content, err := t.R.Receive()
-		switch {
-		case errors.Is(err, io.EOF):
-			t.err = io.ErrUnexpectedEOF
-		case err != nil:
-			t.err = err
-		case kind == Data:
-			t.rest = content
-		case kind == End:
-			t.err = io.EOF
-		case kind == Failed:
-			t.err = &RemoteError{Text: string(content)}
-		default:
-			t.err = errShort
-		}
-	}
-	if len(t.rest) == 0 {
-		return 0, t.err
-	}
-	n := copy(p, t.rest)
-	t.rest = t.rest[n:]
-	if t.Progress != nil {
-		t.Progress(n)
-	}
-	return n, nil
 }

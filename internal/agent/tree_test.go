@@ -1,15 +1,16 @@
 package agent
 
 import (
-	"archive/tar"
 	"bytes"
 	"errors"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -18,26 +19,31 @@ import (
 	"pgregory.net/rapid"
 )
 
-// archive makes a tar archive of headers; files have their names as content.
-func archive(t *testing.T, headers ...tar.Header) []byte {
+// tree makes the messages of a tree; files have their paths as content.
+func tree(t *testing.T, entries ...Entry) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for _, h := range headers {
-		if h.Typeflag == tar.TypeReg {
-			h.Size = int64(len(h.Name))
+	w := NewTreeWriter(NewSender(&b), nil)
+	for _, x := range entries {
+		if x.Mode.IsRegular() {
+			x.Size = int64(len(x.Path))
 		}
-		if h.Mode == 0 {
-			h.Mode = 0o644
+		if x.Mode.Perm() == 0 {
+			x.Mode |= 0o644
 		}
-		check(t, w.WriteHeader(&h))
-		if h.Typeflag == tar.TypeReg {
-			_, err := io.WriteString(w, h.Name)
+		check(t, w.Entry(x))
+		if x.Mode.IsRegular() {
+			_, err := io.WriteString(w, x.Path)
 			check(t, err)
 		}
 	}
 	check(t, w.Close())
 	return b.Bytes()
+}
+
+// unpack unpacks the messages of a tree.
+func unpack(r io.Reader, t Tree, k Keep) error {
+	return Unpack(NewTreeReader(NewReceiver(r), nil), t, k)
 }
 
 func check(t testing.TB, err error) {
@@ -49,20 +55,20 @@ func check(t testing.TB, err error) {
 
 // What a guest sends is not to be believed: nothing is written outside.
 func TestUnpackWritesNothingOutside(t *testing.T) {
-	for name, headers := range map[string][]tar.Header{
-		"name above":      {{Typeflag: tar.TypeReg, Name: "../escaped"}},
-		"name from root":  {{Typeflag: tar.TypeReg, Name: "/tmp/escaped"}},
-		"name in between": {{Typeflag: tar.TypeDir, Name: "./"}, {Typeflag: tar.TypeReg, Name: "a/../../escaped"}},
-		"through a link":  {{Typeflag: tar.TypeDir, Name: "./"}, {Typeflag: tar.TypeSymlink, Name: "up", Linkname: "../.."}, {Typeflag: tar.TypeReg, Name: "up/escaped"}},
-		"a folder's link": {{Typeflag: tar.TypeDir, Name: "./"}, {Typeflag: tar.TypeSymlink, Name: "up", Linkname: "../.."}, {Typeflag: tar.TypeDir, Name: "up/escaped"}},
-		"a device":        {{Typeflag: tar.TypeChar, Name: "null", Devmajor: 1, Devminor: 3}},
-		"a hard link":     {{Typeflag: tar.TypeLink, Name: "passwd", Linkname: "/etc/passwd"}},
+	for name, entries := range map[string][]Entry{
+		"name above":      {{Path: "../escaped"}},
+		"name from root":  {{Path: "/tmp/escaped"}},
+		"name in between": {{Path: ".", Mode: fs.ModeDir}, {Path: "a/../../escaped"}},
+		"through a link":  {{Path: ".", Mode: fs.ModeDir}, {Path: "up", Mode: fs.ModeSymlink, Target: "../.."}, {Path: "up/escaped"}},
+		"a folder's link": {{Path: ".", Mode: fs.ModeDir}, {Path: "up", Mode: fs.ModeSymlink, Target: "../.."}, {Path: "up/escaped", Mode: fs.ModeDir}},
+		"a device":        {{Path: ".", Mode: fs.ModeDir}, {Path: "null", Mode: fs.ModeDevice | fs.ModeCharDevice}},
+		"a pipe":          {{Path: "escaped", Mode: fs.ModeNamedPipe}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			top := t.TempDir()
 			target := filepath.Join(top, "in", "target")
 			check(t, os.MkdirAll(filepath.Dir(target), 0o755))
-			err := Unpack(bytes.NewReader(archive(t, headers...)), Tree{Path: target}, false)
+			err := unpack(bytes.NewReader(tree(t, entries...)), Tree{Path: target}, Keep{})
 			if err == nil {
 				t.Error("it was unpacked")
 			}
@@ -76,10 +82,10 @@ func TestUnpackWritesNothingOutside(t *testing.T) {
 }
 
 func TestUnpackKeepsSpecialModesOnlyWhereAsked(t *testing.T) {
-	data := archive(t, tar.Header{Typeflag: tar.TypeReg, Name: ".", Mode: 0o4755})
+	data := tree(t, Entry{Path: ".", Mode: 0o755 | fs.ModeSetuid})
 	for special, want := range map[bool]fs.FileMode{true: 0o755 | fs.ModeSetuid, false: 0o755} {
 		file := filepath.Join(t.TempDir(), "f")
-		check(t, Unpack(bytes.NewReader(data), Tree{Path: file}, special))
+		check(t, unpack(bytes.NewReader(data), Tree{Path: file}, Keep{Special: special}))
 		info, err := os.Stat(file)
 		check(t, err)
 		if info.Mode() != want {
@@ -96,10 +102,10 @@ func TestACopyThatBreaksOffLeavesNoHalfFile(t *testing.T) {
 	check(t, os.WriteFile(source, bytes.Repeat([]byte("new "), 5000), 0o600))
 	check(t, os.WriteFile(target, []byte("old"), 0o600))
 	var whole bytes.Buffer
-	check(t, Pack(&whole, source))
-	for _, at := range []int{0, 100, 512, 513, 1024, 1025, 10_000} {
+	check(t, SendTree(NewSender(&whole), source, nil))
+	for _, at := range []int{0, 1, 10, 40, 100, 1025, 10_000, whole.Len() - 6} {
 		cut := io.MultiReader(bytes.NewReader(whole.Bytes()[:at]), iotest.ErrReader(io.ErrUnexpectedEOF))
-		if err := Unpack(cut, Tree{Path: target}, false); !errors.Is(err, io.ErrUnexpectedEOF) {
+		if err := unpack(cut, Tree{Path: target}, Keep{}); !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("cut at %d: %v", at, err)
 		}
 		if text, err := os.ReadFile(target); err != nil || string(text) != "old" {
@@ -123,10 +129,10 @@ func TestTreesAreCopiedWhole(t *testing.T) {
 	check(t, os.Chtimes(filepath.Join(source, "a", "b"), old, old))
 	check(t, os.Chmod(filepath.Join(source, "a", "b"), 0o511))
 	var b bytes.Buffer
-	check(t, Pack(&b, source))
+	check(t, SendTree(NewSender(&b), source, nil))
 	check(t, os.Mkdir(filepath.Join(dir, "into"), 0o755))
-	check(t, Unpack(bytes.NewReader(b.Bytes()), Tree{Path: filepath.Join(dir, "into"), Base: "source"}, false))
-	check(t, Unpack(bytes.NewReader(b.Bytes()), Tree{Path: filepath.Join(dir, "into"), Base: "source"}, false)) // onto itself
+	check(t, unpack(bytes.NewReader(b.Bytes()), Tree{Path: filepath.Join(dir, "into"), Base: "source"}, Keep{}))
+	check(t, unpack(bytes.NewReader(b.Bytes()), Tree{Path: filepath.Join(dir, "into"), Base: "source"}, Keep{})) // onto itself
 	copied := filepath.Join(dir, "into", "source")
 	if data, err := os.ReadFile(filepath.Join(copied, "link")); err != nil || len(data) != 200_000 {
 		t.Errorf("%d bytes, %v", len(data), err)
@@ -142,10 +148,134 @@ func TestTreesAreCopiedWhole(t *testing.T) {
 	}
 }
 
-func TestPackRefusesWhatIsNoFile(t *testing.T) {
+// A copy that breaks off behind the last file's last byte is told from a whole
+// one, and so is one whose pieces do not add up.
+func TestATreeMustAddUp(t *testing.T) {
+	file := Entry{Path: ".", Mode: 0o644, Size: 10}.Encode()
+	for name, messages := range map[string][]message{
+		"too little":     {{File, file}, {Data, []byte("123")}, {End, nil}},
+		"too much":       {{File, file}, {Data, make([]byte, 11)}, {End, nil}},
+		"a hole behind":  {{File, file}, {Data, make([]byte, 5)}, {Hole, Number(6)}, {End, nil}},
+		"a huge hole":    {{File, file}, {Hole, Number(1 << 63)}, {End, nil}},
+		"nothing":        {{File, file}, {Data, nil}, {Data, make([]byte, 10)}, {End, nil}},
+		"the next early": {{File, file}, {File, file}, {End, nil}},
+		"no file":        {{Data, make([]byte, 10)}, {End, nil}},
+		"another answer": {{File, file}, {Stdout, make([]byte, 10)}, {End, nil}},
+		"a failure":      {{File, file}, {Failed, []byte("no")}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var b bytes.Buffer
+			s := NewSender(&b)
+			for _, m := range messages {
+				check(t, s.Send(m.kind, m.content))
+			}
+			dir := t.TempDir()
+			if err := unpack(&b, Tree{Path: filepath.Join(dir, "f")}, Keep{}); err == nil {
+				t.Error("it was unpacked")
+			}
+			if entries, _ := os.ReadDir(dir); len(entries) != 0 {
+				t.Errorf("left are %v", entries)
+			}
+		})
+	}
+}
+
+type message struct {
+	kind    Kind
+	content []byte
+}
+
+// A file of more than 4 GiB that is mostly holes is copied in a moment, and
+// stays as small as it is.
+func TestHolesAreCopiedAsHoles(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("holes are looked for on Linux")
+	}
+	dir := t.TempDir()
+	source, copied := filepath.Join(dir, "source"), filepath.Join(dir, "copied")
+	const size = 5<<30 + 7
+	f, err := os.Create(source)
+	check(t, err)
+	for _, at := range []int64{1 << 20, 4<<30 + 12345} {
+		_, err := f.WriteAt([]byte("here"), at)
+		check(t, err)
+	}
+	check(t, f.Truncate(size))
+	check(t, f.Close())
+	if info, err := os.Stat(source); err != nil || !hasHoles(info) {
+		t.Skip("the file system makes no holes")
+	}
+	var b bytes.Buffer
+	var sent int64
+	check(t, SendTree(NewSender(&b), source, func(n int64) { sent += n }))
+	if sent != size || b.Len() > 1<<20 {
+		t.Errorf("%d bytes of %d were counted, %d are sent", sent, size, b.Len())
+	}
+	check(t, unpack(&b, Tree{Path: copied}, Keep{}))
+	info, err := os.Stat(copied)
+	check(t, err)
+	if info.Size() != size || !hasHoles(info) || info.Sys().(*syscall.Stat_t).Blocks > 1<<12 {
+		t.Errorf("the copy has %d bytes in %d blocks", info.Size(), info.Sys().(*syscall.Stat_t).Blocks)
+	}
+	f, err = os.Open(copied)
+	check(t, err)
+	defer f.Close()
+	for _, at := range []int64{1 << 20, 4<<30 + 12345} {
+		buf := make([]byte, 5)
+		if _, err := f.ReadAt(buf, at); err != nil || string(buf) != "here\x00" {
+			t.Errorf("at %d there is %q, %v", at, buf, err)
+		}
+	}
+}
+
+func TestOwnersAreKeptWhereAsked(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root gives files away")
+	}
+	data := tree(t, Entry{Path: ".", Mode: fs.ModeDir | 0o755, UID: 1234, GID: 5678}, Entry{Path: "file", UID: 1235, GID: 5679},
+		Entry{Path: "link", Mode: fs.ModeSymlink | 0o777, Target: "/nowhere", UID: 1236, GID: 5680},
+		Entry{Path: "special", Mode: 0o755 | fs.ModeSetuid, UID: 1237, GID: 5681})
+	for _, keep := range []bool{true, false} {
+		dir := filepath.Join(t.TempDir(), "d")
+		check(t, unpack(bytes.NewReader(data), Tree{Path: dir}, Keep{Owners: keep, Special: keep}))
+		for i, name := range []string{"", "file", "link", "special"} {
+			info, err := os.Lstat(filepath.Join(dir, name))
+			check(t, err)
+			st := info.Sys().(*syscall.Stat_t)
+			uid, gid := uint32(1234+i), uint32(5678+i)
+			if !keep {
+				uid, gid = 0, 0
+			}
+			if st.Uid != uid || st.Gid != gid {
+				t.Errorf("keep %v: %q belongs to %d:%d", keep, name, st.Uid, st.Gid)
+			}
+			if keep && name == "special" && info.Mode() != 0o755|fs.ModeSetuid {
+				t.Errorf("mode %v: a change of owners takes setuid away", info.Mode())
+			}
+		}
+	}
+}
+
+func TestAFailedCopyNamesItsFile(t *testing.T) {
+	data := tree(t, Entry{Path: ".", Mode: fs.ModeDir | 0o755}, Entry{Path: "a", Mode: fs.ModeDir | 0o755}, Entry{Path: "a/file"})
+	dir := t.TempDir()
+	check(t, os.MkdirAll(filepath.Join(dir, "d", "a", "file"), 0o755))
+	err := unpack(bytes.NewReader(data), Tree{Path: filepath.Join(dir, "d", ".")}, Keep{})
+	if want := filepath.Join(dir, "d", "a", "file") + ": there is a folder"; err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+	name := strings.Repeat("x", 300)
+	data = tree(t, Entry{Path: name, Mode: fs.ModeDir | 0o755})
+	err = unpack(bytes.NewReader(data), Tree{Path: dir}, Keep{})
+	if want := filepath.Join(dir, name) + ": file name too long"; err == nil || err.Error() != want {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestWhatIsNoFileIsRefused(t *testing.T) {
 	fifo := filepath.Join(t.TempDir(), "fifo")
 	check(t, unix.Mkfifo(fifo, 0o600))
-	if err := Pack(io.Discard, fifo); err == nil || !strings.Contains(err.Error(), "neither a file nor a folder") {
+	if err := SendTree(NewSender(io.Discard), fifo, nil); err == nil || !strings.Contains(err.Error(), "neither a file nor a folder") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -203,6 +333,7 @@ func (d *dribble) Read(p []byte) (int, error) {
 // it holds.
 func FuzzDecode(f *testing.F) {
 	f.Add(Exec{Argv: []string{"sh", "-c", "x"}, Env: []string{"A=b"}, Dir: "/", Stdin: true, Timeout: time.Second}.Encode())
+	f.Add(Entry{Path: "a/b", Mode: fs.ModeDir | 0o755, UID: 1, Time: time.Unix(1, 2), Size: 5 << 30, Target: "t"}.Encode())
 	f.Add(Identity{Entropy: []byte("e"), Time: time.Unix(1, 2), Hostname: "h", SSHKeys: true, Mounts: []Mount{{Tag: "t", Target: "/mnt"}}}.Encode())
 	f.Add(Exit{Status: 3, TimedOut: true}.Encode())
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
@@ -215,6 +346,11 @@ func FuzzDecode(f *testing.F) {
 		if i, err := DecodeIdentity(p); err == nil {
 			if again, err := DecodeIdentity(i.Encode()); err != nil || again.Hostname != i.Hostname || !again.Time.Equal(i.Time) || !slices.Equal(again.Mounts, i.Mounts) {
 				t.Errorf("%+v became %+v, %v", i, again, err)
+			}
+		}
+		if x, err := DecodeEntry(p); err == nil {
+			if again, err := DecodeEntry(x.Encode()); err != nil || again != x {
+				t.Errorf("%+v became %+v, %v", x, again, err)
 			}
 		}
 		_, _ = DecodeExit(p)

@@ -33,7 +33,7 @@ type VersionError struct {
 
 // Error implements error.
 func (e *VersionError) Error() string {
-	return fmt.Sprintf("the agent in the guest speaks versions %d to %d of the protocol, this program %d to %d: build the image again",
+	return fmt.Sprintf("the agent in the guest speaks versions %d to %d of the protocol, this program %d to %d",
 		e.Min, e.Max, minVersion, maxVersion)
 }
 
@@ -125,10 +125,7 @@ func (s *Session) begin(epoch uint32, up bool) {
 	for _, st := range old {
 		st.finish(ErrRestarted)
 	}
-	select {
-	case s.greet <- struct{}{}:
-	default: // one is due already, and will be of the new epoch
-	}
+	s.greetSoon()
 }
 
 // announceChange wakes those who wait in Open.
@@ -233,10 +230,8 @@ func (s *Session) handle(f frame) {
 	guest := s.accept != nil
 	switch f.kind {
 	case typeHello:
-		if guest && f.epoch != 0 && common(f.payload) {
-			s.begin(f.epoch, true)
-		} else if guest { // the answer says what we speak
-			s.begin(f.epoch, false)
+		if guest {
+			s.hello(f)
 		}
 		return
 	case typeAnnounce:
@@ -263,6 +258,27 @@ func (s *Session) handle(f frame) {
 	s.mu.Unlock()
 	if st != nil {
 		st.handle(f)
+	}
+}
+
+// hello begins the session that a host asks for. A host may greet twice for one
+// session: it is answered again, and nothing ends.
+func (s *Session) hello(f frame) {
+	s.mu.Lock()
+	again := s.up && f.epoch == s.epoch
+	s.mu.Unlock()
+	if again {
+		s.greetSoon()
+		return
+	}
+	s.begin(f.epoch, f.epoch != 0 && common(f.payload)) // the answer says what we speak
+}
+
+// greetSoon has a greeting sent.
+func (s *Session) greetSoon() {
+	select {
+	case s.greet <- struct{}{}:
+	default: // one is due already, and will be of the present epoch
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -64,11 +66,13 @@ func (p *port) host() net.Conn {
 	return outer
 }
 
-// echo answers a stream with what comes on it, until "bye" ends a piece.
+// echo answers a stream with what comes on it, until what has come so far ends
+// with "bye", however it is cut into pieces.
 func echo(st *Stream) {
 	go func() {
 		defer st.Close()
 		buf := make([]byte, 8<<10)
+		var last []byte
 		for {
 			n, err := st.Read(buf)
 			if n > 0 {
@@ -76,7 +80,9 @@ func echo(st *Stream) {
 					return
 				}
 			}
-			if err != nil || bytes.HasSuffix(buf[:n], []byte("bye")) {
+			last = append(last, buf[:n]...)
+			last = last[max(0, len(last)-len("bye")):]
+			if err != nil || string(last) == "bye" {
 				return
 			}
 		}
@@ -215,6 +221,46 @@ func TestAHostMayGoAtEachByte(t *testing.T) {
 	})
 }
 
+// A greeting may come twice: the host's greeter is told of a new session while
+// it is about to greet for it. The host, which hears one answer too many, must
+// not lose the streams that it has opened in between.
+func TestAGreetingThatComesTwiceEndsNothing(t *testing.T) {
+	p := newPort(t)
+	g := Guest(p.guest, echo)
+	defer g.Close()
+	host := p.host()
+	go func() {
+		hello := frame{epoch: 77, kind: typeHello, payload: []byte{minVersion, maxVersion}}
+		for _, f := range []frame{
+			hello,
+			{epoch: 77, stream: 1, kind: typeOpen, payload: []byte("begun ")},
+			hello,
+			{epoch: 77, stream: 1, kind: typeData, payload: []byte("bye")},
+		} {
+			_, _ = host.Write(encode(f)) // the reader below sees what fails
+		}
+	}()
+	check := time.AfterFunc(20*time.Second, func() { host.Close() })
+	defer check.Stop()
+	var echoed []byte
+	d := new(decoder)
+	for {
+		n, err := host.Read(d.room())
+		d.filled(n)
+		for f, ok := d.next(); ok; f, ok = d.next() {
+			if f.kind == typeEnd && string(echoed) == "begun bye" {
+				return
+			}
+			if f.kind == typeData {
+				echoed = append(echoed, f.payload...)
+			}
+		}
+		if err != nil {
+			t.Fatalf("the guest has echoed %q: %v", echoed, err)
+		}
+	}
+}
+
 // A guest that is killed at any byte of what it writes, and started again, ends
 // what the host had under way, and works with it at once.
 func TestAGuestMayGoAtEachByte(t *testing.T) {
@@ -327,6 +373,18 @@ func TestVersionsWithoutACommonOneAreRefused(t *testing.T) {
 	if _, err := s.Open(within(t), nil); !errors.As(err, &refused) || refused.Min != maxVersion+1 {
 		t.Errorf("error %v", err)
 	}
+	// The client of a relay hears the same.
+	ours, theirs := net.Pipe()
+	go s.Relay(context.Background(), theirs)
+	c := Client(ours)
+	defer c.Close()
+	if _, err := c.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	refused = nil
+	if _, err := io.ReadAll(c); !errors.As(err, &refused) || *refused != (VersionError{maxVersion + 1, maxVersion + 2}) {
+		t.Errorf("through a relay: %v", err)
+	}
 }
 
 func TestOpenWaitsForTheGuestAndNoLongerThanItsContext(t *testing.T) {
@@ -410,5 +468,43 @@ func TestRelayJoinsEachClientToAStream(t *testing.T) {
 	_, _ = c.Write([]byte("x"))
 	if _, err := io.ReadAll(c); err == nil || !strings.HasPrefix(err.Error(), ErrClosed.Error()) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// A client that goes is missed also while its stream takes nothing from it.
+func TestAClientThatGoesWhileItWaitsIsMissed(t *testing.T) {
+	p := newPort(t)
+	ended := make(chan struct{})
+	Guest(p.guest, func(st *Stream) { st.OnEnd(func() { close(ended) }) }) // it does not read
+	s := Host(p.host())
+	defer s.Close()
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		conn, err := l.Accept()
+		if err == nil {
+			s.Relay(context.Background(), conn)
+		}
+	}()
+	c, err := net.Dial("unix", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As much as all that is in between takes.
+	if err := c.SetWriteDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	n, err := c.Write(make([]byte, 64<<20))
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("%d bytes were taken, %v", n, err)
+	}
+	c.Close()
+	select {
+	case <-ended:
+	case <-within(t).Done():
+		t.Error("the stream of a client that has gone stays")
 	}
 }

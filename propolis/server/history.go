@@ -7,8 +7,9 @@ const (
 	// output can be asked for: 1 MiB each, as with Propolis.
 	historySize = 1 << 20
 	// ringSize is how many bytes of the most recent output are held, so that
-	// a client that follows may be so far behind.
-	ringSize = 8 << 20
+	// a client that follows may be so far behind. It is most of what a server
+	// whose guest has said much takes of the host's memory.
+	ringSize = 2 << 20
 )
 
 // history keeps the first and the most recent bytes of a console's output.
@@ -37,22 +38,37 @@ func (e *holeError) Error() string {
 // add appends p.
 func (h *history) add(p []byte) {
 	n := min(len(p), h.size-len(h.first))
-	h.first = append(h.first, p[:n]...)
+	h.first = append(reserve(h.first, n, h.size), p[:n]...)
 	h.total += uint64(n)
 	p = p[n:]
 	if skip := len(p) - h.ring; skip > 0 {
 		// Those fall out again at once; the ring is full in any case.
-		h.recent = append(h.recent, make([]byte, h.ring-len(h.recent))...)
+		h.recent = reserve(h.recent, h.ring-len(h.recent), h.ring)[:h.ring]
 		h.total += uint64(skip)
 		p = p[skip:]
 	}
 	n = min(len(p), h.ring-len(h.recent))
-	h.recent = append(h.recent, p[:n]...)
+	h.recent = append(reserve(h.recent, n, h.ring), p[:n]...)
 	h.total += uint64(n)
 	for p = p[n:]; len(p) > 0; p = p[n:] {
 		n = copy(h.recent[h.slot(h.total):], p)
 		h.total += uint64(n)
 	}
+}
+
+// reserve has room in b for n more bytes, of size at most: a few first, and then
+// for all at once. What is not written to yet costs nothing, and what b grew out
+// of would.
+func reserve(b []byte, n, size int) []byte {
+	const few = 64 << 10
+	if len(b)+n <= cap(b) {
+		return b
+	}
+	room := size
+	if len(b)+n <= few {
+		room = min(few, size)
+	}
+	return append(make([]byte, 0, room), b...)
 }
 
 // slot is where the ring holds the byte at offset.

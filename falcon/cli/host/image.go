@@ -14,6 +14,7 @@ import (
 	"github.com/falcon-vm/falcon-go/falcon"
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 	"github.com/falcon-vm/falcon-go/falcon/internal/image/build"
+	"github.com/falcon-vm/falcon-go/internal/agent"
 )
 
 // newImageCommand returns the commands that look after base images.
@@ -27,7 +28,7 @@ Images are kept in FALCON_HOME, by default /var/lib/falcon for root and
 volumes of the dataset that FALCON_DATASET names. "falcon doctor" says which.`,
 	}
 	cmd.AddCommand(newImageLsCommand(), newImageShowCommand(), newImageBuildCommand(), newImageFetchCommand(), newImageImportCommand(),
-		newImageExportCommand(), newImageRmCommand(), newImagePathCommand())
+		newImageExportCommand(), newImageRmCommand(), newImagePathCommand(), newImageWarmCommand(), newImagePruneCommand())
 	return cmd
 }
 
@@ -146,6 +147,9 @@ func showImage(cmd *cobra.Command, i imageDocument) {
 	} else {
 		row("login", "not known: launched without set-up")
 	}
+	if i.Agent != "" {
+		row("guest agent", "version "+i.Agent)
+	}
 	row("disk", i.Disk+" ("+i.Format+")")
 	row("used by", strings.Join(i.UsedBy, "\n\t"))
 }
@@ -163,14 +167,21 @@ func makeImage(cmd *cobra.Command, done string, make func(image.Progress) (image
 }
 
 func newImageBuildCommand() *cobra.Command {
-	var mirror string
+	var mirror, base string
 	cmd := &cobra.Command{
-		Use:       "build NAME",
-		Short:     "Build an image from packages",
-		Long:      buildHelp(),
+		Use:   "build NAME",
+		Short: "Build an image from packages, or of another one with the guest agent",
+		Long:  buildHelp(),
+		Example: "  falcon image build debian-12\n" +
+			"  falcon image build alpine-lab --agent-into alpine",
 		Args:      wantArgs(cobra.ExactArgs(1)),
 		ValidArgs: recipeNames(),
 		RunE: withStore(func(cmd *cobra.Command, s image.Store, args []string) error {
+			if base != "" {
+				return makeImage(cmd, "built", func(report image.Progress) (image.Image, error) {
+					return falcon.InstallAgent(cmd.Context(), base, args[0], report)
+				})
+			}
 			err := makeImage(cmd, "built", func(report image.Progress) (image.Image, error) {
 				return build.Builder{Store: s, Mirror: mirror}.Build(cmd.Context(), args[0], report)
 			})
@@ -181,6 +192,9 @@ func newImageBuildCommand() *cobra.Command {
 		}),
 	}
 	cmd.Flags().StringVar(&mirror, "mirror", "", "`URL` of a Debian archive, instead of what this machine's apt is set up with")
+	cmd.Flags().StringVar(&base, "agent-into", "", "make NAME of another `IMAGE`, with the guest agent")
+	cmd.MarkFlagsMutuallyExclusive("mirror", "agent-into")
+	_ = cmd.RegisterFlagCompletionFunc("agent-into", completeImage) // the flag is there
 	return cmd
 }
 
@@ -190,7 +204,11 @@ func buildHelp() string {
 	for _, r := range build.Recipes() {
 		fmt.Fprintf(&b, "  %-13s %s\n", r.Name, r.Description)
 	}
-	return strings.TrimSuffix(b.String(), "\n")
+	b.WriteString(`
+With --agent-into, NAME is another Linux image of any kind with falcon's guest
+agent in it, and stands on that. A guest of it is booted for that, so its login
+must be known.`)
+	return b.String()
 }
 
 func recipeNames() []string {
@@ -230,6 +248,7 @@ func fetchHelp() string {
 
 func newImageImportCommand() *cobra.Command {
 	var o image.ImportOptions
+	var hasAgent bool
 	cmd := &cobra.Command{
 		Use:   "import FILE NAME",
 		Short: "Make an image of a disk in a file",
@@ -238,11 +257,15 @@ or gzip. Any operating system will do. It is booted by firmware, unless a kernel
 is given. If it has a console on its first serial port, say how to log in there
 (--login, --user, --password, --prompt); if nothing is said, its nodes are
 launched without set-up, and "serial" shows what they say. For a NAME that
-"image fetch" knows all that is known already.`,
+"image fetch" knows all that is known already. If falcon-agent is in it, say so
+(--agent); "image build --agent-into" puts it there.`,
 		Args: wantArgs(cobra.ExactArgs(2)),
 		RunE: withStore(func(cmd *cobra.Command, s image.Store, args []string) error {
 			if known, ok := image.FindKnown(args[1]); ok && o.Console == (image.Console{}) && o.Boot == (image.Boot{}) {
 				o.Console, o.Boot, o.OS = known.Console, known.Boot, cmp.Or(o.OS, known.OS)
+			}
+			if hasAgent {
+				o.Agent = agent.Version // what it really is, the agent itself tells
 			}
 			c := &o.Console
 			c.Known = c.Login != "" || c.User != "" || c.Password != "" || c.Prompt != ""
@@ -254,6 +277,7 @@ launched without set-up, and "serial" shows what they say. For a NAME that
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.SHA256, "sha256", "", "`digest` that FILE, as it is, must have")
+	f.BoolVar(&hasAgent, "agent", false, "falcon's guest agent is in it, and starts at boot")
 	f.StringVar(&o.Format, "format", "", "the disk's format, raw or qcow2 (default by FILE's name)")
 	f.StringVar(&o.Boot.Method, "boot", "", "what boots the disk: bios, uefi or kernel (default kernel with --kernel, else what the disk's first sector is made for)")
 	f.StringVar(&o.Boot.Kernel, "kernel", "", "`file` of a kernel (bzImage, or an ELF file with a PVH entry)")

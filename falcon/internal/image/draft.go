@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"time"
@@ -100,34 +101,33 @@ func (s *Files) vacant(name string) error {
 	return os.RemoveAll(dir)
 }
 
-// workFolder makes the draft's folder after removing those of dead builders.
+// workFolder makes the draft's folder after removing those of dead builders. Its
+// lock comes first, so that a folder without a holder is a dead one's.
 func (d *Draft) workFolder() error {
 	tmp := filepath.Join(d.store.home, "tmp")
 	d.store.sweep(tmp)
-	dir, err := os.MkdirTemp(tmp, d.name+"-")
+	dir := filepath.Join(tmp, fmt.Sprintf("%s-%08x", d.name, rand.Uint32()))
+	work, err := acquire(context.Background(), d.store.workLock(dir), true)
 	if err != nil {
 		return err
 	}
-	d.Dir = dir
-	if d.work, err = acquire(context.Background(), d.store.workLock(dir), true); err != nil {
+	d.work = work
+	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	return os.Chmod(dir, 0o755) // it may become the image's folder
+	d.Dir = dir
+	return os.Chmod(dir, 0o755) // it may become the image's folder, whatever the umask
 }
 
 func (s *Files) workLock(dir string) string {
 	return filepath.Join(s.home, "lock", "tmp."+filepath.Base(dir))
 }
 
-// sweep removes work folders that no living process holds. A folder that was
-// just made may not be locked yet, so young ones are left alone.
+// sweep removes work folders that no living process holds.
 func (s *Files) sweep(tmp string) {
 	entries, _ := os.ReadDir(tmp)
 	for _, e := range entries {
 		dir := filepath.Join(tmp, e.Name())
-		if info, err := e.Info(); err != nil || time.Since(info.ModTime()) < time.Minute {
-			continue
-		}
 		l, busy, err := tryLock(s.workLock(dir))
 		if err != nil || busy {
 			continue

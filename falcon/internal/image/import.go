@@ -27,9 +27,11 @@ type ImportOptions struct {
 	// SHA256 is the hex digest that the file, as it is, must have; if not empty.
 	SHA256 string
 	// Boot says how to boot; Kernel and Initrd are paths of files to copy.
-	Boot     Boot
-	Console  Console
-	OS       string
+	Boot    Boot
+	Console Console
+	OS      string
+	// Agent is the version of the guest agent in it, empty if there is none.
+	Agent    string
 	Progress Progress
 }
 
@@ -98,7 +100,7 @@ func (o ImportOptions) spec(file string) (Spec, error) {
 	if format != "raw" && format != "qcow2" {
 		return Spec{}, fmt.Errorf("the name does not tell the disk's format: say raw or qcow2 (--format)")
 	}
-	spec := Spec{Disk: "disk." + format, Format: format, Boot: o.Boot, Console: o.Console, OS: o.OS}
+	spec := Spec{Disk: "disk." + format, Format: format, Boot: o.Boot, Console: o.Console, OS: o.OS, Agent: o.Agent}
 	switch b := &spec.Boot; {
 	case b.Method == "" && b.Kernel != "":
 		b.Method = BootKernel

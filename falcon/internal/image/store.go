@@ -50,6 +50,8 @@ type Store interface {
 	Remove(ctx context.Context, name string) error
 	// UsedBy describes what stands on an image.
 	UsedBy(ctx context.Context, img Image) ([]string, error)
+	// SetAgent records the version of the guest agent that is in an image.
+	SetAgent(ctx context.Context, name, version string) error
 	// Create starts an image of a name that is not taken in this store;
 	// else the error is ErrExists.
 	Create(ctx context.Context, name string, progress Progress) (*Draft, error)
@@ -296,6 +298,9 @@ func (s *Files) UsedBy(ctx context.Context, img Image) ([]string, error) {
 		return nil, err
 	}
 	for _, path := range records {
+		if filepath.Dir(path) == img.Dir {
+			continue
+		}
 		var r record
 		if err := readJSON(path, &r); err != nil {
 			return nil, err

@@ -30,6 +30,9 @@ type TemplateStore interface {
 	// longest ago first: all that obsolete picks, and then others until all
 	// together take at most limit bytes.
 	PruneTemplates(ctx context.Context, limit int64, obsolete func(Template) bool) (removed []Template, err error)
+	// DistrustTemplate has a template never be found again, because no clone
+	// could be made of it. What stands on it stays.
+	DistrustTemplate(ctx context.Context, name string) error
 }
 
 // Template is a guest that has booted once, so that others need not: an image
@@ -52,10 +55,15 @@ type Template struct {
 
 // TemplateOptions say what a template is of.
 type TemplateOptions struct {
-	// Key identifies all that matters of what it was made of.
+	// Key identifies all that matters of what it was made of. It is empty for
+	// one that turned out to be of no use.
 	Key string `json:"key"`
-	// Image is the name of its image.
-	Image string `json:"image"`
+	// Image is the name of its image, Digest that of the image then.
+	Image  string `json:"image"`
+	Digest string `json:"digest"`
+	// VMM identifies what has run it, Version what was done to its guest.
+	VMM     string `json:"vmm"`
+	Version int    `json:"version"`
 	// DiskSize is that of its disk, in bytes.
 	DiskSize int64 `json:"disk_size"`
 	// Cores, Memory in bytes and Interfaces are those of the machine, for
@@ -324,9 +332,11 @@ func (d *TemplateDraft) Discard() {
 	d.unlock()
 }
 
+// errTemplateBusy says that somebody has a template in his hands right now.
+var errTemplateBusy = errors.New("it is being made or used")
+
 // removeTemplate removes a template if it is to be, on which nothing stands. If
-// something does, the error is an *InUseError; a template that is in somebody's
-// hands right now is in use as well.
+// something does, the error is an *InUseError.
 func (s *Files) removeTemplate(ctx context.Context, name string, when func(Template) bool) error {
 	l, busy, err := tryLock(s.imageLock(name))
 	if err != nil {
@@ -334,7 +344,7 @@ func (s *Files) removeTemplate(ctx context.Context, name string, when func(Templ
 	}
 	dir := s.imageDir(name)
 	if busy {
-		return &InUseError{Image: name, By: []string{"another process"}}
+		return errTemplateBusy
 	}
 	defer l.release()
 	t, err := s.loadTemplate(name)
@@ -376,7 +386,7 @@ func (s *Files) PruneTemplates(ctx context.Context, limit int64, obsolete func(T
 			err := s.removeTemplate(ctx, t.Name, func(Template) bool { return true })
 			var inUse *InUseError
 			if err != nil {
-				if !errors.As(err, &inUse) {
+				if !errors.As(err, &inUse) && !errors.Is(err, errTemplateBusy) {
 					errs = append(errs, fmt.Errorf("removing the template %s: %w", t.Dir, err))
 				}
 				return false
@@ -404,9 +414,24 @@ func (s *Files) dropTemplates(ctx context.Context, img Image) error {
 		}
 		err := s.removeTemplate(ctx, name, func(Template) bool { return true })
 		var inUse *InUseError
-		if err != nil && !errors.As(err, &inUse) {
+		if err != nil && !errors.As(err, &inUse) && !errors.Is(err, errTemplateBusy) {
 			return err
 		}
 	}
 	return nil
+}
+
+// DistrustTemplate has a template never be found again, because no clone could
+// be made of it. What stands on it stays.
+func (s *Files) DistrustTemplate(ctx context.Context, name string) error {
+	path := filepath.Join(s.imageDir(name), recordFile)
+	var r record
+	if err := readJSON(path, &r); err != nil {
+		return err
+	}
+	if r.Template == nil {
+		return fmt.Errorf("%s is no template's", path)
+	}
+	r.Template.Key = ""
+	return writeJSON(path, r, 0o600)
 }

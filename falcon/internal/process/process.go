@@ -74,11 +74,13 @@ func Start(cfg Config, record func(Identity) error) (*Process, error) {
 		return nil, fmt.Errorf("starting %s: %w", cfg.Path, err)
 	}
 	p := &Process{cmd: cmd, done: make(chan struct{})}
+	p.Identity, err = Identify(cmd.Process.Pid)
 	go func() {
+		// A wait for a child takes a thread as long as the child lives.
+		_ = p.Identity.Wait(context.Background())
 		p.err = cmd.Wait()
 		close(p.done)
 	}()
-	p.Identity, err = Identify(cmd.Process.Pid)
 	if err == nil {
 		err = record(p.Identity)
 	}

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,15 +17,20 @@ import (
 // Identify returns the identity of a running process. A zombie counts as
 // running: it keeps its number.
 func Identify(pid int) (Identity, error) {
-	start, _, err := stat(pid)
+	id, _, err := identify(pid)
+	return id, err
+}
+
+func identify(pid int) (Identity, status, error) {
+	s, err := stat(pid)
 	if err != nil {
-		return Identity{}, err
+		return Identity{}, s, err
 	}
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
-		return Identity{}, err
+		return Identity{}, s, err
 	}
-	return Identity{PID: pid, Start: start, Boot: strings.TrimSpace(string(boot))}, nil
+	return Identity{PID: pid, Start: s.start, Boot: strings.TrimSpace(string(boot))}, s, nil
 }
 
 // Started returns when the process was started.
@@ -39,35 +45,61 @@ func (id Identity) Started() (time.Time, error) {
 	return time.Now().Add(-up), nil
 }
 
-// stat reads the start time and the state of a process from /proc.
-func stat(pid int) (start uint64, state string, err error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+// Child returns the identity of the process with a number if it is a child of
+// this one, which still runs; else the error is os.ErrProcessDone.
+func (id Identity) Child(pid int) (Identity, error) {
+	child, s, err := identify(pid)
+	if err != nil {
+		return Identity{}, err
+	}
+	// A child keeps its number until its parent has reaped it, so it was this
+	// one's all the time.
+	if s.parent != id.PID || !id.Alive() {
+		return Identity{}, os.ErrProcessDone
+	}
+	return child, nil
+}
+
+// status is what /proc/PID/stat says.
+type status struct {
+	state  string
+	parent int
+	start  uint64
+}
+
+// stat reads the status of a process.
+func stat(pid int) (status, error) {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-		return 0, "", os.ErrProcessDone
+		return status{}, os.ErrProcessDone
 	}
 	if err != nil {
-		return 0, "", err
+		return status{}, err
 	}
 	// The second field is the name in parentheses, which may hold anything.
-	_, rest, ok := strings.Cut(string(data[strings.LastIndexByte(string(data), ')'):]), " ")
+	_, rest, ok := strings.Cut(string(data[bytes.LastIndexByte(data, ')'):]), " ")
 	fields := strings.Fields(rest)
 	if !ok || len(fields) < 20 {
-		return 0, "", fmt.Errorf("process %d: cannot read its state from %q", pid, data)
+		return status{}, fmt.Errorf("process %d: cannot read its state from %q", pid, data)
 	}
-	start, err = strconv.ParseUint(fields[19], 10, 64)
-	return start, fields[0], err
+	s := status{state: fields[0]}
+	if s.parent, err = strconv.Atoi(fields[1]); err != nil {
+		return status{}, err
+	}
+	s.start, err = strconv.ParseUint(fields[19], 10, 64)
+	return s, err
 }
 
 // handle is a descriptor of the process: unlike its number it cannot come to
 // mean another one.
-type handle struct{ fd int }
+type handle struct{ file *os.File }
 
 // open returns os.ErrProcessDone when the process has ended, zombies included.
 func (id Identity) open() (*handle, error) {
 	if id.PID <= 0 {
 		return nil, os.ErrProcessDone
 	}
-	fd, err := unix.PidfdOpen(id.PID, 0)
+	fd, err := unix.PidfdOpen(id.PID, unix.PIDFD_NONBLOCK)
 	switch {
 	case errors.Is(err, unix.ESRCH):
 		return nil, os.ErrProcessDone
@@ -77,15 +109,10 @@ func (id Identity) open() (*handle, error) {
 	case err != nil:
 		return nil, fmt.Errorf("pidfd_open: %w", err)
 	}
-	h := &handle{fd}
-	now, err := Identify(id.PID)
-	if err == nil && now != id {
+	h := &handle{os.NewFile(uintptr(fd), "process")} // not blocking: it can wait without a thread
+	now, s, err := identify(id.PID)
+	if err == nil && (now != id || s.state == "Z" || s.state == "X") {
 		err = os.ErrProcessDone
-	}
-	if err == nil {
-		if _, state, serr := stat(id.PID); serr != nil || state == "Z" || state == "X" {
-			err = os.ErrProcessDone
-		}
 	}
 	if err != nil {
 		h.Close()
@@ -94,15 +121,41 @@ func (id Identity) open() (*handle, error) {
 	return h, nil
 }
 
-func (h *handle) Close() error { return unix.Close(h.fd) }
+func (h *handle) Close() error { return h.file.Close() }
 
 func (h *handle) signal(sig syscall.Signal) error {
-	err := unix.PidfdSendSignal(h.fd, sig, nil, 0)
-	if errors.Is(err, unix.ESRCH) {
+	conn, err := h.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var serr error
+	err = conn.Control(func(fd uintptr) { serr = unix.PidfdSendSignal(int(fd), sig, nil, 0) })
+	if errors.Is(serr, unix.ESRCH) {
 		return os.ErrProcessDone
 	}
-	return err
+	return errors.Join(err, serr)
 }
 
-// wait polls the descriptor, which becomes readable when the process ends.
-func (h *handle) wait(ctx context.Context) error { return poll(ctx, h.fd, unix.POLLIN) }
+// wait returns when the descriptor is readable, which it becomes when the process
+// ends. It takes no thread meanwhile.
+func (h *handle) wait(ctx context.Context) error {
+	conn, err := h.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = h.file.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	var perr error
+	err = conn.Read(func(fd uintptr) (done bool) {
+		var n int
+		n, perr = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		if errors.Is(perr, unix.EINTR) {
+			perr = nil
+		}
+		return n > 0 || perr != nil
+	})
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return errors.Join(err, perr)
+}

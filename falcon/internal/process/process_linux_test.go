@@ -106,3 +106,63 @@ func TestIdentitiesLeaveNoDescriptorsOpen(t *testing.T) {
 		t.Errorf("%d descriptors are open, %d were before", after, before)
 	}
 }
+
+// Fifty nodes are fifty processes that are waited for, twice when they end.
+func TestWaitingTakesNoThreads(t *testing.T) {
+	const processes = 20
+	before := threads(t)
+	waited := make(chan error, processes)
+	ps := make([]*process.Process, processes)
+	for i := range ps {
+		ps[i] = start(t, config("stay"))
+		go func() { waited <- ps[i].Wait(short(t)) }()
+	}
+	runtime.Gosched()
+	if more := threads(t) - before; more > processes/2 {
+		t.Errorf("%d threads more for %d processes", more, processes)
+	}
+	for _, p := range ps {
+		if err := p.Kill(short(t)); err != nil {
+			t.Error(err)
+		}
+		waitDone(t, p)
+	}
+	for range ps {
+		if err := <-waited; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func threads(t *testing.T) int {
+	t.Helper()
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(tasks)
+}
+
+func TestOnlyAChildIsAChild(t *testing.T) {
+	self, err := process.Identify(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, config("stay"))
+	if child, err := self.Child(p.PID); err != nil || child != p.Identity {
+		t.Errorf("%+v (%v), want %+v", child, err, p.Identity)
+	}
+	for name, c := range map[string]struct {
+		parent process.Identity
+		pid    int
+	}{
+		"a parent":           {p.Identity, os.Getpid()},
+		"itself":             {self, os.Getpid()},
+		"no number":          {self, 0},
+		"a parent that died": {process.Identity{PID: self.PID, Start: self.Start - 1, Boot: self.Boot}, p.PID},
+	} {
+		if child, err := c.parent.Child(c.pid); !errors.Is(err, os.ErrProcessDone) {
+			t.Errorf("%s: %+v (%v)", name, child, err)
+		}
+	}
+}

@@ -15,9 +15,10 @@ const (
 	WordsFile = "stderr.sim"
 )
 
-// SocketExt, LogExt and WordsExt end the names of a node's files.
+// SocketExt, AgentExt, LogExt and WordsExt end the names of a node's files.
 const (
 	SocketExt = ".sock"
+	AgentExt  = ".agent.sock"
 	LogExt    = ".out"
 	WordsExt  = ".err"
 )
@@ -30,6 +31,8 @@ type NodeConfig struct {
 	Console image.Console `json:"console"`
 	OS      string        `json:"os"`
 	Rules   []Rule        `json:"rules,omitempty"`
+	// Agent has its guest have an agent.
+	Agent bool `json:"agent,omitempty"`
 	// StopGraceMS is how long the guest may take to power off.
 	StopGraceMS int64 `json:"stop_grace_ms"`
 }

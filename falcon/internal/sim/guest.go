@@ -47,6 +47,8 @@ type life struct {
 	nics   []*nic
 	// boot is what the script says of its boot.
 	boot Rule
+	// up is closed when the guest lets people in.
+	up chan struct{}
 	// again tells that it is not the machine's first.
 	again bool
 	// setUp tells that a command has been handed over.
@@ -60,7 +62,7 @@ type life struct {
 var ErrScript = errors.New("the script says so")
 
 // newMachine makes the machine of a node, stopped.
-func (w *world) newMachine(cfg NodeConfig, script *Script, spec propolis.InstanceSpec) (server.Machine, error) {
+func (w *world) newMachine(cfg NodeConfig, script *Script, spec propolis.InstanceSpec) (*guest, error) {
 	g := &guest{
 		cfg: cfg, script: script, links: w.links, base: w.base(cfg.OS), spec: spec, term: newTerminal(),
 		shares: make(map[string]string), events: make(chan server.Event, 16),
@@ -153,7 +155,7 @@ func (g *guest) powerOn(again bool) error {
 	if g.gone {
 		return nil
 	}
-	l := &life{g: g, boot: boot, again: again, done: make(chan struct{}), start: time.Now(), files: files, nics: nics, hostname: "localhost"}
+	l := &life{g: g, boot: boot, again: again, up: make(chan struct{}), done: make(chan struct{}), start: time.Now(), files: files, nics: nics, hostname: "localhost"}
 	if name, err := files.read("/etc/hostname"); err == nil && len(strings.TrimSpace(string(name))) > 0 {
 		l.hostname = strings.TrimSpace(string(name))
 	}

@@ -60,7 +60,7 @@ func (b *bench) guest(name string, img image.Image, nics ...[2]string) *guest {
 		b.t.Fatal(err)
 	}
 	b.t.Cleanup(func() { m.Close(context.Background()) })
-	return m.(*guest)
+	return m
 }
 
 // stream is a console that nobody shares.

@@ -40,6 +40,7 @@ func (l *life) run() {
 		l.g.die()
 		return
 	}
+	close(l.up)
 	for l.ctx.Err() == nil {
 		if err := l.session(refuse); err != nil {
 			return
@@ -233,7 +234,7 @@ func (s *shell) exchange(h *console.Handover) error {
 	status := make(chan int, 1)
 	go func() {
 		out := &gather{to: w}
-		n := s.scripted(ctx, h.Shell, out)
+		n := s.life.scripted(ctx, func() int { return s.runText(ctx, h.Shell, out) })
 		out.flush()
 		status <- n
 		w.Close()
@@ -242,8 +243,8 @@ func (s *shell) exchange(h *console.Handover) error {
 }
 
 // scripted runs a command unless the script has something else in mind.
-func (s *shell) scripted(ctx context.Context, command string, out io.Writer) int {
-	switch r := s.life.g.script.Next(StepExec, s.life.g.cfg.Name); r.Effect {
+func (l *life) scripted(ctx context.Context, run func() int) int {
+	switch r := l.g.script.Next(StepExec, l.g.cfg.Name); r.Effect {
 	case Fail:
 		return 1
 	case Never:
@@ -254,5 +255,5 @@ func (s *shell) scripted(ctx context.Context, command string, out io.Writer) int
 			return interrupted
 		}
 	}
-	return s.runText(ctx, command, out)
+	return run()
 }

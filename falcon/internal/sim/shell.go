@@ -37,11 +37,16 @@ type shell struct {
 func newShell(l *life) (*shell, error) {
 	s := &shell{life: l}
 	var err error
-	s.runner, err = l.newRunner([]string{
-		"HOME=/root", "USER=root", "LOGNAME=root", "SHELL=/bin/sh", "TERM=vt220",
-		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "UID=0", "EUID=0", "GID=0",
-	}, "/root", nil, l.g.term, l.g.term)
+	s.runner, err = l.newRunner(append(rootEnvironment(), "TERM=vt220"), "/root", nil, l.g.term, l.g.term)
 	return s, err
+}
+
+// rootEnvironment is the environment of root's processes.
+func rootEnvironment() []string {
+	return []string{
+		"HOME=/root", "USER=root", "LOGNAME=root", "SHELL=/bin/sh",
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "UID=0", "EUID=0", "GID=0",
+	}
 }
 
 // newRunner returns an interpreter whose files and commands are the guest's.

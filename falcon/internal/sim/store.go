@@ -59,6 +59,9 @@ func (s *Store) Create(context.Context, string, image.Progress) (*image.Draft, e
 // Export is refused.
 func (s *Store) Export(context.Context, string, string, image.Progress) error { return errNoFiles }
 
+// SetAgent is refused.
+func (s *Store) SetAgent(context.Context, string, string) error { return errNoFiles }
+
 // imageRecord is the file of a snapshot.
 type imageRecord struct {
 	Version int       `json:"version"`
@@ -426,16 +429,16 @@ func (s *Store) RemoveDisk(_ context.Context, owner image.DiskOwner) error {
 
 // Snapshot makes an image of what is on a node's disk. A guest that runs goes
 // on with its disk, which has no part that the image shares: there is nothing
-// to switch.
-func (s *Store) Snapshot(ctx context.Context, owner image.DiskOwner, name string, _ func(string) error) (image.Image, error) {
-	img, err := s.snapshot(ctx, owner, name)
+// to switch, and switchOverlay is called for what the guest does before.
+func (s *Store) Snapshot(ctx context.Context, owner image.DiskOwner, name string, switchOverlay func(string) error) (image.Image, error) {
+	img, err := s.snapshot(ctx, owner, name, switchOverlay)
 	if err != nil {
 		return image.Image{}, fmt.Errorf("snapshot of %s to image %q: %w", owner, name, err)
 	}
 	return img, nil
 }
 
-func (s *Store) snapshot(ctx context.Context, owner image.DiskOwner, name string) (image.Image, error) {
+func (s *Store) snapshot(ctx context.Context, owner image.DiskOwner, name string, switchOverlay func(string) error) (image.Image, error) {
 	if err := image.ValidName(name); err != nil {
 		return image.Image{}, err
 	}
@@ -450,6 +453,11 @@ func (s *Store) snapshot(ctx context.Context, owner image.DiskOwner, name string
 	}
 	if _, err := os.Lstat(s.imagePath(name)); err == nil || slices.Contains(known, name) {
 		return image.Image{}, fmt.Errorf("%w: %q in %s", image.ErrExists, name, s.home)
+	}
+	if switchOverlay != nil {
+		if err := switchOverlay(s.diskPath(owner)); err != nil {
+			return image.Image{}, err
+		}
 	}
 	content, err := readDisk(s.diskPath(owner))
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/process"
@@ -254,6 +255,13 @@ func (w *world) serve(cfg NodeConfig) error {
 	if err != nil {
 		return err
 	}
+	var agents net.Listener
+	if cfg.Agent {
+		if agents, err = listenHere(cfg.Name + AgentExt); err != nil {
+			l.Close()
+			return err
+		}
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	n := &node{stop: stop, done: make(chan struct{})}
 	w.mu.Lock()
@@ -261,16 +269,29 @@ func (w *world) serve(cfg NodeConfig) error {
 		w.mu.Unlock()
 		stop()
 		l.Close()
+		if agents != nil {
+			agents.Close()
+		}
 		return errEnded
 	}
 	w.nodes[cfg.Name] = n
 	w.mu.Unlock()
 	script := NewScript(cfg.Rules) // one for all instances of this server
+	var newest atomic.Pointer[guest]
+	if agents != nil {
+		a := &agentServer{guest: newest.Load, running: make(map[uint64]context.CancelFunc)}
+		go a.serve(ctx, agents)
+	}
 	go func() {
 		defer close(n.done)
 		err := server.Serve(ctx, l, server.Options{
 			Start: func(_ context.Context, _ propolis.InstanceProperties, spec propolis.InstanceSpec) (server.Machine, error) {
-				return w.newMachine(cfg, script, spec)
+				g, err := w.newMachine(cfg, script, spec)
+				if err != nil {
+					return nil, err // and not a nil machine in an interface
+				}
+				newest.Store(g)
+				return g, nil
 			},
 			StopGrace: time.Duration(cfg.StopGraceMS) * time.Millisecond, Stderr: words,
 			// Only what is worth a file: making one takes longer than all else.

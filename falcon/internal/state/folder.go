@@ -192,6 +192,33 @@ func (f *Folder) RemoveLock() error { return removeFile(f.File(lockFile)) }
 // error.
 func (f *Folder) RemoveFile(name string) error { return removeFile(f.File(name)) }
 
+// RemoveFiles is RemoveFile for many: it looks once which of them are there.
+func (f *Folder) RemoveFiles(names []string) error {
+	entries, err := os.ReadDir(f.path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	there := make(map[string]bool, len(entries))
+	for _, e := range entries {
+		there[e.Name()] = true
+	}
+	var errs []error
+	for _, name := range names {
+		for _, path := range []string{successor(f.File(name)), f.File(name)} {
+			if !there[filepath.Base(path)] {
+				continue
+			}
+			if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // removeFile also removes what an interrupted writeFile has left.
 func removeFile(path string) error {
 	for _, p := range []string{successor(path), path} {

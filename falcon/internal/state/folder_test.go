@@ -198,6 +198,41 @@ func TestRemoveFileTakesAHalfWrittenSuccessorWithIt(t *testing.T) {
 	}
 }
 
+func TestRemoveFilesRemovesThoseAlone(t *testing.T) {
+	f := newFolder(t)
+	for _, name := range []string{"a", "b", "other", filepath.Base(successor("b")), filepath.Base(successor("c"))} {
+		if err := os.WriteFile(f.File(name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if err := f.RemoveFiles([]string{"a", "b", "c", "d"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left := entriesOf(t, f.Path()); !cmp.Equal(left, []string{"other"}) {
+		t.Errorf("left are %q", left)
+	}
+	if err := os.MkdirAll(filepath.Join(f.File("full"), "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.RemoveFiles([]string{"full", "other"}); err == nil || fileExists(f.File("other")) {
+		t.Errorf("after what cannot be removed: error %v, the next one stands: %v", err, fileExists(f.File("other")))
+	}
+	gone, err := Open(filepath.Join(t.TempDir(), "gone"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := gone.RemoveFiles([]string{"a"}); err != nil {
+		t.Errorf("without a folder: %v", err)
+	}
+}
+
+func fileExists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
 func TestReadJSONTellsAbsentFromDamaged(t *testing.T) {
 	f := newFolder(t)
 	var v document

@@ -79,6 +79,7 @@ type Journal struct {
 type batch struct {
 	lines   []byte
 	entries []entry
+	durable bool
 	done    chan struct{} // closed when err is known
 	err     error
 }
@@ -222,14 +223,16 @@ func (l *listing) objects() []Object {
 // them. It must return before they are made.
 func (j *Journal) Make(objects ...Object) error { return j.write(opMake, objects) }
 
-// Gone records that objects do not exist any more.
+// Gone records that objects do not exist any more. It does not wait for the
+// disk: after a loss of power they may be listed again, and what is listed need
+// not exist.
 func (j *Journal) Gone(objects ...Object) error { return j.write(opGone, objects) }
 
-// write returns when the entries are on the disk. Those that come while others
-// are being written are written together after them, and share one wait for
-// the disk.
+// write returns when the entries are written, and when some are to be made, on
+// the disk. Those that come while others are being written are written together
+// after them, and share one wait for the disk.
 func (j *Journal) write(op string, objects []Object) error {
-	b := &batch{done: make(chan struct{})}
+	b := &batch{durable: op == opMake, done: make(chan struct{})}
 	for _, o := range objects {
 		e := entry{op, o}
 		line, err := json.Marshal(e)
@@ -263,10 +266,12 @@ func (j *Journal) writeQueue() {
 			return
 		}
 		var lines []byte
+		durable := false
 		for _, b := range queue {
 			lines = append(lines, b.lines...)
+			durable = durable || b.durable
 		}
-		err := j.append(lines)
+		err := j.append(lines, durable)
 		j.mu.Lock()
 		for _, b := range queue {
 			for _, e := range b.entries {
@@ -281,14 +286,15 @@ func (j *Journal) writeQueue() {
 	}
 }
 
-// append puts lines at the end of the file, all or none.
-func (j *Journal) append(lines []byte) error {
+// append puts lines at the end of the file, all or none, and waits for the disk
+// if they are to be durable.
+func (j *Journal) append(lines []byte, durable bool) error {
 	return j.exclusively(func(size int64) error {
 		size, err := j.cutOff(size)
 		if err == nil {
 			_, err = j.file.WriteAt(lines, size)
 		}
-		if err == nil {
+		if err == nil && durable {
 			err = j.file.Sync()
 		}
 		if err != nil {

@@ -32,6 +32,7 @@ func (s *server) run(c *call, x agent.Exec) error {
 	if err != nil {
 		return err
 	}
+	defer s.name(x.ID, p)()
 	if x.Timeout > 0 {
 		timer := time.AfterFunc(x.Timeout, func() { p.end(true) })
 		defer timer.Stop()
@@ -61,6 +62,37 @@ func (s *server) run(c *call, x agent.Exec) error {
 	return nil
 }
 
+// name makes a process known to interrupts until the returned function is called.
+func (s *server) name(id uint64, p *process) (forget func()) {
+	if id == 0 {
+		return func() {}
+	}
+	s.mu.Lock()
+	s.running[id] = p
+	s.mu.Unlock()
+	return func() {
+		s.mu.Lock()
+		delete(s.running, id)
+		s.mu.Unlock()
+	}
+}
+
+// interrupt interrupts a command that runs.
+func (s *server) interrupt(content []byte) error {
+	id, err := agent.DecodeNumber(content)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	p := s.running[id]
+	s.mu.Unlock()
+	if p == nil {
+		return errors.New("the command that is to be interrupted does not run")
+	}
+	p.interrupt()
+	return nil
+}
+
 // process is a command that runs, the leader of a session and of its process
 // group.
 type process struct {
@@ -68,11 +100,12 @@ type process struct {
 	pidfd                 *os.File // nil on a kernel without
 	stdin, stdout, stderr *os.File
 
-	mu       sync.Mutex
-	ending   bool // it is being cut off
-	timedOut bool
-	reaped   bool
-	killer   *time.Timer
+	mu          sync.Mutex
+	interrupted bool // it is to end by itself
+	ending      bool // it is being cut off
+	timedOut    bool
+	reaped      bool
+	killer      *time.Timer
 }
 
 // start starts a command. It goes by the system calls themselves: each process,
@@ -182,8 +215,12 @@ func (p *process) feed(c *call) {
 			p.stdin.Close()
 			return
 		}
-		// A command that does not want more is no failure: the rest is passed over.
-		_, _ = p.stdin.Write(content)
+		// A command that does not want more is no failure. Nor is more taken from
+		// the host, which then does not read more of its input.
+		if _, err := p.stdin.Write(content); err != nil {
+			p.stdin.Close()
+			return
+		}
 	}
 }
 
@@ -230,12 +267,28 @@ func drain(c *call, kind agent.Kind, f *os.File, buf []byte) {
 	})
 }
 
+// interrupt does what Ctrl-C does, and cuts the command off if it goes on.
+func (p *process) interrupt() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.interrupted || p.ending || p.reaped {
+		return
+	}
+	p.interrupted = true
+	_ = unix.Kill(-p.pid, unix.SIGINT)
+	_ = unix.Kill(-p.pid, unix.SIGCONT)
+	p.killer = time.AfterFunc(interruptGrace, func() { p.end(false) })
+}
+
 // end cuts the command off, with its process group.
 func (p *process) end(timedOut bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ending || p.reaped {
 		return
+	}
+	if p.killer != nil {
+		p.killer.Stop()
 	}
 	p.ending, p.timedOut = true, timedOut
 	// Stopped processes, too, are to hear it.
@@ -263,7 +316,7 @@ func (p *process) wait() syscall.WaitStatus {
 	p.exited(0) // waits where the above could not
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.ending {
+	if p.interrupted || p.ending {
 		// What of the group has not heeded the first signal. As long as its
 		// leader is not reaped, the number is the group's.
 		_ = unix.Kill(-p.pid, unix.SIGKILL)

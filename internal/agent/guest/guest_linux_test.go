@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -152,6 +154,124 @@ func TestCancelEndsTheWholeProcessGroup(t *testing.T) {
 	var child int
 	fmt.Sscan(line, &child)
 	awaitGone(t, child)
+}
+
+// Ctrl-C reaches the command, which may still say something; what it started and
+// what does not heed it ends all the same.
+func TestInterruptReachesTheCommand(t *testing.T) {
+	c := start(t)
+	for name, want := range map[string]struct {
+		script, out string
+		code        int
+	}{
+		"heeded":  {script: "trap 'echo bye; exit 3' INT; sleep 62 & echo $!; wait", out: "bye\n", code: 3},
+		"default": {script: "sleep 62 & echo $!; wait", code: 128 + int(unix.SIGINT)},
+		"ignored": {script: "trap '' INT TERM; sleep 62 & echo $!; sleep 62; sleep 62", code: 128 + int(unix.SIGKILL)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithCancel(within(t, 20*time.Second))
+			defer cancel()
+			out := &cancelling{cancel: cancel}
+			// It does not read its input, which is more than the port holds for it.
+			cmd := agent.Command{Exec: sh(want.script), Stdout: out, Input: new(endless)}
+			exit, err := c.Exec(ctx, cmd)
+			if !errors.Is(err, context.Canceled) || exit.Code() != want.code {
+				t.Errorf("%+v, %v", exit, err)
+			}
+			var child int
+			if n, _ := fmt.Sscan(out.String(), &child); n != 1 || !strings.HasSuffix(out.String(), fmt.Sprintln(child)+want.out) {
+				t.Fatalf("output %q", out.String())
+			}
+			awaitGone(t, child)
+		})
+	}
+}
+
+// cancelling cancels something with the first output.
+type cancelling struct {
+	bytes.Buffer
+	cancel func()
+}
+
+func (c *cancelling) Write(p []byte) (int, error) {
+	c.cancel()
+	return c.Buffer.Write(p)
+}
+
+// endless is input without end.
+type endless struct{ atomic.Int64 }
+
+func (e *endless) Read(p []byte) (int, error) {
+	e.Add(int64(len(p)))
+	return len(p), nil
+}
+
+// The input of a command that does not read stays where it comes from.
+func TestInputWaitsForItsReader(t *testing.T) {
+	c := start(t)
+	for name, script := range map[string]string{"does not read": "sleep 0.5", "has closed it": "exec <&-; sleep 0.5"} {
+		input := new(endless)
+		cmd := agent.Command{Exec: sh(script), Input: input}
+		if exit, err := c.Exec(within(t, 20*time.Second), cmd); err != nil || exit.Code() != 0 {
+			t.Errorf("%s: %+v, %v", name, exit, err)
+		}
+		if n := input.Load(); n > 1<<20 {
+			t.Errorf("%s: %d bytes were taken", name, n)
+		}
+	}
+}
+
+func TestACallThatIsNotKnownIsRefused(t *testing.T) {
+	host, guest := ports(t)
+	go Serve(guest)
+	s := mux.Host(host)
+	defer s.Close()
+	st, err := s.Open(within(t, 10*time.Second), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	if err := agent.NewSender(st).Send(63, nil); err != nil {
+		t.Fatal(err)
+	}
+	if k, content, err := agent.NewReceiver(st).Receive(); k != agent.Unknown || string(content) != agent.Version || err != nil {
+		t.Errorf("kind %d, %q, %v", k, content, err)
+	}
+}
+
+func TestFilesAreCopiedBothWays(t *testing.T) {
+	c := start(t)
+	dir := t.TempDir()
+	source, there, back := filepath.Join(dir, "source"), filepath.Join(dir, "there"), filepath.Join(dir, "back")
+	want := bytes.Repeat([]byte("0123456789abcde\n"), 100_000)
+	if err := os.MkdirAll(filepath.Join(source, "a"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a/file", "b"} {
+		if err := os.WriteFile(filepath.Join(source, name), want, 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var done, total int64
+	progress := func(d, t int64) { done, total = d, t }
+	if err := c.CopyTo(within(t, 20*time.Second), source, there, progress); err != nil || done != total || total != 2*int64(len(want)) {
+		t.Fatalf("%v, %d of %d", err, done, total)
+	}
+	if err := c.CopyFrom(within(t, 20*time.Second), there, back, progress); err != nil || done != total || total != 2*int64(len(want)) {
+		t.Fatalf("%v, %d of %d", err, done, total)
+	}
+	if got, err := os.ReadFile(filepath.Join(back, "a", "file")); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	// What stands in the way in the guest is told, though the host is sending.
+	if err := c.CopyTo(within(t, 20*time.Second), source, filepath.Join(there, "none", "x"), nil); err == nil ||
+		!strings.Contains(err.Error(), "there is no folder") {
+		t.Errorf("error %v", err)
+	}
+	if err := c.CopyFrom(within(t, 20*time.Second), filepath.Join(dir, "none"), back, nil); err == nil || !strings.Contains(err.Error(), "none") {
+		t.Errorf("error %v", err)
+	}
 }
 
 // firstLine passes on what is written.

@@ -1,11 +1,13 @@
 package guest
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -52,8 +54,16 @@ func (s *server) identify(content []byte) error {
 		}
 	}
 	if i.SSHKeys {
-		if err := renewSSHKeys(sshFolder, i.Hostname); err != nil {
+		late, err := renewSSHKeys(sshFolder, rereadSSHKeys)
+		if err != nil {
 			return fmt.Errorf("making the SSH server's host keys: %w", err)
+		}
+		if late != nil {
+			go func() {
+				if err := <-late; err != nil {
+					fmt.Fprintln(os.Stderr, "falcon-agent: making the SSH server's RSA host key:", err)
+				}
+			}()
 		}
 	}
 	// The network comes up when the guest is not its template any more.
@@ -66,44 +76,45 @@ func (s *server) identify(content []byte) error {
 // addEntropy credits random bytes to the kernel and has its generator start
 // over from them.
 func addEntropy(entropy []byte) error {
-	f, err := os.OpenFile("/dev/random", os.O_RDWR, 0)
+	fd, err := unix.Open("/dev/random", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer unix.Close(fd)
 	// struct rand_pool_info: bits, bytes, data.
 	info := binary.NativeEndian.AppendUint32(nil, uint32(len(entropy)*8))
 	info = binary.NativeEndian.AppendUint32(info, uint32(len(entropy)))
 	info = append(info, entropy...)
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), rndAddEntropy, uintptr(unsafe.Pointer(&info[0]))); errno != 0 {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), rndAddEntropy, uintptr(unsafe.Pointer(&info[0]))); errno != 0 {
 		return errno
 	}
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), rndReseedCRNG, 0); errno != 0 && errno != unix.EINVAL {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), rndReseedCRNG, 0); errno != 0 && errno != unix.EINVAL {
 		return errno // EINVAL: before Linux 4.14, which reseeds by itself
 	}
 	return nil
 }
+
+// hostnameFile and hostsFile are where a host name is kept.
+const (
+	hostnameFile = "/etc/hostname"
+	hostsFile    = "/etc/hosts"
+)
 
 // setHostname sets the host name now and for later boots.
 func setHostname(name string) error {
 	if err := unix.Sethostname([]byte(name)); err != nil {
 		return err
 	}
-	if err := rewrite("/etc/hostname", name+"\n", 0o644); err != nil {
+	if err := rewrite(hostnameFile, name+"\n", 0o644); err != nil {
 		return err
 	}
-	return addHost("/etc/hosts", name)
+	return addHost(hostsFile, name)
 }
 
 // addHost adds a name to a file like /etc/hosts if it is not in it.
 func addHost(path, name string) error {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o644)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	hosts, err := io.ReadAll(f)
-	if err != nil {
+	hosts, err := readFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	for line := range strings.Lines(string(hosts)) {
@@ -112,27 +123,60 @@ func addHost(path, name string) error {
 			return nil
 		}
 	}
-	line := "127.0.1.1 " + name + "\n"
 	if len(hosts) > 0 && hosts[len(hosts)-1] != '\n' {
-		line = "\n" + line
+		hosts = append(hosts, '\n')
 	}
-	_, err = f.WriteString(line)
-	return err
+	return rewrite(path, string(hosts)+"127.0.1.1 "+name+"\n", 0o644)
 }
 
-// dbusMachineID is where D-Bus looks for the machine id. Most systems have a
-// link there.
-const dbusMachineID = "/var/lib/dbus/machine-id"
+// machineIDFile is where a machine id is kept, and dbusMachineID where D-Bus
+// looks for it. Most systems have a link there.
+const (
+	machineIDFile = "/etc/machine-id"
+	dbusMachineID = "/var/lib/dbus/machine-id"
+)
+
+// journals are the folders in which systemd keeps a machine's journal, in one of
+// its own by the machine's id.
+var journals = []string{"/run/log/journal", "/var/log/journal"}
 
 // setMachineID sets the machine id now and for later boots.
 func setMachineID(id string) error {
-	if err := rewrite("/etc/machine-id", id+"\n", 0o444); err != nil {
+	if was, err := readFile(machineIDFile); err == nil {
+		if was := strings.TrimSpace(string(was)); was != "" && was != id && filepath.Base(was) == was {
+			for _, dir := range journals {
+				_ = os.Rename(filepath.Join(dir, was), filepath.Join(dir, id)) // most have none
+			}
+		}
+	}
+	if err := rewrite(machineIDFile, id+"\n", 0o444); err != nil {
 		return err
 	}
 	if info, err := os.Lstat(dbusMachineID); err != nil || !info.Mode().IsRegular() {
 		return nil
 	}
 	return rewrite(dbusMachineID, id+"\n", 0o444)
+}
+
+// readFile reads a small file. What package os does to be able to wait for files
+// is new to a clone, and has to be translated.
+func readFile(path string) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	buf := make([]byte, 0, 4096)
+	for {
+		n, err := unix.Read(fd, buf[len(buf):cap(buf)])
+		if err != nil {
+			return nil, &fs.PathError{Op: "read", Path: path, Err: err}
+		}
+		if n == 0 {
+			return buf, nil
+		}
+		buf = slices.Grow(buf[:len(buf)+n], 1)
+	}
 }
 
 // rewrite gives a small file a content, if it has another. A file is not emptied
@@ -165,26 +209,24 @@ const commandLimit = time.Minute
 
 // command runs a command, whose output becomes part of its error.
 func (s *server) command(argv ...string) error {
-	said, status, err := s.output(commandLimit, nil, argv...)
+	ctx, cancel := context.WithTimeout(context.Background(), commandLimit)
+	defer cancel()
+	said, status, err := s.output(ctx, argv...)
 	if err == nil && status != 0 {
 		err = fmt.Errorf("%s ended with status %d: %s", argv[0], status, said)
 	}
 	return err
 }
 
-// output runs a command within a time and, if there is one, no longer than a
-// call, and returns what it said and its exit status.
-func (s *server) output(limit time.Duration, c *call, argv ...string) (string, int, error) {
+// output runs a command and returns what it said and its exit status.
+func (s *server) output(ctx context.Context, argv ...string) (said string, status int, err error) {
+	began := time.Now()
 	p, err := s.start(agent.Exec{Argv: argv, Merge: true})
 	if err != nil {
 		return "", 0, err
 	}
 	defer p.close()
-	timer := time.AfterFunc(limit, func() { p.end(true) })
-	defer timer.Stop()
-	if c != nil {
-		c.stream.OnEnd(func() { p.end(false) })
-	}
+	defer context.AfterFunc(ctx, func() { p.end(true) })()
 	output := make(chan string, 1)
 	go func() {
 		var said []byte
@@ -200,16 +242,16 @@ func (s *server) output(limit time.Duration, c *call, argv ...string) (string, i
 			}
 		}
 	}()
-	status := p.wait()
+	exit := p.wait()
 	_ = p.stdout.SetReadDeadline(time.Now().Add(time.Second))
-	said := <-output
+	said = <-output
 	switch {
 	case p.timedOut:
-		return said, 0, fmt.Errorf("%s did not end within %v: %s", argv[0], limit, said)
-	case status.Signaled():
-		return said, 0, fmt.Errorf("%s was ended by a signal, %v: %s", argv[0], status.Signal(), said)
+		err = fmt.Errorf("%s did not end within %v: %s", argv[0], time.Since(began).Round(time.Second), said)
+	case exit.Signaled():
+		err = fmt.Errorf("%s was ended by a signal, %v: %s", argv[0], exit.Signal(), said)
 	}
-	return said, status.ExitStatus(), nil
+	return said, exit.ExitStatus(), err
 }
 
 // power begins the orderly end of the guest.

@@ -2,18 +2,20 @@ package guest
 
 import (
 	"fmt"
-	"os"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
 // interfaces are the names of the guest's network interfaces, lo among them.
 func interfaces() ([]string, error) {
-	entries, err := os.ReadDir("/sys/class/net")
+	table, err := readFile("/proc/thread-self/net/dev")
 	var names []string
-	for _, e := range entries {
-		if e.Type()&os.ModeSymlink != 0 { // a bonding master has a file there
-			names = append(names, e.Name())
+	for line := range strings.Lines(string(table)) {
+		// After two lines of headings, which have no colon, one for each.
+		if name, _, ok := strings.Cut(line, ":"); ok {
+			names = append(names, strings.TrimSpace(name))
 		}
 	}
 	return names, err
@@ -36,7 +38,7 @@ func (s *server) takeDown() ([]string, error) {
 			s.down = append(s.down, name)
 		}
 	}
-	return s.down, nil
+	return slices.Clone(s.down), nil
 }
 
 // takeUp takes up what takeDown took down.
@@ -68,9 +70,11 @@ func setUp(name string, up bool) (was bool, err error) {
 		return false, err
 	}
 	flags := ifr.Uint16()
-	was = flags&unix.IFF_UP != 0
-	if was == up || flags&unix.IFF_LOOPBACK != 0 {
-		return was && flags&unix.IFF_LOOPBACK == 0, nil
+	if flags&unix.IFF_LOOPBACK != 0 {
+		return false, nil
+	}
+	if was = flags&unix.IFF_UP != 0; was == up {
+		return was, nil
 	}
 	ifr.SetUint16(flags ^ unix.IFF_UP)
 	return was, unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr)

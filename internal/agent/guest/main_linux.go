@@ -20,8 +20,12 @@ const (
 )
 
 // Main runs falcon-agent with the arguments after the program's name, and
-// returns its exit status when the port is gone.
+// returns its exit status when the port is gone. With "install" it puts itself
+// into the system that it runs in, or the one below a folder, and ends.
 func Main(args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == "install" {
+		return runInstall(args[1:], stdout, stderr)
+	}
 	flags := flag.NewFlagSet("falcon-agent", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	path := flags.String("port", "", "device of the port (default: the virtio-serial port "+agent.Port+")")
@@ -30,7 +34,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 	if flags.NArg() > 0 {
-		fmt.Fprintf(stderr, "falcon-agent: takes no arguments, and has %q\n", flags.Args())
+		fmt.Fprintf(stderr, "falcon-agent: takes no arguments but \"install\", and has %q\n", flags.Args())
 		return 2
 	}
 	if *version {
@@ -52,5 +56,25 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "falcon-agent:", err)
 		return 1
 	}
+	return 0
+}
+
+func runInstall(args []string, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("falcon-agent install", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	root := flags.String("root", "/", "root folder of the system")
+	if err := flags.Parse(args); err != nil {
+		return 2
+	}
+	if flags.NArg() > 0 {
+		fmt.Fprintf(stderr, "falcon-agent install: takes no arguments, and has %q\n", flags.Args())
+		return 2
+	}
+	init, err := install(*root)
+	if err != nil {
+		fmt.Fprintln(stderr, "falcon-agent:", err)
+		return 1
+	}
+	fmt.Fprintf(stdout, "%s is installed, and started at boot by %s\n", Program, init)
 	return 0
 }

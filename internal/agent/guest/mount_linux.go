@@ -36,14 +36,21 @@ func (s *server) mount9p(m agent.Mount) error {
 		_ = s.command("modprobe", "9pnet_virtio")
 		err = unix.Mount(m.Tag, m.Target, "9p", unix.MS_RDONLY, mountOptions)
 	}
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, unix.EBUSY):
+	if errors.Is(err, unix.EBUSY) {
 		mounts, rerr := os.ReadFile("/proc/self/mountinfo")
 		if rerr == nil && mounted9p(string(mounts), m.Target) {
 			return nil
 		}
+	}
+	return explainMount(m, err)
+}
+
+// explainMount says why a folder was not mounted.
+func explainMount(m agent.Mount, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EBUSY):
 		return fmt.Errorf("the guest cannot mount %s: its device, %s, is mounted elsewhere", m.Target, m.Tag)
 	case errors.Is(err, unix.ENODEV):
 		return fmt.Errorf("the guest cannot mount %s: its kernel must have the 9p file system, which kernels made for clouds lack", m.Target)

@@ -42,6 +42,9 @@ func awaitPort() (string, error) {
 	if err := unix.Bind(events, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
 		return "", err
 	}
+	if findPort() == "" {
+		_ = loadDriver() // where nobody else loads it
+	}
 	buf := make([]byte, 4096)
 	for {
 		if path := findPort(); path != "" {

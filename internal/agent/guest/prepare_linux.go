@@ -1,13 +1,14 @@
 package guest
 
 import (
+	"cmp"
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -35,15 +36,14 @@ var heirlooms = []string{
 // with the server that has read them, until identify makes new ones before the
 // network is there.
 func (s *server) prepare(c *call) ([]byte, error) {
-	if err := s.awaitBoot(c); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), prepareLimit)
+	defer cancel()
+	c.stream.OnEnd(cancel)
+	if err := s.awaitBoot(ctx); err != nil {
 		return nil, fmt.Errorf("waiting for the end of the boot: %w", err)
 	}
 	// A kernel that lacks some of them is told of when they are wanted.
 	_ = s.command(append([]string{"modprobe", "-a"}, cloneModules...)...)
-	down, err := s.takeDown()
-	if err != nil {
-		return nil, err
-	}
 	for _, pattern := range heirlooms {
 		files, _ := filepath.Glob(pattern) // the patterns are right
 		for _, f := range files {
@@ -55,9 +55,12 @@ func (s *server) prepare(c *call) ([]byte, error) {
 	if err := s.rehearse(); err != nil {
 		return nil, fmt.Errorf("rehearsing what a clone does: %w", err)
 	}
+	down, err := s.takeDown()
+	if err != nil {
+		return nil, errors.Join(err, s.takeUp())
+	}
 	// What is not on the disk now each clone would write to its own.
 	unix.Sync()
-	runtime.GC()
 	return agent.Prepared{Interfaces: down}.Encode(), nil
 }
 
@@ -73,12 +76,12 @@ const (
 )
 
 // awaitBoot waits until the guest has nothing left to do by itself.
-func (s *server) awaitBoot(c *call) error {
+func (s *server) awaitBoot(ctx context.Context) error {
 	switch {
 	case exists(systemdRuns):
 		// It returns when systemd has no jobs left. A unit that has failed does
 		// so in every guest of the image, and is no reason to have none.
-		said, status, err := s.output(prepareLimit, c, "systemctl", "is-system-running", "--wait")
+		said, status, err := s.output(ctx, "systemctl", "is-system-running", "--wait")
 		if err != nil {
 			return err
 		}
@@ -86,27 +89,25 @@ func (s *server) awaitBoot(c *call) error {
 			return fmt.Errorf("systemctl is-system-running says %q, with status %d", said, status)
 		}
 	case exists(laterProgram):
-		if err := awaitFile(laterDone, prepareLimit, c); err != nil {
+		if err := awaitFile(ctx, laterDone); err != nil {
 			return err
 		}
 	}
 	if !exists(udevRuns) {
 		return nil
 	}
-	said, status, err := s.output(prepareLimit, c, "udevadm", "settle", fmt.Sprintf("--timeout=%d", prepareLimit/time.Second))
+	said, status, err := s.output(ctx, "udevadm", "settle", fmt.Sprintf("--timeout=%d", prepareLimit/time.Second))
 	if err == nil && status != 0 {
 		err = fmt.Errorf("udevadm settle ended with status %d: %s", status, said)
 	}
 	return err
 }
 
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
-}
+func exists(path string) bool { return unix.Access(path, unix.F_OK) == nil }
 
-// awaitFile waits until there is a file, but no longer than a call lasts.
-func awaitFile(path string, limit time.Duration, c *call) error {
+// awaitFile waits until there is a file.
+func awaitFile(ctx context.Context, path string) error {
+	began := time.Now()
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return err
@@ -116,26 +117,48 @@ func awaitFile(path string, limit time.Duration, c *call) error {
 	if _, err := unix.InotifyAddWatch(fd, filepath.Dir(path), unix.IN_CREATE|unix.IN_MOVED_TO); err != nil {
 		return err
 	}
-	if err := events.SetReadDeadline(time.Now().Add(limit)); err != nil {
-		return err
-	}
-	c.stream.OnEnd(func() { _ = events.SetReadDeadline(time.Unix(1, 0)) })
+	defer context.AfterFunc(ctx, func() { _ = events.SetReadDeadline(time.Unix(1, 0)) })()
 	for buf := make([]byte, 4096); !exists(path); {
 		// Whatever was made, there is nothing to do but to look again.
 		if _, err := events.Read(buf); err != nil {
-			return fmt.Errorf("there is no %s after %v: %w", path, limit, err)
+			return fmt.Errorf("there is no %s after %v: %w", path, time.Since(began).Round(time.Second), cmp.Or(ctx.Err(), err))
 		}
 	}
 	return nil
 }
 
+// lookedUp are files that a clone has to do with: folders that are mounted on, by
+// custom, and what identities are kept in.
+var lookedUp = []string{"/*", "/mnt/*", "/opt/*", "/srv/*", "/etc/*", "/etc/ssh/*", dbusMachineID}
+
 // rehearse does once what a clone does first: what that takes is then in memory,
 // which the clones share.
 func (s *server) rehearse() error {
-	id := agent.Identity{Entropy: make([]byte, 64), Time: time.Now()}
+	name, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	file, err := os.ReadFile(hostnameFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	id := agent.Identity{Entropy: make([]byte, 64), Time: time.Now(), Hostname: "localhost"}
 	_, _ = rand.Read(id.Entropy) // never fails
 	if err := s.identify(id.Encode()); err != nil {
 		return err
+	}
+	if err := errors.Join(unix.Sethostname([]byte(name)), rewrite(hostnameFile, string(file), 0o644)); err != nil {
+		return err
+	}
+	// What is looked up, or looked for in vain, is then known without the disk.
+	for _, pattern := range lookedUp {
+		files, _ := filepath.Glob(pattern) // the patterns are right
+		for _, f := range files {
+			_ = exists(f)
+		}
+	}
+	for _, f := range []string{machineIDFile, "/proc/self/exe"} {
+		_, _ = readFile(f) // some systems have no machine id
 	}
 	return s.command("sh", "-c", "exit 0")
 }

@@ -24,7 +24,7 @@ func Serve(port io.ReadWriteCloser) error {
 	defer unix.Close(null)
 	// Read once: in a translated guest a file costs as much as a call.
 	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without /proc there is none
-	s := &server{null: null, env: environment(os.Environ()), info: agent.Info{
+	s := &server{null: null, env: environment(os.Environ()), running: make(map[uint64]*process), info: agent.Info{
 		Version: agent.Version, Boot: strings.TrimSpace(string(id)), PID: os.Getpid(),
 	}.Encode()}
 	<-mux.Guest(port, func(st *mux.Stream) { go s.serve(st) }).Done()
@@ -38,8 +38,9 @@ type server struct {
 	info   []byte      // an agent.Info
 	frozen atomic.Bool // one freeze at a time
 
-	mu   sync.Mutex
-	down []string // interfaces that were up before prepare
+	mu      sync.Mutex
+	running map[uint64]*process // commands that have a name
+	down    []string            // interfaces that were up before prepare
 }
 
 // call is a call under way.
@@ -78,6 +79,8 @@ func (s *server) serve(st *mux.Stream) {
 		if err := get(c, content); err != nil {
 			c.done(nil, err)
 		}
+	case agent.AskInterrupt:
+		c.done(nil, s.interrupt(content))
 	case agent.AskIdentity:
 		c.done(nil, s.identify(content))
 	case agent.AskPower:
@@ -87,7 +90,7 @@ func (s *server) serve(st *mux.Stream) {
 	case agent.AskFreeze:
 		s.freeze(c, content)
 	default:
-		_ = c.Send(agent.Failed, []byte("the agent in the guest, version "+agent.Version+", does not know this call: build the image again"))
+		_ = c.SendLast(st, agent.Unknown, []byte(agent.Version))
 	}
 }
 
@@ -97,12 +100,8 @@ func put(c *call, content []byte) error {
 		return err
 	}
 	t.Path = absolute(t.Path)
-	in := &agent.TreeReader{R: c.Receiver}
-	if err := agent.Unpack(in, t, true); err != nil {
-		return err
-	}
-	_, err = io.Copy(io.Discard, in) // what is behind the end of the archive
-	return err
+	root := os.Geteuid() == 0
+	return agent.Unpack(agent.NewTreeReader(c.Receiver, nil), t, agent.Keep{Owners: root, Special: true})
 }
 
 func get(c *call, content []byte) error {
@@ -168,5 +167,9 @@ func with(env, set []string) []string {
 	return append(merged, set...)
 }
 
-// killGrace is how long a command that is ended has from SIGTERM to SIGKILL.
-const killGrace = time.Second
+// How long a command that is ended has from SIGINT to SIGTERM, where it is
+// interrupted, and from there to SIGKILL.
+const (
+	interruptGrace = 2 * time.Second
+	killGrace      = time.Second
+)

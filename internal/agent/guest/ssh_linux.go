@@ -15,6 +15,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 
@@ -24,8 +25,8 @@ import (
 // sshFolder is where an SSH server has its host keys.
 const sshFolder = "/etc/ssh"
 
-// sshServers are where a running SSH server notes its process.
-var sshServers = []string{"/run/sshd.pid", "/var/run/sshd.pid"}
+// sshServer is where a running SSH server notes its process.
+const sshServer = "/run/sshd.pid"
 
 // rsaBits is the size of the RSA keys that ssh-keygen makes.
 const rsaBits = 3072
@@ -34,78 +35,112 @@ const rsaBits = 3072
 // read them. It does so without ssh-keygen, which takes a translated guest much
 // longer to start than to make a key. What it has no way to make it removes: all
 // clones would share it.
-func renewSSHKeys(dir, hostname string) error {
-	files, err := filepath.Glob(filepath.Join(dir, "ssh_host_*_key*"))
-	if err != nil || len(files) == 0 {
-		return err
+//
+// An RSA key takes such a guest seconds. Where there are others it is made in
+// the background, and announced by what is returned, which is else nil.
+func renewSSHKeys(dir string, reread func() error) (late <-chan error, err error) {
+	if !exists(dir) {
+		return nil, nil
 	}
-	if hostname == "" {
-		if hostname, err = os.Hostname(); err != nil {
-			return err
-		}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
 	}
-	for _, file := range files {
-		kind, ok := strings.CutSuffix(strings.TrimPrefix(filepath.Base(file), "ssh_host_"), "_key")
+	hostname, err := os.Hostname()
+	if err != nil {
+		return nil, err
+	}
+	comment := "root@" + hostname
+	rsaFile, quick, removed := "", 0, 0
+	for _, e := range entries {
+		kind, ok := strings.CutPrefix(e.Name(), "ssh_host_")
 		if !ok {
-			continue // beside a private key
+			continue
 		}
-		if err := renewSSHKey(file, kind, "root@"+hostname); err != nil {
-			return fmt.Errorf("%s: %w", file, err)
+		file := filepath.Join(dir, e.Name())
+		switch kind {
+		case "ed25519_key", "ecdsa_key":
+			quick++
+			err = renewSSHKey(file, comment)
+		case "rsa_key":
+			rsaFile = file
+		case "ed25519_key.pub", "ecdsa_key.pub", "rsa_key.pub": // goes with its key
+		default: // of a kind of the past, or a certificate of the old key
+			removed++
+			err = os.Remove(file)
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
-	for _, file := range files { // certificates of the old ones
-		if strings.HasSuffix(file, "-cert.pub") {
-			if err := os.Remove(file); err != nil {
-				return err
-			}
+	if quick+removed == 0 && rsaFile == "" {
+		return nil, nil
+	}
+	if rsaFile != "" && quick == 0 { // a server without a key would end
+		if err := renewSSHKey(rsaFile, comment); err != nil {
+			return nil, err
 		}
 	}
-	for _, path := range sshServers {
-		if done, err := rereadKeys(path); done || err != nil {
-			return err
+	if rsaFile == "" || quick == 0 {
+		return nil, reread()
+	}
+	if err := errors.Join(os.Remove(rsaFile), removeIfThere(rsaFile+".pub"), reread()); err != nil {
+		return nil, err
+	}
+	made := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // for good, so that the thread ends with its priority
+		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, lowestPriority)
+		err := renewSSHKey(rsaFile, comment)
+		if err == nil {
+			err = reread()
 		}
+		made <- err
+	}()
+	return made, nil
+}
+
+// lowestPriority is the nice value of what must not be in anybody's way.
+const lowestPriority = 19
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return nil
 }
 
 // renewSSHKey makes one host key anew.
-func renewSSHKey(file, kind, comment string) error {
+func renewSSHKey(file, comment string) error {
+	kind := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(file), "ssh_host_"), "_key")
 	private, public, err := newSSHKey(kind, comment)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case private == "":
-		for _, path := range []string{file, file + ".pub"} {
-			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
-		}
-		return nil
 	}
 	return errors.Join(rewrite(file, private, 0o600), rewrite(file+".pub", public, 0o644))
 }
 
-// rereadKeys tells the SSH server of a pid file to read its configuration again.
-// It writes that file when it is ready to be told.
-func rereadKeys(path string) (done bool, err error) {
-	data, err := os.ReadFile(path)
+// rereadSSHKeys tells a running SSH server to read its configuration again. It
+// writes its pid file when it is ready to be told.
+func rereadSSHKeys() error {
+	data, err := os.ReadFile(sshServer)
 	if err != nil {
-		return false, nil // it does not run
+		return nil // it does not run
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
 	if err != nil || pid < 2 {
-		return false, nil
+		return nil
 	}
 	// The file may have outlived its process, whose number is another's.
 	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	if err != nil || strings.TrimSpace(string(name)) != "sshd" {
-		return false, nil
+		return nil
 	}
-	return true, unix.Kill(pid, unix.SIGHUP)
+	return unix.Kill(pid, unix.SIGHUP)
 }
 
 // newSSHKey makes a key of a kind and returns what ssh-keygen would write to the
-// two files of it. Both are empty for a kind that is not known.
+// two files of it.
 func newSSHKey(kind, comment string) (private, public string, err error) {
 	var name string
 	var pub, priv sshBytes // what follows the name, in a public key and a private one
@@ -150,7 +185,7 @@ func newSSHKey(kind, comment string) (private, public string, err error) {
 			priv.number(n)
 		}
 	default:
-		return "", "", nil
+		return "", "", fmt.Errorf("there are no SSH keys of the kind %s", kind)
 	}
 	var blob sshBytes
 	blob.text(name)

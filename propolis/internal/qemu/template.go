@@ -100,11 +100,11 @@ func (m marks) addMAC(from, to MAC) {
 	m[hex.EncodeToString(from[:])] = hex.EncodeToString(to[:])
 }
 
-// addID has one UUID replaced by another.
+// addID has one UUID replaced by another, but for where it is written without
+// dashes: so systemd names folders, which are found by the hashes of their names.
 func (m marks) addID(from, to uuid.UUID) {
 	m[string(from[:])] = string(to[:])
 	m[from.String()] = to.String()
-	m[hex.EncodeToString(from[:])] = hex.EncodeToString(to[:])
 	// SMBIOS has the first three numbers with their low bytes first.
 	m[smbiosID(from)] = smbiosID(to)
 }
@@ -392,10 +392,13 @@ func (m *Machine) Save(ctx context.Context) error {
 }
 
 func (m *Machine) save(ctx context.Context, dir string) error {
-	path := filepath.Join(dir, saveSocket)
-	if err := checkSocketPath(path); err != nil {
+	// The folder's path may be longer than a socket's address.
+	folder, err := os.Open(dir)
+	if err != nil {
 		return err
 	}
+	defer folder.Close()
+	path := fmt.Sprintf("/proc/%d/fd/%d/%s", os.Getpid(), folder.Fd(), saveSocket)
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		return err

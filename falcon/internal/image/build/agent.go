@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 	"github.com/falcon-vm/falcon-go/internal/agent"
 )
 
@@ -31,13 +32,28 @@ const (
 // it needs no libraries. An image without either has no agent, and its nodes are
 // worked through their consoles.
 func (j *job) agentFor(ctx context.Context) (program []byte, version string, err error) {
+	program, version, err = j.makeAgent(ctx)
+	if err != nil {
+		j.step(fmt.Sprintf("the image gets no guest agent: %v", err))
+		return nil, "", ctx.Err()
+	}
+	return program, version, nil
+}
+
+// Agent returns the program falcon-agent for a guest, made in a folder, and its
+// version.
+func Agent(ctx context.Context, dir string, progress image.Progress) (program []byte, version string, err error) {
+	j := &job{dir: dir, progress: progress}
+	return j.makeAgent(ctx)
+}
+
+func (j *job) makeAgent(ctx context.Context) (program []byte, version string, err error) {
 	j.step("making the guest agent")
 	path, reason := j.compileAgent(ctx)
 	if reason != nil {
 		var self error
 		if path, self = j.selfAsAgent(ctx); self != nil {
-			j.step(fmt.Sprintf("the image gets no guest agent: %v; and %v", reason, self))
-			return nil, "", ctx.Err()
+			return nil, "", fmt.Errorf("%w; and %w", reason, self)
 		}
 	}
 	program, err = os.ReadFile(path)

@@ -36,6 +36,16 @@ const (
 // boot starts a guest from an image on a disk and waits for its prompt.
 func boot(t *testing.T, img image.Image, disk string, megabytes int, args ...string) *guest {
 	t.Helper()
+	began := time.Now()
+	g := start(t, img, disk, megabytes, args...)
+	g.await(g.prompt, bootTimeout)
+	t.Logf("%s: %.1f s to the prompt", img.Name, time.Since(began).Seconds())
+	return g
+}
+
+// start starts a guest from an image on a disk.
+func start(t *testing.T, img image.Image, disk string, megabytes int, args ...string) *guest {
+	t.Helper()
 	g := &guest{t: t, out: make(chan []byte, 64), prompt: regexp.MustCompile(img.Console.Prompt), qmp: filepath.Join(t.TempDir(), "q")}
 	g.cmd = exec.Command("qemu-system-x86_64", append([]string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-M", "pc", "-global", "PIIX4_PM.acpi-root-pci-hotplug=off",
@@ -50,7 +60,6 @@ func boot(t *testing.T, img image.Image, disk string, megabytes int, args ...str
 	must(t, err)
 	var errs bytes.Buffer
 	g.in, g.cmd.Stderr = in, &errs
-	began := time.Now()
 	must(t, g.cmd.Start())
 	t.Cleanup(func() { _ = g.cmd.Process.Kill(); _ = g.cmd.Wait() })
 	go func() {
@@ -66,8 +75,6 @@ func boot(t *testing.T, img image.Image, disk string, megabytes int, args ...str
 			}
 		}
 	}()
-	g.await(g.prompt, bootTimeout)
-	t.Logf("%s: %.1f s to the prompt", img.Name, time.Since(began).Seconds())
 	return g
 }
 
@@ -169,9 +176,9 @@ func storeAt(t *testing.T, home string) image.Store {
 }
 
 // newDisk makes a disk of 2 GiB more than its image.
-func newDisk(t *testing.T, s image.Store, img image.Image) string {
+func newDisk(t *testing.T, s image.Store, img image.Image, node string) string {
 	t.Helper()
-	owner := image.DiskOwner{ID: "test", Node: "node"}
+	owner := image.DiskOwner{ID: "test", Node: node}
 	err := s.CreateDisk(t.Context(), owner, img.Name, image.DiskOptions{Size: img.VirtualSize + 2<<30})
 	must(t, err)
 	return s.DiskPath(owner, "")
@@ -217,7 +224,7 @@ func TestMicro(t *testing.T) {
 			t.Errorf("its files have %d bytes and take %d", sum, img.Size)
 		}
 	})
-	disk, share := newDisk(t, s, img), t.TempDir()
+	disk, share := newDisk(t, s, img, "node"), t.TempDir()
 	must(t, os.WriteFile(filepath.Join(share, "given"), []byte("from the host"), 0o644))
 	t.Run("works", func(t *testing.T) { microWorks(t, img, disk, share) })
 	t.Run("keeps its disk", func(t *testing.T) {
@@ -293,7 +300,8 @@ func TestDebian(t *testing.T) {
 	if img.VirtualSize < 4<<30 || img.Size > 1<<30 {
 		t.Errorf("its disk has %d bytes and takes %d", img.VirtualSize, img.Size)
 	}
-	disk := newDisk(t, s, img)
+	t.Run("is a template", func(t *testing.T) { testTemplate(t, s, img, 512) })
+	disk := newDisk(t, s, img, "node")
 	nic := []string{"-netdev", "user,id=n,restrict=on", "-device", "virtio-net-pci,netdev=n,addr=6,romfile="}
 	g := boot(t, img, disk, 512, nic...)
 	g.want("ip -br link", "enp0s6")

@@ -253,6 +253,7 @@ func microConfig(t *tree) {
 	t.file("usr/lib/falcon/later", 0o755, embedded("micro-later"))
 	for name, content := range map[string]string{
 		"etc/hostname":     "micro\n",
+		"etc/machine-id":   "", // each guest gets its own
 		"etc/hosts":        "127.0.0.1 localhost\n::1 localhost\n",
 		"etc/passwd":       "root:x:0:0:root:/root:/bin/bash\ntcpdump:x:100:100:tcpdump:/:/bin/false\nnobody:x:65534:65534:nobody:/:/bin/false\n",
 		"etc/group":        "root:x:0:\ntcpdump:x:100:\ntty:x:5:\nnogroup:x:65534:\n",

@@ -1,5 +1,3 @@
-//go:build linux || illumos
-
 package process
 
 import (
