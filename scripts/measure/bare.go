@@ -107,10 +107,10 @@ type bare struct {
 
 func (x *bare) peer() peer {
 	p := peer{Name: "bare QEMU, cold", Version: x.b.report.Machine.QEMU,
-		Settings: "the QEMU command lines of the falcon lab before it, started all at once, until the guest agent of each has run `true`; disks, taps and redirects are made before the clock starts"}
+		Settings: fmt.Sprintf("the QEMU command lines of the falcon lab before it, %s started at once as falcon does, until the guest agent of each has run `true`; disks, taps and redirects are made before the clock starts", count(x.b.plan.inFlight))}
 	if x.like.warm {
 		p.Name = "bare QEMU, warm (the floor)"
-		p.Settings = fmt.Sprintf("the same with falcon's templates, by a minimal program: QEMU, QMP's migrate-incoming, cont, the guest agent's first answer; %s at once", count(x.b.plan.inFlight))
+		p.Settings = "the same with falcon's templates, by a minimal program: QEMU, QMP's migrate-incoming, cont, the guest agent's first answer; nothing is told apart, the clones are equal"
 	}
 	return p
 }
@@ -131,10 +131,7 @@ func (x *bare) open(ctx context.Context, r ring) (lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &bareLab{dir: dir}
-	if x.like.warm {
-		l.inFlight = x.b.plan.inFlight
-	}
+	l := &bareLab{dir: dir, inFlight: x.b.plan.inFlight}
 	if err := l.prepare(ctx, x.b, lines, r); err != nil {
 		l.close()
 		return nil, err

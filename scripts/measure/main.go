@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -38,8 +39,7 @@ type plan struct {
 	transfer  time.Duration    // of iperf3
 	repeat    int              // of links' figures and operations
 	execs     int              // calls in a row
-	// inFlight is how many bare machines start at once from a template, 0
-	// for all, as falcon has it.
+	// inFlight is how many bare machines start at once, 0 for all.
 	inFlight int
 }
 
@@ -69,6 +69,10 @@ func quick() plan {
 	}
 }
 
+// startsPerCore is how many nodes falcon starts at once for each core, to begin
+// with.
+const startsPerCore = 16
+
 // images are the images in the order in which they are measured.
 var images = []string{"micro", "debian-12"}
 
@@ -80,7 +84,7 @@ func main() {
 	cgroup := flag.String("cgroup", "falcon-bench", "`name` of the control group of those who make some")
 	isQuick := flag.Bool("quick", false, "small labs, each figure once")
 	only := flag.String("only", "", "comma-separated `sections`: launch, links, operations")
-	inFlight := flag.Int("in-flight", 0, "bare machines that are restored at once, 0 for all")
+	inFlight := flag.Int("in-flight", startsPerCore*runtime.NumCPU(), "bare machines that start at once, 0 for all")
 	rings := flag.String("rings", "", "other rings than usual, as `micro=1,10;debian-12=2`")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
