@@ -17,6 +17,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/falcon-vm/falcon-go/internal/agent"
 )
 
 // bench is one run of the benchmark.
@@ -86,7 +88,12 @@ func main() {
 	only := flag.String("only", "", "comma-separated `sections`: launch, links, operations")
 	inFlight := flag.Int("in-flight", startsPerCore*runtime.NumCPU(), "bare machines that start at once, 0 for all")
 	rings := flag.String("rings", "", "other rings than usual, as `micro=1,10;debian-12=2`")
+	agentVersion := flag.Bool("agent", false, "print the version of the guest agent that images must have, and nothing else")
 	flag.Parse()
+	if *agentVersion {
+		fmt.Println(agent.Version)
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	p := full()
