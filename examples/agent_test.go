@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -54,6 +55,9 @@ func TestAgent(t *testing.T) {
 		{"100 MB both ways", agentLargeFile},
 		{"a folder both ways", agentFolder},
 		{"a timeout ends the process group", agentTimeout},
+		{"variables and a folder", agentEnvironment},
+		{"Ctrl-C reaches the command", agentInterrupt},
+		{"owners and holes are copied", agentOwnersAndHoles},
 		{"a client that is killed ends its command", agentClientKilled},
 		{"half a message from a client that dies", agentHalfMessage},
 		{"an agent that is killed comes back", agentKilled},
@@ -61,6 +65,7 @@ func TestAgent(t *testing.T) {
 		{"an identity", agentIdentity},
 		{"a freeze holds writers and ends", agentFreeze},
 		{"how long calls take", agentLatency},
+		{"it powers its guest off", agentPowerOff},
 	} {
 		t.Run(sub.name, func(t *testing.T) {
 			inner := *l
@@ -183,6 +188,123 @@ func agentTimeout(t *testing.T, l *lab) {
 	}
 	if n := l.left("violin", "4711"); n != "0" {
 		t.Errorf("%s processes are left", n)
+	}
+}
+
+func agentEnvironment(t *testing.T, l *lab) {
+	if out := l.run("exec", "-e", "A=b c", "-w", "/var/log", "violin", "pwd; echo $A"); out.stdout != "/var/log\nb c\n" {
+		t.Errorf("%s", out)
+	}
+	if out := l.run("exec", "-w", "/none", "violin", "true"); out.status != 125 || !strings.Contains(out.stderr, "no folder /none") {
+		t.Errorf("%s", out)
+	}
+}
+
+// agentInterrupt interrupts a command that does not read the input that comes,
+// and that has started another one.
+func agentInterrupt(t *testing.T, l *lab) {
+	ctx, cancel := context.WithTimeout(context.Background(), commandDeadline)
+	defer cancel()
+	cmd := l.command(ctx, "exec", "-i", "violin", "trap 'echo bye; exit 3' INT; echo begun; sleep 4713 & wait")
+	zeros, err := os.Open("/dev/zero")
+	check(t, err)
+	defer zeros.Close()
+	cmd.Stdin = zeros
+	stdout, err := cmd.StdoutPipe()
+	check(t, err)
+	check(t, cmd.Start())
+	_, err = io.ReadFull(stdout, make([]byte, len("begun\n")))
+	check(t, err)
+	check(t, cmd.Process.Signal(os.Interrupt))
+	rest, err := io.ReadAll(stdout)
+	check(t, err)
+	_ = cmd.Wait()
+	if status := cmd.ProcessState.ExitCode(); status != 130 || string(rest) != "bye\n" {
+		t.Errorf("status %d, after the signal %q", status, rest)
+	}
+	if n := l.left("violin", "4713"); n != "0" {
+		t.Errorf("%s processes are left", n)
+	}
+}
+
+func agentOwnersAndHoles(t *testing.T, l *lab) {
+	there, back := filepath.Join(l.dir, "holes"), filepath.Join(l.dir, "holes-back")
+	const size = 5 << 30
+	check(t, os.WriteFile(there, []byte("begin"), 0o600))
+	check(t, os.Truncate(there, size))
+	check(t, os.Chown(there, 1234, 5678))
+	l.must("cp", there, "violin:/root/")
+	if got := l.sh("violin", "stat -c '%u %g %s' /root/holes"); got != fmt.Sprintf("1234 5678 %d\n", size) {
+		t.Errorf("the guest has %q", got)
+	}
+	l.must("cp", "violin:/root/holes", back)
+	info, err := os.Stat(back)
+	check(t, err)
+	if st := info.Sys().(*syscall.Stat_t); st.Uid != 1234 || st.Gid != 5678 || st.Size != size || st.Blocks > 1000 {
+		t.Errorf("back came %d bytes in %d blocks of %d:%d", st.Size, st.Blocks, st.Uid, st.Gid)
+	}
+	l.sh("violin", "rm /root/holes")
+	// One that does not fit leaves nothing, and says which it is.
+	check(t, os.WriteFile(there, bytes.Repeat([]byte("x"), 64<<20), 0o600))
+	l.sh("violin", "mkdir -p /mnt/small; mount -t tmpfs -o size=1m tmpfs /mnt/small")
+	l.refuse([]string{"cp", there, "violin:/mnt/small/"}, "/mnt/small/holes: no space left")
+	if got := l.sh("violin", "ls -A /mnt/small; umount /mnt/small"); got != "" {
+		t.Errorf("a copy that failed has left %q", got)
+	}
+}
+
+// agentPowerOff stops the node by its agent, and not by its power button.
+func agentPowerOff(t *testing.T, l *lab) {
+	l.must("hyperstop", "violin")
+	log, err := os.ReadFile(l.state("violin.out"))
+	check(t, err)
+	if !bytes.Contains(log, []byte("the guest powered off")) || bytes.Contains(log, []byte(`"request":"Stop"`)) {
+		t.Errorf("the server says\n%s", log)
+	}
+	l.must("hyperstart", "violin")
+	l.sh("violin", "true")
+}
+
+// TestAgentIntoAnImage puts the agent into an image of which nothing is known but
+// how to log in.
+func TestAgentIntoAnImage(t *testing.T) {
+	s := newSite(t)
+	record, err := os.ReadFile(filepath.Join(built.image, "image.json"))
+	check(t, err)
+	var micro struct {
+		Boot    struct{ Append string }
+		Console struct{ Prompt string }
+	}
+	check(t, json.Unmarshal(record, &micro))
+	s.importImage(filepath.Join(built.image, "disk.qcow2"), "plain",
+		"--kernel", filepath.Join(built.image, "vmlinux"), "--initrd", filepath.Join(built.image, "initrd.img"),
+		"--append", micro.Boot.Append, "--user", "root", "--prompt", micro.Console.Prompt)
+	for args, want := range map[string]string{
+		"image build plain --agent-into plain": "exists",
+		"image build new --agent-into none":    `"none" not found`,
+	} {
+		if out := s.falcon(strings.Fields(args)...); out.status != 1 || !strings.Contains(out.stderr, want) {
+			t.Errorf("%s: %s", args, out)
+		}
+	}
+	if out := s.falcon("image", "build", "equipped", "--agent-into", "plain"); out.status != 0 {
+		t.Fatalf("%s", out)
+	}
+	if out := s.falcon("image", "show", "equipped"); !strings.Contains(out.stdout, "version "+agent.Version) {
+		t.Errorf("%s", out)
+	}
+	l := s.lab("equipped", "solo", "--image", "equipped")
+	l.launch("--cold")
+	ctx, cancel := context.WithTimeout(context.Background(), commandDeadline)
+	defer cancel()
+	if info, err := l.agent("violin").Ping(ctx); err != nil || info.Version != agent.Version {
+		t.Errorf("%+v, %v", info, err)
+	}
+	l.destroy()
+	for _, name := range []string{"equipped", "plain"} {
+		if out := s.falcon("image", "rm", name); out.status != 0 {
+			t.Errorf("%s", out)
+		}
 	}
 }
 

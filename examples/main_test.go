@@ -13,6 +13,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/falcon-vm/falcon-go/internal/agent"
 )
 
 // systemImage is where the image of the guests is when the host has it.
@@ -88,14 +90,14 @@ func buildAll(dir string) error {
 	return os.Chmod(built.home, 0o755) // the ordinary user's labs stand on it as well
 }
 
-// hasAgent tells whether an image has falcon's agent: one that was built before
-// there was one does not.
+// hasAgent tells whether an image has falcon's agent of this version: one that
+// was built before does not.
 func hasAgent(dir string) bool {
 	var img struct {
 		Agent string `json:"agent"`
 	}
 	data, err := os.ReadFile(filepath.Join(dir, "image.json"))
-	return err == nil && json.Unmarshal(data, &img) == nil && img.Agent != ""
+	return err == nil && json.Unmarshal(data, &img) == nil && img.Agent == agent.Version
 }
 
 func build(to string, env []string, packages ...string) error {

@@ -54,7 +54,6 @@ type gate struct {
 	load  func() (hostLoad, error) // nil where the host does not tell
 	begin int                      // the limit to begin with
 	need  Bytes                    // what a node may take
-	now   func() time.Time
 
 	mu       sync.Mutex
 	limit    int
@@ -71,7 +70,7 @@ func (l *lab) newGate(nodes []*NodePlan) *gate {
 	for _, np := range nodes {
 		need = max(need, np.Memory+overhead)
 	}
-	g := &gate{begin: startsPerCore * runtime.GOMAXPROCS(0), need: need, now: time.Now}
+	g := &gate{begin: startsPerCore * runtime.GOMAXPROCS(0), need: need}
 	if m, ok := l.host.(loadMeter); ok {
 		g.load = m.load
 	}
@@ -114,7 +113,7 @@ func (g *gate) release() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.inFlight--
-	g.moved = g.now()
+	g.moved = time.Now()
 	g.advance()
 }
 
@@ -125,7 +124,7 @@ func (g *gate) advance() {
 		close(g.queue[0])
 		g.queue = g.queue[1:]
 		g.inFlight++
-		g.moved = g.now()
+		g.moved = time.Now()
 	}
 	switch {
 	case len(g.queue) == 0 && g.timer != nil:
@@ -150,7 +149,7 @@ func (g *gate) admits() bool {
 	switch {
 	case g.inFlight == 0:
 		return true
-	case g.now().Sub(g.moved) >= gatePatience:
+	case time.Since(g.moved) >= gatePatience:
 		return true
 	case g.inFlight >= g.limit:
 		return false
@@ -161,7 +160,7 @@ func (g *gate) admits() bool {
 
 // adapt changes the limit by what the host has told since the last look.
 func (g *gate) adapt() {
-	if !g.last.at.IsZero() && g.now().Sub(g.last.at) < gateInterval {
+	if !g.last.at.IsZero() && time.Since(g.last.at) < gateInterval {
 		return
 	}
 	next, err := g.load()

@@ -86,7 +86,7 @@ func TestGateLetsInWhatTheHostCanCarry(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				g := &gate{load: c.load.load, begin: 4, limit: 4, need: need, now: time.Now}
+				g := &gate{load: c.load.load, begin: 4, limit: 4, need: need}
 				at, inFlight := gated(t, g, 12, 1100*time.Millisecond)
 				if most, last := slices.Max(inFlight), slices.Max(at); most != c.most || last != c.last {
 					t.Errorf("at most %d in flight, the last after %v; want %d and %v", most, last, c.most, c.last)
@@ -98,7 +98,7 @@ func TestGateLetsInWhatTheHostCanCarry(t *testing.T) {
 
 func TestGateIsOpenWhereTheHostDoesNotTell(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		at, _ := gated(t, &gate{limit: 1, now: time.Now}, 100, time.Second)
+		at, _ := gated(t, &gate{limit: 1}, 100, time.Second)
 		if last := slices.Max(at); last != 0 {
 			t.Errorf("a node waited for %v", last)
 		}
@@ -110,7 +110,7 @@ func TestGateIsOpenWhereTheHostDoesNotTell(t *testing.T) {
 func TestGateOpensWhenNothingMoves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		load := fakeLoad{cpu: 1, now: hostLoad{measured: true}}
-		g := &gate{load: load.load, begin: 1, limit: 1, now: time.Now}
+		g := &gate{load: load.load, begin: 1, limit: 1}
 		release, err := g.acquire(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -131,7 +131,7 @@ func TestGateOpensWhenNothingMoves(t *testing.T) {
 func TestGateForgetsWhoGoesAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		load := fakeLoad{cpu: 1, now: hostLoad{measured: true}}
-		g := &gate{load: load.load, begin: 1, limit: 1, now: time.Now}
+		g := &gate{load: load.load, begin: 1, limit: 1}
 		first, err := g.acquire(t.Context())
 		if err != nil {
 			t.Fatal(err)

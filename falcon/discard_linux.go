@@ -12,7 +12,8 @@ import (
 // it; dead, the kernel takes all of it away at once.
 func (h *linuxHost) discard(ctx context.Context, f *state.Folder, o state.Object) error {
 	if o.Process != nil {
-		ctx, cancel := context.WithTimeout(ctx, endGrace)
+		// The kernel has the memory of a large guest to take down.
+		ctx, cancel := context.WithTimeout(ctx, serverDeadline)
 		defer cancel()
 		vmm, _ := o.Process.Child(vmmPID(f, o.Name)) // nobody, when there is none
 		if err := o.Process.Kill(ctx); err != nil {

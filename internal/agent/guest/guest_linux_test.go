@@ -47,6 +47,48 @@ func within(t testing.TB, d time.Duration) context.Context {
 	return ctx
 }
 
+// The port is read and written by system calls of its own making.
+func TestThePortPassesAllThatIsWritten(t *testing.T) {
+	host, guest := ports(t)
+	raw, err := guest.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &port{File: guest, raw: raw}
+	defer host.Close()
+	want := make([]byte, 3<<20)
+	for i := range want {
+		want[i] = byte(i * 7 >> 8)
+	}
+	go func() { // back as it comes
+		buf := make([]byte, 100_000)
+		for {
+			n, err := p.Read(buf)
+			if err == nil {
+				_, err = p.Write(buf[:n])
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	go func() { _, _ = host.Write(want) }() // what is missing is seen
+	got := make([]byte, len(want))
+	if err := host.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := io.ReadFull(host, got); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes of %d, %v", n, len(want), err)
+	}
+	p.Close()
+	if n, err := p.Read(got); err == nil {
+		t.Errorf("%d bytes came from a closed port", n)
+	}
+	if n, err := p.Write(got); err == nil {
+		t.Errorf("%d bytes went to a closed port", n)
+	}
+}
+
 // sh is a command for the shell.
 func sh(script string) agent.Exec { return agent.Exec{Argv: []string{"sh", "-c", script}, Dir: "/"} }
 

@@ -239,6 +239,11 @@ func (m *Machine) restore(ctx context.Context, c Command, to *os.File) error {
 	if err := m.migrationSettings(ctx); err != nil {
 		return err
 	}
+	// A NIC that announces itself after a migration makes its guest work; a
+	// clone's network has not heard of it before.
+	if err := m.execute(ctx, "migrate-set-parameters", map[string]any{"announce-rounds": 0}); err != nil {
+		return err
+	}
 	if err := m.execute(ctx, "migrate-incoming", map[string]any{"uri": "fd:" + strconv.Itoa(c.stateFD)}); err != nil {
 		return err
 	}
