@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -21,6 +22,7 @@ import (
 type docker struct {
 	b      *bench
 	daemon *daemon
+	driver string // of storage, as the daemon has chosen it
 	failed error
 }
 
@@ -29,7 +31,8 @@ const dockerImage = "micro"
 
 func (c *docker) peer() peer {
 	return peer{Name: "Docker", Version: c.b.packageVersion(context.Background(), "docker.io"),
-		Settings: "Debian's docker.io, its daemon running before the clock starts, storage driver vfs; `docker run --network none` of micro's root file system (as many at once as there are processors, and one more) and a veth pair for each link, until `docker exec true` has ended in each; a container, not a machine"}
+		Settings: fmt.Sprintf("Debian's docker.io, its daemon running before the clock starts, storage driver %s; `docker run --network none` of micro's root file system (%d at once) and a veth pair for each link, until `docker exec true` has ended in each; a container, not a machine",
+			cmp.Or(c.driver, "unknown"), inFlight())}
 }
 
 func (c *docker) socket() string { return "unix://" + filepath.Join(c.b.work, "d.sock") }
@@ -67,11 +70,14 @@ func (c *docker) serve(ctx context.Context) error {
 	ready := func(ctx context.Context) error { _, err := c.cli(ctx, "version"); return err }
 	d, err := c.b.startDaemon(ctx, filepath.Join(dir, "log"), ready, "dockerd", "--config-file", config,
 		"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"), "--pidfile", filepath.Join(dir, "pid"),
-		"-H", c.socket(), "--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs", "--cgroup-parent=/"+c.b.cgroup)
+		"-H", c.socket(), "--iptables=false", "--ip6tables=false", "--bridge=none", "--cgroup-parent=/"+c.b.cgroup)
 	if err != nil {
 		return err
 	}
 	c.daemon = d
+	if c.driver, err = c.cli(ctx, "info", "-f", "{{.Driver}}"); err != nil {
+		return err
+	}
 	if err := c.importImage(ctx, dir, root); err != nil {
 		return fmt.Errorf("making Docker's image: %w", err)
 	}

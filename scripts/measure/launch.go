@@ -52,10 +52,10 @@ func (b *bench) launches(ctx context.Context) error {
 func (b *bench) round(ctx context.Context, r ring, contenders []contender) error {
 	took := make(map[string]float64)
 	for _, c := range contenders {
-		p := c.peer()
-		b.report.introduce(p)
-		slog.Info("launching", "ring", r, "who", p.Name)
+		slog.Info("launching", "ring", r, "who", c.peer().Name)
 		seconds, err := b.once(ctx, c, r)
+		p := c.peer() // some know themselves only once they run
+		b.report.introduce(p)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
