@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -342,6 +343,9 @@ func (m *bareMachine) start(ctx context.Context) error {
 	m.taps = nil
 	m.cmd = exec.Command(m.line.qemu, m.args...)
 	m.cmd.ExtraFiles, m.cmd.Stderr = files, &m.stderr
+	// A session of its own, as falcon's machines have: the kernel may divide
+	// the processors among sessions.
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := m.cmd.Start(); err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/falcon-vm/falcon-go/internal/agent"
 	"github.com/falcon-vm/falcon-go/internal/mux"
@@ -68,6 +69,8 @@ type falconLab struct {
 	*falcon
 	ring ring
 	dir  string
+	// returned is when the command had ended, in seconds.
+	returned float64
 }
 
 func (l *falconLab) run(ctx context.Context, args ...string) ([]byte, error) {
@@ -77,11 +80,13 @@ func (l *falconLab) run(ctx context.Context, args ...string) ([]byte, error) {
 }
 
 func (l *falconLab) launch(ctx context.Context) error {
+	begun := time.Now()
 	_, err := l.run(ctx, "-n", fmt.Sprint(l.ring.nodes), "--image", l.ring.image, "--memory", fmt.Sprint(memory[l.ring.image]),
 		fmt.Sprintf("--boot=%v", !l.warm), "launch", "--timeout", launchDeadline.String())
 	if err != nil {
 		return err
 	}
+	l.returned = time.Since(begun).Seconds()
 	return each(ctx, l.ring.nodes, 0, func(ctx context.Context, i int) error {
 		return answers(ctx, l.agent(i))
 	})

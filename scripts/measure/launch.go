@@ -12,7 +12,7 @@ import (
 
 const (
 	sectionLaunch  = "launch until every node has run a command"
-	sectionAnswer  = "the same launches until every agent has answered a first time, with nothing run"
+	sectionAnswer  = "the same launches before the command in each node"
 	sectionRatio   = "launches compared: ratio within a round"
 	sectionIdle    = "idle nodes"
 	sectionDestroy = "destroy"
@@ -106,8 +106,11 @@ func (b *bench) once(ctx context.Context, c contender, r ring) (float64, error) 
 		}
 	}
 	b.report.add(sectionLaunch, r.String(), who, "s", took)
-	if x, ok := l.(*bareLab); ok {
-		b.report.add(sectionAnswer, r.String(), who, "s", x.answered)
+	switch l := l.(type) { // when it was as far as no command has run
+	case *falconLab:
+		b.report.add(sectionAnswer, r.String(), who+": the command has ended", "s", l.returned)
+	case *bareLab:
+		b.report.add(sectionAnswer, r.String(), who+": every agent has answered", "s", l.answered)
 	}
 	if b.plan.idleAt[r.image] == r.nodes {
 		if err := b.idleNodes(ctx, l, r, who); err != nil {
