@@ -121,7 +121,7 @@ func testExecStatus(t *testing.T, l *lab) {
 	for command, want := range map[string]outcome{
 		"exit 7":                       {"", "", 7},
 		"true":                         {"", "", 0},
-		"echo out; echo err >&2":       {"out\nerr\n", "", 0},
+		"echo out; echo err >&2":       {"out\n", "err\n", 0},
 		"printf %s no-newline; exit 1": {"no-newline", "", 1},
 		"no-such-command-xyz 2>&-":     {"", "", 127},
 		"kill -9 $$":                   {"", "", 137},

@@ -90,6 +90,7 @@ func TestDestroyAfterALaunchThatWasKilled(t *testing.T) {
 	}
 	for i, reach := range points {
 		l := s.lab(fmt.Sprint("at", i), "any", "--node", "a,b", "--link", "a:b", "--ext", "a:"+host)
+		l.cold = true
 		p := l.begin()
 		reach(p)
 		p.signal(syscall.SIGKILL)
@@ -127,6 +128,7 @@ func (p *launching) untilJournal(lines int) {
 
 func TestInterruptedLaunchIsKeptIfAsked(t *testing.T) {
 	kept := newSite(t).lab("kept", "any", "--node", "a")
+	kept.cold = true
 	p := kept.begin("--keep")
 	p.until("boot")
 	if status := p.signal(syscall.SIGINT); status != 130 {
@@ -142,7 +144,7 @@ func TestInterruptedLaunchThatAddsLeavesTheRest(t *testing.T) {
 	l := newSite(t).lab("pair", "any", "--node", "a,b", "--link", "a:b")
 	l.launch()
 	before := l.info()
-	l.flags = []string{"--node", "a,b,c,d", "--link", "a:b,c:d"}
+	l.flags, l.cold = []string{"--node", "a,b,c,d", "--link", "a:b,c:d"}, true
 	p := l.begin()
 	p.until("boot")
 	if status := p.signal(syscall.SIGINT); status != 130 {

@@ -111,6 +111,7 @@ type lab struct {
 	flags   []string // the topology's own, given to launch alone: it remembers
 	dir     string   // the working directory
 	env     []string
+	cold    bool // its nodes boot
 }
 
 // lab returns a lab that is destroyed at the end of the test.
@@ -221,6 +222,9 @@ func (l *lab) must(args ...string) string {
 // launchArgs are the words of a launch with the lab's flags.
 func (l *lab) launchArgs(args ...string) []string {
 	words := append(slices.Clone(l.flags), "launch", "--timeout", loginTimeout.String())
+	if l.cold {
+		words = append(words, "--cold")
+	}
 	return append(words, args...)
 }
 

@@ -145,6 +145,7 @@ func TestDestroyGoesOnPastWhatIsGoneOrCannotGo(t *testing.T) {
 	s := newSite(t)
 	l := s.lab("pair", "any", "--node", "a,b,c", "--link", "a:b,b:c")
 	// Nothing here needs a guest that has booted.
+	l.cold = true
 	l.launchUntil("a boot", "b boot", "c boot")
 	i := l.info()
 	kill(t, i.Nodes[0].ServerPID)
@@ -183,6 +184,7 @@ func TestTwoLabsOfOneNameStandSideBySide(t *testing.T) {
 	macs := make(map[string]string)
 	for _, dir := range []string{"here", "there"} {
 		l := s.lab(dir, "any", "--node", "a,b", "--link", "a:b")
+		l.cold = true
 		l.launchUntil("a boot", "b boot")
 		labs = append(labs, l)
 		for _, n := range l.info().Nodes {
