@@ -12,7 +12,7 @@ import (
 
 const (
 	sectionLaunch  = "launch until every node has run a command"
-	sectionAnswer  = "the same launches before the command in each node"
+	sectionBefore  = "the same launches before the command in each node"
 	sectionRatio   = "launches compared: ratio within a round"
 	sectionIdle    = "idle nodes"
 	sectionDestroy = "destroy"
@@ -50,10 +50,10 @@ func (b *bench) launches(ctx context.Context) error {
 
 // round has each contender launch a ring, one after the other.
 func (b *bench) round(ctx context.Context, r ring, contenders []contender) error {
-	took := make(map[string]float64)
+	took := make(map[string]launchTimes)
 	for _, c := range contenders {
 		slog.Info("launching", "ring", r, "who", c.peer().Name)
-		seconds, err := b.once(ctx, c, r)
+		times, err := b.once(ctx, c, r)
 		p := c.peer() // some know themselves only once they run
 		b.report.introduce(p)
 		if ctx.Err() != nil {
@@ -63,14 +63,24 @@ func (b *bench) round(ctx context.Context, r ring, contenders []contender) error
 			b.fail(r, p.Name, err)
 			continue
 		}
-		took[p.Name] = seconds
+		took[p.Name] = times
 	}
-	for _, pair := range [][2]string{{"falcon, warm", "bare QEMU, warm (the floor)"}, {"falcon, cold", "falcon, warm"}, {"falcon, cold", "bare QEMU, cold"}} {
-		if took[pair[0]] > 0 && took[pair[1]] > 0 {
-			b.report.add(sectionRatio, r.String(), pair[0]+" / "+pair[1], "×", took[pair[0]]/took[pair[1]])
+	const ours, floor = "falcon, warm", "bare QEMU, warm (the floor)"
+	for _, pair := range [][2]string{{ours, floor}, {"falcon, cold", ours}, {"falcon, cold", "bare QEMU, cold"}} {
+		if x, y := took[pair[0]].ran, took[pair[1]].ran; x > 0 && y > 0 {
+			b.report.add(sectionRatio, r.String(), pair[0]+" / "+pair[1], "×", x/y)
 		}
 	}
+	if x, y := took[ours].before, took[floor].before; x > 0 && y > 0 {
+		b.report.add(sectionRatio, r.String(), ours+" / "+floor+", both before the command in each node", "×", x/y)
+	}
 	return nil
+}
+
+// launchTimes are those of one launch, in seconds.
+type launchTimes struct {
+	ran    float64 // each node has run a command
+	before float64 // as far as it was before those commands; 0 if that is not known
 }
 
 // fail notes that a ring could not be launched, wherever figures of it were to be.
@@ -89,28 +99,29 @@ func whatMemory(r ring) string    { return r.String() + ", memory (PSS) of a nod
 func whatProcessor(r ring) string { return r.String() + ", processor of a node" }
 
 // once has a contender launch a ring, and notes all that is to be known of it.
-func (b *bench) once(ctx context.Context, c contender, r ring) (float64, error) {
+func (b *bench) once(ctx context.Context, c contender, r ring) (times launchTimes, err error) {
 	l, err := c.open(ctx, r)
 	if err != nil {
-		return 0, err
+		return times, err
 	}
 	defer l.close()
 	who := c.peer().Name
-	took, err := timed(ctx, l.launch)
-	if err != nil {
-		return 0, err
+	if times.ran, err = timed(ctx, l.launch); err != nil {
+		return times, err
 	}
-	if f, ok := l.(*falconLab); ok { // a clone that has booted instead does not count
-		if err := f.remember(ctx); err != nil {
-			return 0, err
-		}
-	}
-	b.report.add(sectionLaunch, r.String(), who, "s", took)
-	switch l := l.(type) { // when it was as far as no command has run
+	before := ""
+	switch l := l.(type) {
 	case *falconLab:
-		b.report.add(sectionAnswer, r.String(), who+": the command has ended", "s", l.returned)
+		times.before, before = l.returned, "the command has ended"
+		if err := l.remember(ctx); err != nil { // a clone that has booted instead does not count
+			return times, err
+		}
 	case *bareLab:
-		b.report.add(sectionAnswer, r.String(), who+": every agent has answered", "s", l.answered)
+		times.before, before = l.answered, "every agent has answered"
+	}
+	b.report.add(sectionLaunch, r.String(), who, "s", times.ran)
+	if before != "" {
+		b.report.add(sectionBefore, r.String(), who+": "+before, "s", times.before)
 	}
 	if b.plan.idleAt[r.image] == r.nodes {
 		if err := b.idleNodes(ctx, l, r, who); err != nil {
@@ -124,7 +135,7 @@ func (b *bench) once(ctx context.Context, c contender, r ring) (float64, error) 
 	} else if slices.Contains(b.plan.destroyed, r.nodes) {
 		b.report.add(sectionDestroy, r.String(), who, "s", gone)
 	}
-	return took, nil
+	return times, nil
 }
 
 // idleNodes looks at what nodes need when nobody asks anything of them.
