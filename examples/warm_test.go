@@ -17,8 +17,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// view is what a guest sees of its machine.
-const view = `cd /sys/bus/pci/devices
+// view is what a guest sees of its machine, once it has loaded all drivers.
+const view = `until [ -e /run/falcon-later ]; do sleep 0.1; done
+cd /sys/bus/pci/devices
 for d in *; do echo "$d $(cat $d/vendor $d/device $d/class | tr '\n' ' ') $(basename "$(readlink $d/driver)")"; done
 ip -d -j link
 for n in /sys/class/net/*; do echo "$n $(basename "$(readlink $n/device)") $(cat $n/address $n/mtu $n/carrier 2>/dev/null | tr '\n' ' ')"; done
