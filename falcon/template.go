@@ -24,7 +24,7 @@ import (
 
 // templateVersion changes when what falcon does to a guest before it is kept as
 // a template, or expects of its clones, does.
-const templateVersion = 1
+const templateVersion = 2
 
 // templateNode is the name of the node that becomes a template.
 const templateNode = "template"
@@ -370,7 +370,7 @@ func (l *lab) bootTemplate(ctx context.Context, dir string, np *NodePlan, report
 }
 
 // templateFiles are those of a template besides its disk.
-var templateFiles = []string{"ram", "state", "template.json"}
+var templateFiles = []string{"ram", "state", "template.json", "console"}
 
 // entropyBytes is how much randomness a clone is given: twice what the kernel's
 // generator holds.

@@ -234,7 +234,7 @@ func (s *server) putTemplate(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	if err := i.command(r.Context(), func(ctx context.Context, m Machine) error { return m.Save(ctx) }); err != nil {
+	if err := i.saveTemplate(r.Context(), s.template); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -58,6 +60,22 @@ type command struct {
 	done chan<- error
 }
 
+// consoleFile is what the guest of a template had said on its console.
+const consoleFile = "console"
+
+// saveTemplate keeps the instance as a template, with what its guest has said.
+func (i *instance) saveTemplate(ctx context.Context, dir string) error {
+	if err := i.command(ctx, func(ctx context.Context, m Machine) error { return m.Save(ctx) }); err != nil {
+		return err
+	}
+	recent := uint64(historySize)
+	said, _, err := i.console.read(offset{mostRecent: &recent}, historySize)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, consoleFile), said, 0o600)
+}
+
 func newInstance(s *server, req propolis.InstanceEnsureRequest) *instance {
 	i := &instance{
 		log:      s.log.With("instance", req.Properties.ID),
@@ -72,6 +90,13 @@ func newInstance(s *server, req propolis.InstanceEnsureRequest) *instance {
 		ended:    make(chan struct{}),
 	}
 	i.states = newStates(i.logState)
+	if s.template != "" {
+		// What a clone said when it booted. A template that is being made
+		// has nothing there yet.
+		if past, err := os.ReadFile(filepath.Join(s.template, consoleFile)); err == nil {
+			i.console.add(past)
+		}
+	}
 	return i
 }
 

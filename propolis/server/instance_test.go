@@ -285,13 +285,29 @@ func TestSwitchOverlay(t *testing.T) {
 }
 
 func TestTemplateIsSavedByTheMachine(t *testing.T) {
-	h := newHarness(t)
+	dir := t.TempDir()
+	kept := func(s *server) { s.template = dir }
+	sees := func(h *harness, said string) {
+		t.Helper()
+		stream, err := h.Serial(h.ctx(), propolis.SerialOptions{FromStart: new(uint64)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stream.Close()
+		expect(t, stream, said)
+	}
+	h := newHarness(t, kept)
 	refused(t, h.SaveTemplate(h.ctx()), 424, propolis.CodeNoInstance)
 	h.running()
+	h.machine.types(t, "login: ")
+	sees(h, "login: ")
 	if err := h.SaveTemplate(h.ctx()); err != nil {
 		t.Fatal(err)
 	}
 	h.called("save")
+	clone := newHarness(t, kept)
+	clone.running()
+	sees(clone, "login: ") // what it said when it booted
 	h.machine.saveErr = errors.New("not started to be kept")
 	if e := refused(t, h.SaveTemplate(h.ctx()), 500, propolis.CodeInternal); !strings.Contains(e.Message, "not started to be kept") {
 		t.Errorf("message %q", e.Message)

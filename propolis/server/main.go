@@ -154,7 +154,7 @@ func run(ctx context.Context, cfg config, stdout, stderr io.Writer) error {
 		defer cancel()
 		served.Go(func() { relay.serve(ctx, al) })
 	}
-	s := &server{log: log, stderr: stderr, start: starter(cfg.qemu), grace: cfg.grace, vnc: cfg.qemu.VNC, agent: relay}
+	s := &server{log: log, stderr: stderr, start: starter(cfg.qemu), grace: cfg.grace, vnc: cfg.qemu.VNC, agent: relay, template: cfg.template}
 	return s.serve(ctx, l)
 }
 

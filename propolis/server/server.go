@@ -32,6 +32,9 @@ type server struct {
 	grace  time.Duration
 	vnc    string // where QEMU serves VNC; empty for nowhere
 	agent  *agentRelay
+	// template is the folder of the template that instances are made of, or
+	// that one becomes; empty for neither.
+	template string
 
 	// ctx ends the instance, conns the websockets, which may outlive it by
 	// a moment.
