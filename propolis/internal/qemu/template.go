@@ -215,6 +215,17 @@ func (m *Machine) migrationSettings(ctx context.Context) error {
 		"capabilities": []capability{{"x-ignore-shared", true}, {"events", true}}})
 }
 
+// lateAnnouncement has a clone's NICs tell the network where the machine is once
+// only, and late. That is for a machine that has moved, and costs each clone some
+// milliseconds of its start. Without any, QEMU 7.2 ends by a fault when it resets a
+// virtio NIC: it has no timer then, and stops it all the same.
+var lateAnnouncement = map[string]any{
+	"announce-rounds": 1, "announce-initial": announceLimit, "announce-max": announceLimit,
+}
+
+// announceLimit is the longest delay that QEMU takes, in milliseconds.
+const announceLimit = 100_000
+
 // restore gives a clone its template's state, and what is its own.
 func (m *Machine) restore(ctx context.Context, c Command, to *os.File) error {
 	defer to.Close()
@@ -239,9 +250,7 @@ func (m *Machine) restore(ctx context.Context, c Command, to *os.File) error {
 	if err := m.migrationSettings(ctx); err != nil {
 		return err
 	}
-	// A NIC that announces itself after a migration makes its guest work; a
-	// clone's network has not heard of it before.
-	if err := m.execute(ctx, "migrate-set-parameters", map[string]any{"announce-rounds": 0}); err != nil {
+	if err := m.execute(ctx, "migrate-set-parameters", lateAnnouncement); err != nil {
 		return err
 	}
 	if err := m.execute(ctx, "migrate-incoming", map[string]any{"uri": "fd:" + strconv.Itoa(c.stateFD)}); err != nil {
