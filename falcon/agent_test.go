@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -37,7 +38,13 @@ func TestAgentsOfOtherVersionsAreRefusedWithACure(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			folder, err := state.Open(filepath.Join(t.TempDir(), "lab"))
+			// Not t.TempDir, whose path may be too long for a socket's.
+			dir, err := os.MkdirTemp("", "fa-")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer os.RemoveAll(dir)
+			folder, err := state.Open(filepath.Join(dir, "lab"))
 			if err == nil {
 				err = folder.Create()
 			}
