@@ -157,8 +157,11 @@ func lines(n int) string {
 func checkAgent(s *site) {
 	l := s.lab("lab", "--node", "a")
 	l.launch()
-	tree := s.mkdir("tree")
+	tree, back := s.mkdir("tree"), s.mkdir("back")
 	s.check(os.WriteFile(tree+"/file", []byte(lines(20_000)), 0o640))
+	if s.User != nil {
+		s.check(os.Chown(tree+"/file", int(s.User.Uid), int(s.User.Gid)))
+	}
 	if !s.Agent {
 		l.refuse([]string{"cp", tree, "a:/root"}, "guest agent")
 		l.refuse([]string{"exec", "-i", "a", "cat"}, "guest agent")
@@ -166,15 +169,15 @@ func checkAgent(s *site) {
 		return
 	}
 	l.must("cp", tree, "a:/root")
-	l.must("cp", "a:tree", s.dir+"/back")
-	if got, err := os.ReadFile(s.dir + "/back/file"); err != nil || string(got) != lines(20_000) {
+	l.must("cp", "a:tree", back)
+	if got, err := os.ReadFile(back + "/tree/file"); err != nil || string(got) != lines(20_000) {
 		s.Errorf("a file comes back with %d bytes, %v", len(got), err)
 	}
-	if info, err := os.Stat(s.dir + "/back/file"); err == nil && info.Mode() != 0o640 {
+	if info, err := os.Stat(back + "/tree/file"); err == nil && info.Mode() != 0o640 {
 		s.Errorf("a file comes back with mode %v", info.Mode())
 	}
 	l.refuse([]string{"cp", tree, "a:/none/there"}, "/none")
-	l.refuse([]string{"cp", "a:/none", s.dir}, "/none")
+	l.refuse([]string{"cp", "a:/none", back}, "/none")
 	ctx, cancel := context.WithTimeout(context.Background(), s.Command)
 	defer cancel()
 	cmd := s.command(ctx, l.dir, s.Any, nil, "exec", "-i", "a", "wc -c")
