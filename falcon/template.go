@@ -192,6 +192,7 @@ func (l *lab) warmth(ctx context.Context, r *revision, o launchOptions) (*warmth
 func (l *lab) warmUp(ctx context.Context, w *warmth, nodes []*NodePlan) error {
 	needs := make(map[image.TemplateOptions][]*NodePlan)
 	store, vmm, why := l.templates()
+	images := make(map[string]image.Image) // many nodes have the same
 	for _, np := range nodes {
 		reason := why
 		if reason == "" {
@@ -201,11 +202,14 @@ func (l *lab) warmUp(ctx context.Context, w *warmth, nodes []*NodePlan) error {
 			w.cold[np.Name] = reason
 			continue
 		}
-		img, err := l.host.store().Get(ctx, np.Image)
-		if err != nil {
-			return &NodeError{Node: np.Name, Err: err}
+		if _, known := images[np.Image]; !known {
+			img, err := l.host.store().Get(ctx, np.Image)
+			if err != nil {
+				return &NodeError{Node: np.Name, Err: err}
+			}
+			images[np.Image] = img
 		}
-		o, err := templateOptions(np, img, vmm)
+		o, err := templateOptions(np, images[np.Image], vmm)
 		if err != nil {
 			return &NodeError{Node: np.Name, Err: err}
 		}

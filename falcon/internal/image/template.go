@@ -169,23 +169,29 @@ func (s *Files) Templates(ctx context.Context) ([]Template, error) {
 }
 
 func (s *Files) loadTemplate(name string) (Template, error) {
+	t, _, err := s.readTemplate(name)
+	return t, err
+}
+
+// readTemplate returns a template, and what is noted of its files.
+func (s *Files) readTemplate(name string) (Template, *templateNote, error) {
 	dir := s.imageDir(name)
 	path := filepath.Join(dir, recordFile)
 	var r record
 	if err := readJSON(path, &r); err != nil {
-		return Template{}, err
+		return Template{}, nil, err
 	}
 	if r.Template == nil {
-		return Template{}, fmt.Errorf("%s is no template's", path)
+		return Template{}, nil, fmt.Errorf("%s is no template's", path)
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return Template{}, err
+		return Template{}, nil, err
 	}
 	return Template{
 		TemplateOptions: r.Template.TemplateOptions, Name: name, Dir: dir,
 		Size: allocated(dir), Created: r.Created, Used: info.ModTime(),
-	}, nil
+	}, r.Template, nil
 }
 
 // Template returns the sound template with a key, and keeps it from being
@@ -215,18 +221,14 @@ func (s *Files) Template(ctx context.Context, key string) (t Template, unlock fu
 
 // soundTemplate returns a template which is what it was when it was made.
 func (s *Files) soundTemplate(name, key string) (Template, error) {
-	var r record
-	dir := s.imageDir(name)
-	if err := readJSON(filepath.Join(dir, recordFile), &r); err != nil {
+	t, note, err := s.readTemplate(name)
+	if err != nil {
 		return Template{}, err
 	}
-	if r.Template == nil || r.Template.Key != key {
-		return Template{}, fmt.Errorf("%s has another key", dir)
+	if t.Key != key {
+		return Template{}, fmt.Errorf("%s has another key", t.Dir)
 	}
-	if err := r.Template.intact(dir); err != nil {
-		return Template{}, err
-	}
-	return s.loadTemplate(name)
+	return t, note.intact(t.Dir)
 }
 
 // TemplateDraft is a template in the making.
@@ -335,6 +337,12 @@ func (d *TemplateDraft) Discard() {
 // errTemplateBusy says that somebody has a template in his hands right now.
 var errTemplateBusy = errors.New("it is being made or used")
 
+// isHeld tells whether a template was not removed because somebody needs it.
+func isHeld(err error) bool {
+	var inUse *InUseError
+	return errors.As(err, &inUse) || errors.Is(err, errTemplateBusy)
+}
+
 // removeTemplate removes a template if it is to be, on which nothing stands. If
 // something does, the error is an *InUseError.
 func (s *Files) removeTemplate(ctx context.Context, name string, when func(Template) bool) error {
@@ -384,9 +392,8 @@ func (s *Files) PruneTemplates(ctx context.Context, limit int64, obsolete func(T
 				return false
 			}
 			err := s.removeTemplate(ctx, t.Name, func(Template) bool { return true })
-			var inUse *InUseError
 			if err != nil {
-				if !errors.As(err, &inUse) && !errors.Is(err, errTemplateBusy) {
+				if !isHeld(err) {
 					errs = append(errs, fmt.Errorf("removing the template %s: %w", t.Dir, err))
 				}
 				return false
@@ -413,8 +420,7 @@ func (s *Files) dropTemplates(ctx context.Context, img Image) error {
 			continue
 		}
 		err := s.removeTemplate(ctx, name, func(Template) bool { return true })
-		var inUse *InUseError
-		if err != nil && !errors.As(err, &inUse) && !errors.Is(err, errTemplateBusy) {
+		if err != nil && !isHeld(err) {
 			return err
 		}
 	}
