@@ -2,6 +2,7 @@ package match
 
 import (
 	"bytes"
+	"encoding/binary"
 )
 
 // item is a node of a stack: the entries that are the same but for their
@@ -15,6 +16,9 @@ type item[V any] struct {
 	// Of the whole tree: the entry that precedes all others, and the one
 	// whose first range ends last.
 	top, last *Entry[V]
+	// The first bytes of the entry's lower end and of last's upper end,
+	// which decide most comparisons without a look at either entry.
+	low, high uint64
 }
 
 // within returns the first of the best entry so far and those of a stack that
@@ -27,19 +31,40 @@ func (t *Table[V]) within(n *item[V], key []byte, best *Entry[V]) *Entry[V] {
 		return best
 	}
 	from, to := t.firstRange()
-	for n != nil && bytes.Compare(key[from:to], n.last.highs[from:to]) <= 0 && n.top.before(best) {
-		if n.left != nil {
-			best = t.within(n.left, key, best)
+	return t.stab(n, head(key[from:to]), key, best)
+}
+
+// stab is within for a key whose first range field starts with some bytes.
+func (t *Table[V]) stab(n *item[V], start uint64, key []byte, best *Entry[V]) *Entry[V] {
+	from, to := t.firstRange()
+	for n != nil && (best == nil || n.top.before(best)) {
+		if start > n.high || start == n.high && to-from > 8 && bytes.Compare(key[from:to], n.last.highs[from:to]) > 0 {
+			break // all end before
 		}
-		if bytes.Compare(key[from:to], n.entry.values[from:to]) < 0 {
+		if n.left != nil {
+			best = t.stab(n.left, start, key, best)
+		}
+		if start < n.low || start == n.low && to-from > 8 && bytes.Compare(key[from:to], n.entry.values[from:to]) < 0 {
 			break // and so to the right
 		}
-		if n.entry.before(best) && t.holds(n.entry, key) {
+		if (best == nil || n.entry.before(best)) && t.holds(n.entry, key) {
 			best = n.entry
 		}
 		n = n.right
 	}
 	return best
+}
+
+// head returns the number that up to eight bytes at the start of a value make.
+func head(b []byte) uint64 {
+	if len(b) >= 8 {
+		return binary.BigEndian.Uint64(b)
+	}
+	var v uint64
+	for _, c := range b {
+		v = v<<8 | uint64(c)
+	}
+	return v
 }
 
 // firstRange returns the place of the first range field in a key.
@@ -127,18 +152,19 @@ func (t *Table[V]) join(a, b *item[V]) *item[V] {
 func (t *Table[V]) tree(c item[V]) *item[V] {
 	c.top, c.last = c.entry, c.entry
 	for _, child := range [2]*item[V]{c.left, c.right} {
-		if child == nil {
-			continue
-		}
-		if child.top.before(c.top) {
+		if child != nil && child.top.before(c.top) {
 			c.top = child.top
 		}
-		if len(t.ranges) > 0 {
-			from, to := t.firstRange()
-			if bytes.Compare(child.last.highs[from:to], c.last.highs[from:to]) > 0 {
-				c.last = child.last
-			}
+	}
+	if len(t.ranges) == 0 {
+		return &c
+	}
+	from, to := t.firstRange()
+	for _, child := range [2]*item[V]{c.left, c.right} {
+		if child != nil && bytes.Compare(child.last.highs[from:to], c.last.highs[from:to]) > 0 {
+			c.last = child.last
 		}
 	}
+	c.low, c.high = head(c.entry.values[from:to]), head(c.last.highs[from:to])
 	return &c
 }
