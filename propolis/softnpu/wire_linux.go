@@ -112,14 +112,16 @@ func (s *socket) send(m *messages, n int) (sent int, err error) {
 		sent, err = m.call(unix.SYS_SENDMMSG, fd, n)
 		return err != unix.EAGAIN
 	})
-	if waited != nil {
+	switch {
+	case waited == nil:
+		return sent, err
+	case errors.Is(waited, os.ErrDeadlineExceeded):
 		return 0, waited
 	}
-	return sent, err
+	return 0, fmt.Errorf("%w: %w", os.ErrClosed, waited) // there is no other reason not to wait
 }
 
-// writeAll sends frames with send, which is told how many of the first were
-// done with, and stops at the first that does not go.
+// writeAll sends frames, and stops at the first that does not go.
 func (s *socket) writeAll(m *messages, frames []Frame, vnet bool) (int, error) {
 	// A deadline that cannot be set is that of a closed file, which the
 	// first call reports.
