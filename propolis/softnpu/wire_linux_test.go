@@ -83,8 +83,33 @@ func makePairs(pairs int) error {
 				return err
 			}
 		}
+		for _, name := range []string{a, b} {
+			if err := awaitUp(handle, name); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
+}
+
+// awaitUp waits until the kernel has noticed that a device has a carrier.
+// Before, it drops what is sent.
+func awaitUp(handle *netlink.Handle, name string) error {
+	deadline := time.Now().Add(testPatience)
+	for {
+		l, err := handle.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		state := l.Attrs().OperState
+		if state == netlink.OperUp {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("waited %v for device %s: it is %v", testPatience, name, state)
+		}
+		time.Sleep(time.Millisecond) // it takes some, and subscribing is more than this is worth
+	}
 }
 
 func open(t *testing.T, device, path string) Wire {
