@@ -167,10 +167,10 @@ func (p *program) add(r TableAdd) error {
 		return fmt.Errorf("table %s has no action %q", t.Name, r.Action)
 	}
 	e := Entry{Action: action.Name}
-	if e.Match, err = decodeKeys(t.Keys, r.Keys); err != nil {
+	if e.Match, err = DecodeKeys(t.Keys, r.Keys); err != nil {
 		return fmt.Errorf("add to table %s: %w", t.Name, err)
 	}
-	if e.Args, err = decodeArgs(action.Parameters, r.Arguments); err != nil {
+	if e.Args, err = DecodeArgs(action.Parameters, r.Arguments); err != nil {
 		return fmt.Errorf("add to table %s: action %s: %w", t.Name, action.Name, err)
 	}
 	if err := p.pipeline.Add(t.Name, e); err != nil {
@@ -184,7 +184,7 @@ func (p *program) remove(r TableRemove) error {
 	if err != nil {
 		return err
 	}
-	match, err := decodeKeys(t.Keys, r.Keys)
+	match, err := DecodeKeys(t.Keys, r.Keys)
 	if err == nil {
 		// The channel knows no priorities.
 		err = p.pipeline.Remove(t.Name, match, 0)
@@ -204,11 +204,11 @@ func (p *program) dump() (Dump, error) {
 		}
 		list := make([]DumpEntry, len(entries))
 		for i, e := range entries {
-			keys, err := encodeKeys(t.Keys, e.Match)
+			keys, err := EncodeKeys(t.Keys, e.Match)
 			if err != nil {
 				return nil, fmt.Errorf("dump table %s: %w", t.Name, err)
 			}
-			list[i] = DumpEntry{Action: e.Action, Keys: keys, Arguments: encodeArgs(e.Args)}
+			list[i] = DumpEntry{Action: e.Action, Keys: keys, Arguments: EncodeArgs(e.Args)}
 		}
 		all[t.Name] = list
 	}

@@ -349,17 +349,17 @@ func TestKeysSurviveTheirBytes(t *testing.T) {
 			}
 			want = append(want, m)
 		}
-		data, err := encodeKeys(keys, want)
+		data, err := EncodeKeys(keys, want)
 		if err != nil {
 			t.Fatal(err)
 		}
 		padding := rapid.SliceOfN(rapid.Byte(), 0, 3).Draw(t, "padding")
-		got, err := decodeKeys(keys, append(bytes.Clone(data), padding...))
+		got, err := DecodeKeys(keys, append(bytes.Clone(data), padding...))
 		if err != nil || spellMatch(keys, got) != spellMatch(keys, want) {
 			t.Fatalf("got %v, %v, want %v", got, err, want)
 		}
 		short := rapid.IntRange(0, len(data)-1).Draw(t, "short")
-		if _, err := decodeKeys(keys, data[:short]); err == nil {
+		if _, err := DecodeKeys(keys, data[:short]); err == nil {
 			t.Fatalf("%d of %d bytes are enough", short, len(data))
 		}
 	})
