@@ -50,11 +50,15 @@ func openChannel(ctx context.Context, path string, silence time.Duration) (*chan
 	if err != nil {
 		return nil, fmt.Errorf("open the management channel %s: %w", path, err)
 	}
+	return newChannel(ctx, path, s, silence), nil
+}
+
+func newChannel(ctx context.Context, path string, s stream, silence time.Duration) *channel {
 	// Answers to others that are still on the line have another ID. JSON
 	// numbers are exact up to 53 bits.
 	c := &channel{path: path, stream: s, from: bufio.NewReader(s), silence: silence, id: rand.Uint64() >> 12}
 	c.stop = context.AfterFunc(ctx, func() { _ = s.SetDeadline(time.Now()) }) // a closed stream has ended already
-	return c, nil
+	return c
 }
 
 func (c *channel) close() error {

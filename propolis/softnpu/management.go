@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"os"
 	"strconv"
 	"time"
 )
@@ -15,10 +15,17 @@ import (
 // of an emulated machine passes some hundred kilobytes a second.
 const replyPatience = 30 * time.Second
 
+// Channel is the ASIC's end of a management channel: a socket, or the far end
+// of a serial port.
+type Channel interface {
+	io.ReadWriteCloser
+	SetWriteDeadline(time.Time) error
+}
+
 // ServeManagement answers what a guest writes to its management channel until
-// the context or the connection ends. Lines that are no requests are left
+// the context or the channel ends, and closes it in the first case. Lines that are no requests are left
 // alone, and requests that cannot be done are logged.
-func (a *ASIC) ServeManagement(ctx context.Context, conn net.Conn) error {
+func (a *ASIC) ServeManagement(ctx context.Context, conn Channel) error {
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // only to end Read and Write
 	defer stop()
 	lines := newLineReader(conn, MaxLine)
@@ -52,7 +59,7 @@ func (a *ASIC) ServeManagement(ctx context.Context, conn net.Conn) error {
 
 // replyWriter writes replies, each a line.
 type replyWriter struct {
-	to  net.Conn
+	to  Channel
 	cut bool // the last line has no end
 }
 
@@ -68,7 +75,7 @@ func (w *replyWriter) write(line []byte) error {
 	}
 	n, err := w.to.Write(line)
 	w.cut = w.cut && n == 0 || n > 0 && n < len(line)
-	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("%w: %d of %d bytes went in %v", errUnread, n, len(line), replyPatience)
 	}
 	return err
