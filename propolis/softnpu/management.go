@@ -1,0 +1,216 @@
+package softnpu
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"time"
+)
+
+// replyPatience is how long a guest may take to read a reply. The serial port
+// of an emulated machine passes some hundred kilobytes a second.
+const replyPatience = 30 * time.Second
+
+// ServeManagement answers what a guest writes to its management channel until
+// the context or the connection ends. Lines that are no requests are left
+// alone, and requests that cannot be done are logged.
+func (a *ASIC) ServeManagement(ctx context.Context, conn net.Conn) error {
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // only to end Read and Write
+	defer stop()
+	lines := newLineReader(conn, MaxLine)
+	out := replyWriter{to: conn}
+	for {
+		line, err := lines.next()
+		switch {
+		case errors.Is(err, errLongLine):
+			a.log.warn("A line on the management channel was refused", "error", err)
+			continue
+		case ctx.Err() != nil, errors.Is(err, io.EOF):
+			return ctx.Err()
+		case err != nil:
+			return fmt.Errorf("management channel: %w", err)
+		}
+		request, ok := requestIn(line)
+		if !ok {
+			continue
+		}
+		reply := a.reply(request)
+		if reply == nil {
+			continue
+		}
+		if err := out.write(reply); errors.Is(err, errUnread) {
+			a.log.warn("A reply on the management channel was given up", "error", err)
+		} else if err != nil && ctx.Err() == nil {
+			return fmt.Errorf("management channel: %w", err)
+		}
+	}
+}
+
+// replyWriter writes replies, each a line.
+type replyWriter struct {
+	to  net.Conn
+	cut bool // the last line has no end
+}
+
+var errUnread = errors.New("the guest does not read its replies")
+
+func (w *replyWriter) write(line []byte) error {
+	line = append(line, '\n')
+	if w.cut {
+		line = append([]byte{'\n'}, line...)
+	}
+	if err := w.to.SetWriteDeadline(time.Now().Add(replyPatience)); err != nil {
+		return err
+	}
+	n, err := w.to.Write(line)
+	w.cut = w.cut && n == 0 || n > 0 && n < len(line)
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+		return fmt.Errorf("%w: %d of %d bytes went in %v", errUnread, n, len(line), replyPatience)
+	}
+	return err
+}
+
+// reply does a request as it came, and returns what to answer. It is nil where
+// SoftNPU says nothing.
+func (a *ASIC) reply(request []byte) []byte {
+	r, err := UnmarshalRequest(request)
+	ask, asked := r.(Ask)
+	if asked {
+		r = ask.Request
+	}
+	var result any
+	if err == nil {
+		result, err = a.Do(r)
+	}
+	if err != nil {
+		a.log.warn("A request on the management channel failed", "error", err)
+	}
+	var reply []byte
+	switch {
+	case asked:
+		answer := Answer{ID: ask.ID}
+		if err == nil && result != nil {
+			answer.Result, err = json.Marshal(result)
+		}
+		if err != nil {
+			answer.Error = err.Error()
+		}
+		reply, err = marshalAnswer(answer)
+	case err != nil || result == nil:
+		return nil
+	default:
+		if radix, ok := result.(int); ok {
+			return strconv.AppendInt(nil, int64(radix), 10)
+		}
+		reply, err = json.Marshal(result)
+	}
+	if err != nil {
+		a.log.warn("A reply on the management channel cannot be written", "error", err)
+		return nil
+	}
+	return reply
+}
+
+// errNoProgram is a request for tables where there are none.
+var errNoProgram = errors.New("no program is loaded")
+
+// Do does a request and returns its result, which is nil, or what
+// [Answer.Result] says.
+func (a *ASIC) Do(r Request) (any, error) {
+	switch r := r.(type) {
+	case RadixRequest:
+		return a.Radix(), nil
+	case CountersRequest:
+		return a.Counters(), nil
+	case ProgramLoad:
+		if err := a.LoadSource(Source(r)); err != nil {
+			return nil, fmt.Errorf("load program %s: %w", r.Main, err)
+		}
+		return nil, nil
+	}
+	p := a.program.Load()
+	if p == nil {
+		return nil, errNoProgram
+	}
+	switch r := r.(type) {
+	case TablesRequest:
+		return p.pipeline.Tables(), nil
+	case DumpRequest:
+		return p.dump()
+	case TableAdd:
+		return nil, p.add(r)
+	case TableRemove:
+		return nil, p.remove(r)
+	}
+	return nil, fmt.Errorf("%T is not a request to an ASIC", r)
+}
+
+func (p *program) table(name string) (*Table, error) {
+	t := p.tables[name]
+	if t == nil {
+		return nil, fmt.Errorf("the program has no table %q", name)
+	}
+	return t, nil
+}
+
+func (p *program) add(r TableAdd) error {
+	t, err := p.table(r.Table)
+	if err != nil {
+		return err
+	}
+	action, ok := t.action(r.Action)
+	if !ok {
+		return fmt.Errorf("table %s has no action %q", t.Name, r.Action)
+	}
+	e := Entry{Action: action.Name}
+	if e.Match, err = decodeKeys(t.Keys, r.Keys); err != nil {
+		return fmt.Errorf("add to table %s: %w", t.Name, err)
+	}
+	if e.Args, err = decodeArgs(action.Parameters, r.Arguments); err != nil {
+		return fmt.Errorf("add to table %s: action %s: %w", t.Name, action.Name, err)
+	}
+	if err := p.pipeline.Add(t.Name, e); err != nil {
+		return fmt.Errorf("add to table %s: %w", t.Name, err)
+	}
+	return nil
+}
+
+func (p *program) remove(r TableRemove) error {
+	t, err := p.table(r.Table)
+	if err != nil {
+		return err
+	}
+	match, err := decodeKeys(t.Keys, r.Keys)
+	if err == nil {
+		// The channel knows no priorities.
+		err = p.pipeline.Remove(t.Name, match, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("remove from table %s: %w", t.Name, err)
+	}
+	return nil
+}
+
+func (p *program) dump() (Dump, error) {
+	all := Dump{}
+	for _, t := range p.pipeline.Tables() {
+		entries, err := p.pipeline.Entries(t.Name)
+		if err != nil {
+			return nil, fmt.Errorf("dump table %s: %w", t.Name, err)
+		}
+		list := make([]DumpEntry, len(entries))
+		for i, e := range entries {
+			keys, err := encodeKeys(t.Keys, e.Match)
+			if err != nil {
+				return nil, fmt.Errorf("dump table %s: %w", t.Name, err)
+			}
+			list[i] = DumpEntry{Action: e.Action, Keys: keys, Arguments: encodeArgs(e.Args)}
+		}
+		all[t.Name] = list
+	}
+	return all, nil
+}
