@@ -59,6 +59,7 @@ func Compile(src Source) (*Program, error) {
 	if !rep.Failed() {
 		c.declareGlobals(c.global.parent, prelude)
 		p := c.program(decls)
+		rep.Sort()
 		if !rep.Failed() {
 			p.warnings = rep.List
 			return p, nil

@@ -412,7 +412,6 @@ func (c *compiler) makeFields(d *syntax.FieldsDecl) *typ {
 		nf := field{name: f.Name.Text, typ: ft, tracked: c.tracked == d && f.Name.Text == "port"}
 		switch {
 		case ft.kind == kindBad:
-			continue
 		case ft.kind == kindNumber || ft.kind == kindVoid || ft.kind == kindString || ft.kind == kindExtern:
 			c.errorf(f.Type.At(), "a field cannot be of type %s", ft)
 			continue

@@ -258,11 +258,12 @@ func (p *preprocessor) include(f *File, fsys fs.FS, dir string, depth int, line 
 	}
 	places = append(places, beside, place{p.src.FS, path.Clean(name), "fs:" + path.Clean(name)})
 	for _, at := range places {
-		if at.fsys == nil || !fs.ValidPath(at.path) {
+		if at.fsys == nil {
 			continue
 		}
+		// Most file systems have nothing outside of themselves, and say so by ErrInvalid.
 		text, err := readSource(at.fsys, at.path)
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) {
 			continue
 		}
 		if err != nil {

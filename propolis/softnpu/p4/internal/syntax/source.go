@@ -3,7 +3,9 @@
 package syntax
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -122,6 +124,19 @@ type Report struct {
 	List   []Diagnostic
 	errors int
 	seen   map[reported]bool
+}
+
+// Sort puts the findings in the order of the program: as its files were read, and from top to bottom in each.
+func (r *Report) Sort() {
+	order := map[string]int{}
+	for _, d := range r.List {
+		if _, ok := order[d.File]; !ok {
+			order[d.File] = len(order)
+		}
+	}
+	slices.SortStableFunc(r.List, func(a, b Diagnostic) int {
+		return cmp.Or(cmp.Compare(order[a.File], order[b.File]), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
 }
 
 type reported struct {
