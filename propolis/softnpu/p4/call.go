@@ -547,16 +547,16 @@ func (c *compiler) callAction(sc *scope, a *action, e *syntax.CallExpr) value {
 // actionRun compiles an action with arguments that the program gives.
 func (c *compiler) actionRun(sc *scope, a *action, pos syntax.Pos, given []syntax.Arg) stmt {
 	args, ok := c.arguments(pos, "action "+a.decl.Name, a.decl.Params, given)
-	if !ok || !c.enter(pos, a.decl) {
+	if !ok {
 		return nil
 	}
-	defer c.leave(a.decl)
 	inner := a.sc.inner()
 	inner.body = &body{kind: bodyAction, inst: a.sc.body.inst}
 	b := &binder{c: c, outer: sc, inner: inner, copies: true}
-	if !b.bind("action "+a.decl.Name, a.decl.Params, args, a.sc) {
+	if !b.bind("action "+a.decl.Name, a.decl.Params, args, a.sc) || !c.enter(pos, a.decl) {
 		return nil
 	}
+	defer c.leave(a.decl)
 	return b.around(c.actionBody(inner, a.decl))
 }
 
@@ -581,10 +581,9 @@ func (c *compiler) callFunction(sc *scope, f *function, e *syntax.CallExpr) valu
 		return bad
 	}
 	args, ok := c.arguments(e.Pos, "function "+d.Name, d.Params, e.Args)
-	if !ok || !c.enter(e.Pos, d) {
+	if !ok {
 		return bad
 	}
-	defer c.leave(d)
 	result := voidType
 	if b, ok := d.Result.(*syntax.BaseType); !ok || b.Name != "void" {
 		result = c.resolveType(c.global, d.Result)
@@ -593,9 +592,11 @@ func (c *compiler) callFunction(sc *scope, f *function, e *syntax.CallExpr) valu
 	inner.body = &body{kind: bodyFunction, result: result, off: c.alloc(max(result.size, 1))}
 	off := inner.body.off
 	b := &binder{c: c, outer: sc, inner: inner, copies: true}
-	if !b.bind("function "+d.Name, d.Params, args, c.global) {
+	if !b.bind("function "+d.Name, d.Params, args, c.global) || !c.enter(e.Pos, d) {
 		return bad
 	}
+	defer c.leave(d)
+	c.checked[d] = true
 	if result.kind != kindVoid && !returns(d.Body) {
 		c.errorf(d.Pos, "function %s can end without a result", d.Name)
 	}

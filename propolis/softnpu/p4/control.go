@@ -97,15 +97,15 @@ func (c *compiler) applyInstance(sc *scope, i *instance, given []syntax.Arg, pos
 	}
 	i.applied = true
 	args, ok := c.arguments(pos, i.decl.DeclName(), params, given)
-	if !ok || !c.enter(pos, i.decl) {
+	if !ok {
+		return nil
+	}
+	inner := c.instanceScope(i)
+	b := &binder{c: c, outer: sc, inner: inner}
+	if !b.bind(i.decl.DeclName(), params, args, c.global) || !c.enter(pos, i.decl) {
 		return nil
 	}
 	defer c.leave(i.decl)
-	inner := c.instanceScope(i)
-	b := &binder{c: c, outer: sc, inner: inner}
-	if !b.bind(i.decl.DeclName(), params, args, c.global) {
-		return nil
-	}
 	if isParser {
 		run := c.parserBody(inner, prs)
 		return b.around(func(m *machine) signal {
