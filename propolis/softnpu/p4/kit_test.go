@@ -5,8 +5,15 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strings"
-	"testing"
 )
+
+// reporter is what the kit needs of a test, a benchmark, or a check of rapid.
+type reporter interface {
+	Helper()
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+	Errorf(format string, args ...any)
+}
 
 // The tests write programs as the parts that differ, and packets as hexadecimal digits, with blanks where it helps to read.
 
@@ -18,7 +25,7 @@ type frame struct {
 
 func (f frame) String() string { return fmt.Sprintf("%d:%x", f.port, f.data) }
 
-func unhex(t testing.TB, s string) []byte {
+func unhex(t reporter, s string) []byte {
 	t.Helper()
 	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
 	if err != nil {
@@ -27,16 +34,16 @@ func unhex(t testing.TB, s string) []byte {
 	return b
 }
 
-func compile(t testing.TB, text string) *Program {
+func compile(t reporter, text string) *Program {
 	t.Helper()
 	p, err := Compile(Files("test.p4", map[string]string{"test.p4": text}))
 	if err != nil {
-		t.Fatalf("the program does not compile:\n%v\n%s", err, text)
+		t.Fatalf("the program does not compile:\n%v", err)
 	}
 	return p
 }
 
-func newPipeline(t testing.TB, text string, ports int) *Pipeline {
+func newPipeline(t reporter, text string, ports int) *Pipeline {
 	t.Helper()
 	pl, err := compile(t, text).New(ports)
 	if err != nil {
@@ -46,7 +53,7 @@ func newPipeline(t testing.TB, text string, ports int) *Pipeline {
 }
 
 // run sends a packet and gives what comes out.
-func run(t testing.TB, pl *Pipeline, ingress uint16, packet string) []frame {
+func run(t reporter, pl *Pipeline, ingress uint16, packet string) []frame {
 	t.Helper()
 	in := unhex(t, packet)
 	keep := bytes.Clone(in)
@@ -64,7 +71,7 @@ func run(t testing.TB, pl *Pipeline, ingress uint16, packet string) []frame {
 }
 
 // expect sends a packet and wants these to come out, each written as "port: digits".
-func expect(t testing.TB, pl *Pipeline, ingress uint16, packet string, want ...string) {
+func expect(t reporter, pl *Pipeline, ingress uint16, packet string, want ...string) {
 	t.Helper()
 	var wanted []string
 	for _, w := range want {
@@ -81,7 +88,7 @@ func expect(t testing.TB, pl *Pipeline, ingress uint16, packet string, want ...s
 }
 
 // drops sends a packet and wants it dropped for a reason.
-func drops(t testing.TB, pl *Pipeline, ingress uint16, packet string, want DropReason) {
+func drops(t reporter, pl *Pipeline, ingress uint16, packet string, want DropReason) {
 	t.Helper()
 	got := pl.Process(ingress, unhex(t, packet), func(port uint16, data []byte) {
 		t.Errorf("%x came out by port %d", data, port)
@@ -145,7 +152,7 @@ control egress(inout headers_t hdr, inout im_t im, inout em_t em) {
 `
 }
 
-func (p parts) pipeline(t testing.TB) *Pipeline {
+func (p parts) pipeline(t reporter) *Pipeline {
 	t.Helper()
 	return newPipeline(t, p.text(), 4)
 }

@@ -1,6 +1,7 @@
 package p4
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -93,6 +94,8 @@ type tableState struct {
 	match        *match.Table[*bound]
 	def          atomic.Pointer[bound]
 	hits, misses atomic.Uint64
+	// consts are the entries of the program that cannot be changed.
+	consts []*match.Entry[*bound]
 	// mu is held by what adds entries to a table with a bound.
 	mu sync.Mutex
 }
@@ -116,6 +119,11 @@ func newTableState(info *tableInfo) (*tableState, error) {
 		// A second entry with the same match is never reached, since the first one wins.
 		if err := t.match.Add(match.Entry[*bound]{Match: e.match, Priority: e.priority, Value: b}); err != nil && !errors.Is(err, match.ErrExists) {
 			return nil, fmt.Errorf("table %s: an entry of the program: %w", info.Name, err)
+		}
+	}
+	for _, e := range t.match.Entries() {
+		if e.Value.isConst {
+			t.consts = append(t.consts, e)
 		}
 	}
 	return t, nil
@@ -219,35 +227,24 @@ func (p *Pipeline) put(table string, e Entry, replace bool) error {
 	if t.info.actions[b.action].defaultOnly {
 		return fmt.Errorf("action %s of table %s can only be the default action", e.Action, table)
 	}
+	if replace && t.isConst(e.Match, e.Priority) {
+		return fmt.Errorf("table %s: this entry is part of the program: %w", table, ErrConst)
+	}
 	if t.info.Size > 0 {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		if t.match.Len() >= t.info.Size && !replace {
+		if t.match.Len() >= t.info.Size && !(replace && t.has(e.Match, e.Priority)) {
 			return fmt.Errorf("table %s has %d entries: %w", table, t.info.Size, ErrFull)
 		}
 	}
 	me := match.Entry[*bound]{Match: e.Match, Priority: e.Priority, Value: b}
-	if !replace {
-		if err := t.match.Add(me); err != nil {
-			return fmt.Errorf("table %s: %w", table, err)
-		}
-		return nil
+	if replace {
+		_, err = t.match.Set(me)
+	} else {
+		err = t.match.Add(me)
 	}
-	old, err := t.match.Set(me)
 	if err != nil {
 		return fmt.Errorf("table %s: %w", table, err)
-	}
-	undo := func() error { return nil }
-	switch {
-	case old != nil && old.Value.isConst:
-		undo = func() error { _, err := t.match.Set(*old); return err }
-		err = ErrConst
-	case old == nil && t.info.Size > 0 && t.match.Len() > t.info.Size:
-		undo = func() error { _, err := t.match.Remove(e.Match, e.Priority); return err }
-		err = ErrFull
-	}
-	if err != nil {
-		return fmt.Errorf("table %s: %w", table, errors.Join(err, undo()))
 	}
 	return nil
 }
@@ -258,14 +255,67 @@ func (p *Pipeline) Remove(table string, m []match.Match, priority int) error {
 	if err != nil {
 		return err
 	}
-	old, err := t.match.Remove(m, priority)
-	if err != nil {
+	if t.isConst(m, priority) {
+		return fmt.Errorf("table %s: this entry is part of the program: %w", table, ErrConst)
+	}
+	if _, err := t.match.Remove(m, priority); err != nil {
 		return fmt.Errorf("table %s: %w", table, err)
 	}
-	if old.Value.isConst {
-		return fmt.Errorf("table %s: %w", table, errors.Join(ErrConst, t.match.Add(*old)))
-	}
 	return nil
+}
+
+// isConst says whether an entry is one of the program that cannot be changed.
+func (t *tableState) isConst(m []match.Match, priority int) bool {
+	return slices.ContainsFunc(t.consts, func(e *match.Entry[*bound]) bool { return t.same(e, m, priority) })
+}
+
+// has says whether an entry is there. It looks at all of them, which only a full table needs.
+func (t *tableState) has(m []match.Match, priority int) bool {
+	return slices.ContainsFunc(t.match.Entries(), func(e *match.Entry[*bound]) bool { return t.same(e, m, priority) })
+}
+
+// same says whether an entry has a match and a priority. Bits that do not count are zero in the entry, and may be anything
+// in the match.
+func (t *tableState) same(e *match.Entry[*bound], m []match.Match, priority int) bool {
+	if len(m) != len(e.Match) || t.match.Prioritised() && e.Priority != priority {
+		return false
+	}
+	for i, k := range t.info.Keys {
+		want, have := e.Match[i], m[i]
+		if len(want.Value) != len(have.Value) {
+			return false
+		}
+		value := bytes.Clone(have.Value)
+		switch k.Kind {
+		case match.LPM:
+			if want.Prefix != have.Prefix {
+				return false
+			}
+			clearFrom(value, 8*len(value)-k.Bits+have.Prefix)
+		case match.Ternary:
+			if !bytes.Equal(want.Mask, have.Mask) {
+				return false
+			}
+			for j := range value {
+				value[j] &= have.Mask[j]
+			}
+		case match.Range:
+			if !bytes.Equal(want.High, have.High) {
+				return false
+			}
+		}
+		if !bytes.Equal(value, want.Value) {
+			return false
+		}
+	}
+	return true
+}
+
+// clearFrom clears all bits from one on.
+func clearFrom(b []byte, from int) {
+	for i := max(from, 0); i < 8*len(b); i++ {
+		b[i/8] &^= 0x80 >> (i % 8)
+	}
 }
 
 // Entries returns the entries of a table in the order in which they were added.
