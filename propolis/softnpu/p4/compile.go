@@ -122,7 +122,7 @@ func (c *compiler) program(decls []syntax.Decl) *Program {
 		c.pipeline(p, pd)
 	}
 	c.checkRest(decls)
-	c.checkNames(p)
+	c.finish(p)
 	return p
 }
 
@@ -429,8 +429,8 @@ func (c *compiler) checkFunction(d *syntax.FuncDecl) {
 	c.call(sc, e)
 }
 
-// checkNames sees to it that no two tables have one name.
-func (c *compiler) checkNames(p *Program) {
+// finish sees to it that no two tables have one name, and gives the program what was made for it.
+func (c *compiler) finish(p *Program) {
 	seen := map[string]bool{}
 	for _, t := range c.tables {
 		if seen[t.Name] {
@@ -442,4 +442,5 @@ func (c *compiler) checkNames(p *Program) {
 	p.slots, p.consts = c.slots, c.consts
 	p.keyBytes = c.keyBytes
 	p.scratchBits = c.scratchBits
+	p.errors = c.errors.members
 }

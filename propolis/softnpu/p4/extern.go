@@ -530,8 +530,7 @@ func (c *compiler) registerMethod(x *externInst, e *syntax.CallExpr, name string
 				return bad
 			}
 			to, vals = &vals[0], vals[1:]
-		}
-		if !count(1) {
+		} else if !count(1) {
 			return bad
 		}
 		at := c.cell(x, vals[0])

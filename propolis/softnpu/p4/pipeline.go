@@ -33,6 +33,8 @@ type Program struct {
 	consts      []constInit
 	keyBytes    int
 	scratchBits int
+	// errors are the names of the errors of the parser.
+	errors []string
 }
 
 // Warnings are the findings about the program that do not keep it from being used.

@@ -215,7 +215,7 @@ func TestUpdates(t *testing.T) {
 		{"the same again, in its place", pl.Set("ingress.t", entry("set", one, 0, "0009")), ""},
 		{"the second", pl.Add("ingress.t", entry("only", keys(exact("02")), 0)), ""},
 		{"one too many", pl.Add("ingress.t", entry("set", keys(exact("03")), 0, "0001")), "table ingress.t has 2 entries: the table is full"},
-		{"one too many by replacing", pl.Set("ingress.t", entry("set", keys(exact("03")), 0, "0001")), "table ingress.t: the table is full"},
+		{"one too many by replacing", pl.Set("ingress.t", entry("set", keys(exact("03")), 0, "0001")), "table ingress.t has 2 entries: the table is full"},
 		{"removing one that is not there", pl.Remove("ingress.t", keys(exact("03")), 0), "table ingress.t: there is no such entry"},
 		{"another default", pl.SetDefault("ingress.none", "set", [][]byte{{0, 0x44}}), ""},
 	} {

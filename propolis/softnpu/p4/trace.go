@@ -108,8 +108,8 @@ func (p *Pipeline) Trace(ingress uint16, frame []byte) *Trace {
 	})
 	if r != NotDropped {
 		tr.Dropped = r.String()
-		if r == VerifyFailed || r == ParserReject {
-			tr.Dropped = r.String()
+		if r == VerifyFailed {
+			tr.Dropped += ": error." + p.program.errors[t.m.parserError]
 		}
 	}
 	return tr
