@@ -36,8 +36,9 @@ const (
 // errShort is bytes that end early.
 var errShort = errors.New("the bytes end early")
 
-// decodeKeys returns the matches that the bytes say.
-func decodeKeys(keys []Key, data []byte) ([]match.Match, error) {
+// DecodeKeys returns what an entry wants of a table's keys, from the bytes of the
+// management channel.
+func DecodeKeys(keys []Key, data []byte) ([]match.Match, error) {
 	matches := make([]match.Match, len(keys))
 	for i, k := range keys {
 		var err error
@@ -94,8 +95,8 @@ func decodeKey(m *match.Match, k Key, data []byte) ([]byte, error) {
 	return data, err
 }
 
-// encodeKeys is the inverse of decodeKeys.
-func encodeKeys(keys []Key, matches []match.Match) ([]byte, error) {
+// EncodeKeys is the inverse of DecodeKeys.
+func EncodeKeys(keys []Key, matches []match.Match) ([]byte, error) {
 	if len(matches) != len(keys) {
 		return nil, fmt.Errorf("%d matches for %d keys", len(matches), len(keys))
 	}
@@ -129,8 +130,9 @@ func encodeKeys(keys []Key, matches []match.Match) ([]byte, error) {
 	return data, nil
 }
 
-// decodeArgs returns the values of an action's parameters.
-func decodeArgs(params []Param, data []byte) ([][]byte, error) {
+// DecodeArgs returns the values of an action's parameters, from the bytes of the
+// management channel.
+func DecodeArgs(params []Param, data []byte) ([][]byte, error) {
 	args := make([][]byte, len(params))
 	for i, p := range params {
 		var err error
@@ -144,8 +146,8 @@ func decodeArgs(params []Param, data []byte) ([][]byte, error) {
 	return args, nil
 }
 
-// encodeArgs is the inverse of decodeArgs.
-func encodeArgs(args [][]byte) []byte {
+// EncodeArgs is the inverse of DecodeArgs.
+func EncodeArgs(args [][]byte) []byte {
 	var data []byte
 	for _, a := range args {
 		data = appendLittle(data, a)

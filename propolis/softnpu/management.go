@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"os"
 	"strconv"
 	"time"
 )
@@ -15,10 +15,17 @@ import (
 // of an emulated machine passes some hundred kilobytes a second.
 const replyPatience = 30 * time.Second
 
+// Channel is the ASIC's end of a management channel: a socket, or the far end
+// of a serial port.
+type Channel interface {
+	io.ReadWriteCloser
+	SetWriteDeadline(time.Time) error
+}
+
 // ServeManagement answers what a guest writes to its management channel until
-// the context or the connection ends. Lines that are no requests are left
+// the context or the channel ends, and closes it in the first case. Lines that are no requests are left
 // alone, and requests that cannot be done are logged.
-func (a *ASIC) ServeManagement(ctx context.Context, conn net.Conn) error {
+func (a *ASIC) ServeManagement(ctx context.Context, conn Channel) error {
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // only to end Read and Write
 	defer stop()
 	lines := newLineReader(conn, MaxLine)
@@ -52,7 +59,7 @@ func (a *ASIC) ServeManagement(ctx context.Context, conn net.Conn) error {
 
 // replyWriter writes replies, each a line.
 type replyWriter struct {
-	to  net.Conn
+	to  Channel
 	cut bool // the last line has no end
 }
 
@@ -68,7 +75,7 @@ func (w *replyWriter) write(line []byte) error {
 	}
 	n, err := w.to.Write(line)
 	w.cut = w.cut && n == 0 || n > 0 && n < len(line)
-	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("%w: %d of %d bytes went in %v", errUnread, n, len(line), replyPatience)
 	}
 	return err
@@ -167,10 +174,10 @@ func (p *program) add(r TableAdd) error {
 		return fmt.Errorf("table %s has no action %q", t.Name, r.Action)
 	}
 	e := Entry{Action: action.Name}
-	if e.Match, err = decodeKeys(t.Keys, r.Keys); err != nil {
+	if e.Match, err = DecodeKeys(t.Keys, r.Keys); err != nil {
 		return fmt.Errorf("add to table %s: %w", t.Name, err)
 	}
-	if e.Args, err = decodeArgs(action.Parameters, r.Arguments); err != nil {
+	if e.Args, err = DecodeArgs(action.Parameters, r.Arguments); err != nil {
 		return fmt.Errorf("add to table %s: action %s: %w", t.Name, action.Name, err)
 	}
 	if err := p.pipeline.Add(t.Name, e); err != nil {
@@ -184,7 +191,7 @@ func (p *program) remove(r TableRemove) error {
 	if err != nil {
 		return err
 	}
-	match, err := decodeKeys(t.Keys, r.Keys)
+	match, err := DecodeKeys(t.Keys, r.Keys)
 	if err == nil {
 		// The channel knows no priorities.
 		err = p.pipeline.Remove(t.Name, match, 0)
@@ -204,11 +211,11 @@ func (p *program) dump() (Dump, error) {
 		}
 		list := make([]DumpEntry, len(entries))
 		for i, e := range entries {
-			keys, err := encodeKeys(t.Keys, e.Match)
+			keys, err := EncodeKeys(t.Keys, e.Match)
 			if err != nil {
 				return nil, fmt.Errorf("dump table %s: %w", t.Name, err)
 			}
-			list[i] = DumpEntry{Action: e.Action, Keys: keys, Arguments: encodeArgs(e.Args)}
+			list[i] = DumpEntry{Action: e.Action, Keys: keys, Arguments: EncodeArgs(e.Args)}
 		}
 		all[t.Name] = list
 	}

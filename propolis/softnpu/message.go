@@ -3,7 +3,6 @@ package softnpu
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strconv"
 )
@@ -165,23 +164,27 @@ type askFields struct {
 	Request json.RawMessage `json:"request"`
 }
 
-// UnmarshalRequest reads a request from JSON.
+// UnmarshalRequest reads a request from JSON. If that in an [Ask] is none, the
+// Ask comes with the error.
 func UnmarshalRequest(b []byte) (Request, error) {
 	name, content, err := variant(b)
-	if err != nil {
+	if err != nil || name != nameAsk {
+		return plain(name, content, err)
+	}
+	var a askFields
+	if err := members(name, content, &a, "id", "request"); err != nil {
 		return nil, err
 	}
-	if name == nameAsk {
-		var a askFields
-		if err := members(name, content, &a, "id", "request"); err != nil {
-			return nil, err
-		}
-		r, err := UnmarshalRequest(a.Request)
-		if _, nested := r.(Ask); nested {
-			return nil, errors.New("the request in an Ask is an Ask")
-		}
-		// The answer to a bad request needs the ID.
-		return Ask{ID: *a.ID, Request: r}, err
+	name, content, err = variant(a.Request)
+	r, err := plain(name, content, err)
+	// The answer to a bad request needs the ID.
+	return Ask{ID: *a.ID, Request: r}, err
+}
+
+// plain returns a request that is no Ask from what variant has found.
+func plain(name string, content json.RawMessage, err error) (Request, error) {
+	if err != nil {
+		return nil, err
 	}
 	if content == nil {
 		switch name {

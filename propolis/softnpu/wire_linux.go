@@ -112,14 +112,16 @@ func (s *socket) send(m *messages, n int) (sent int, err error) {
 		sent, err = m.call(unix.SYS_SENDMMSG, fd, n)
 		return err != unix.EAGAIN
 	})
-	if waited != nil {
+	switch {
+	case waited == nil:
+		return sent, err
+	case errors.Is(waited, os.ErrDeadlineExceeded):
 		return 0, waited
 	}
-	return sent, err
+	return 0, fmt.Errorf("%w: %w", os.ErrClosed, waited) // there is no other reason not to wait
 }
 
-// writeAll sends frames with send, which is told how many of the first were
-// done with, and stops at the first that does not go.
+// writeAll sends frames, and stops at the first that does not go.
 func (s *socket) writeAll(m *messages, frames []Frame, vnet bool) (int, error) {
 	// A deadline that cannot be set is that of a closed file, which the
 	// first call reports.
@@ -421,8 +423,12 @@ func (w *datagramWire) Read(frames []Frame) (int, error) {
 func (w *datagramWire) Write(frames []Frame) (int, error) {
 	sent := 0
 	for done, fresh := 0, false; done < len(frames); {
-		if !w.connected && !w.connect() {
-			return sent, nil
+		if !w.connected {
+			if err := w.connect(); errors.Is(err, os.ErrClosed) {
+				return sent, err
+			} else if err != nil {
+				return sent, nil // nobody is there
+			}
 		}
 		n, err := w.out.writeAll(&w.writing, frames[done:], false)
 		sent, done = sent+n, done+n
@@ -446,13 +452,13 @@ func (w *datagramWire) Write(frames []Frame) (int, error) {
 	return sent, nil
 }
 
-func (w *datagramWire) connect() bool {
+func (w *datagramWire) connect() error {
 	var err error
-	if w.out.raw.Control(func(fd uintptr) { err = unix.Connect(int(fd), &unix.SockaddrUnix{Name: w.peer}) }) != nil {
-		return false
+	if closed := w.out.raw.Control(func(fd uintptr) { err = unix.Connect(int(fd), &unix.SockaddrUnix{Name: w.peer}) }); closed != nil {
+		return fmt.Errorf("%w: %w", os.ErrClosed, closed)
 	}
 	w.connected = err == nil
-	return w.connected
+	return err
 }
 
 // inNamespace calls f on a thread of its own inside the network namespace at
