@@ -243,6 +243,9 @@ func TestAnAskIsAnswered(t *testing.T) {
 		{add, "add to table ingress.local.local_v4: the entry exists", ""},
 		{`{"TableRemove":{"table":"ingress.local.local_v4","keyset_data":[1,2,3,5]}}`, "remove from table ingress.local.local_v4: there is no such entry", ""},
 		{`{"TableRemove":{"table":"ingress.local.local_v4","keyset_data":[1,2]}}`, "key dst (exact, 32 bits): the bytes end early", ""},
+		{`{"TableGet":{"table":"ingress.local.local_v4","keyset_data":[1,2,3,4]}}`, "", `{"action_id":"local","keyset_data":[1,2,3,4],"parameter_data":[]}`},
+		{`{"TableGet":{"table":"ingress.local.local_v4","keyset_data":[1,2,3,5]}}`, "there is no such entry", ""},
+		{`{"TableGet":{"table":"x","keyset_data":[1,2,3,5]}}`, `the program has no table "x"`, ""},
 		{`"Reboot"`, `"Reboot" is not a request`, ""},
 		{`{"Ask":{"id":1,"request":"RadixRequest"}}`, `"Ask" is not a request`, ""},
 		{`"CountersRequest"`, "", `[{"received_frames":0`},
@@ -252,6 +255,10 @@ func TestAnAskIsAnswered(t *testing.T) {
 		got := ask(tt.request)
 		if !strings.Contains(got.Error, tt.err) || (got.Error == "") != (tt.err == "") || !strings.HasPrefix(string(got.Result), tt.result) {
 			t.Errorf("%s: answered %q, %s", tt.request, got.Error, got.Result)
+		}
+		if (got.Code == CodeExists) != strings.Contains(got.Error, "the entry exists") ||
+			(got.Code == CodeNoEntry) != strings.Contains(got.Error, "there is no such entry") {
+			t.Errorf("%s: answered %q with code %q", tt.request, got.Error, got.Code)
 		}
 	}
 }
