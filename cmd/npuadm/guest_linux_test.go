@@ -222,7 +222,7 @@ func TestGuestSetsItsASIC(t *testing.T) {
 		t.Errorf("port-count after garbage: %q", got)
 	}
 	// What a client of SoftNPU does, without npuadm.
-	if got := g.run(`stty -F /dev/ttyS3 raw -echo; (read -t 20 n <&3; echo $n) 3</dev/ttyS3 & printf '\345"RadixRequest"\n' >/dev/ttyS3; wait`); !strings.Contains(got, "2\n") {
+	if got := g.run(`exec 3<>/dev/ttyS3; stty -F /dev/ttyS3 raw -echo; printf '\345"RadixRequest"\n' >&3; read -t 60 n <&3; exec 3>&-; echo "$n"`); got != "2\n" {
 		t.Errorf("the answer to a RadixRequest is %q", got)
 	}
 	// The CPU port: whatever the guest sends comes to the program, which
