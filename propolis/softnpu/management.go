@@ -135,6 +135,10 @@ func (a *ASIC) reply(request []byte) []byte {
 	return reply
 }
 
+// maxEntries is how many entries the channel may add, since all of them are held
+// by the host.
+const maxEntries = 1 << 20
+
 // errNoProgram is a request for tables where there are none.
 var errNoProgram = errors.New("no program is loaded")
 
@@ -195,7 +199,13 @@ func (p *program) add(r TableAdd) error {
 	if e.Args, err = DecodeArgs(action.Parameters, r.Arguments); err != nil {
 		return fmt.Errorf("add to table %s: action %s: %w", t.Name, action.Name, err)
 	}
-	if err := p.pipeline.Add(t.Name, e); err != nil {
+	if p.added.Add(1) > maxEntries {
+		err = fmt.Errorf("%d entries were added, and more are not allowed", maxEntries)
+	} else {
+		err = p.pipeline.Add(t.Name, e)
+	}
+	if err != nil {
+		p.added.Add(-1)
 		return fmt.Errorf("add to table %s: %w", t.Name, err)
 	}
 	return nil
@@ -214,6 +224,7 @@ func (p *program) remove(r TableRemove) error {
 	if err != nil {
 		return fmt.Errorf("remove from table %s: %w", t.Name, err)
 	}
+	p.added.Add(-1)
 	return nil
 }
 

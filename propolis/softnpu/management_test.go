@@ -263,6 +263,36 @@ func TestAnAskIsAnswered(t *testing.T) {
 	}
 }
 
+// A guest cannot fill the host's memory with entries, nor its log with errors.
+func TestAGuestIsBounded(t *testing.T) {
+	a := newASIC(t, 1, nil)
+	a.Load(newScripted(t, hub(1)))
+	a.program.Load().added.Store(maxEntries - 1)
+	entry := func(n byte) TableAdd {
+		return TableAdd{Table: "ingress.local.local_v4", Action: "local", Keys: Octets{n, 0, 0, 10}}
+	}
+	if _, err := a.Do(entry(1)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // a refusal counts for nothing
+		if _, err := a.Do(entry(2)); err == nil || !strings.Contains(err.Error(), "1048576 entries were added") {
+			t.Errorf("one entry too many: %v", err)
+		}
+	}
+	if _, err := a.Do(TableRemove{Table: "ingress.local.local_v4", Keys: entry(1).Keys}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Do(entry(2)); err != nil {
+		t.Errorf("after a removal: %v", err)
+	}
+	for range 100 {
+		a.reply([]byte(`{"TableRemove":{"table":"` + strings.Repeat("x", 1<<14) + `","keyset_data":[]}}`))
+	}
+	if n := a.log.text.Len(); n == 0 || n > 2*logText {
+		t.Errorf("the log has %d bytes", n)
+	}
+}
+
 // A program that does not compile changes nothing, whoever loads it.
 func TestABadProgramLeavesTheRunningOne(t *testing.T) {
 	a := newASIC(t, 2, func(Source, int) (Pipeline, error) { return nil, errors.New("x.p4:1:1: no main") })
