@@ -15,8 +15,12 @@ type compiler struct {
 	errors  *typ
 	tracked *syntax.FieldsDecl
 
-	slots    int
-	consts   []constInit
+	slots  int
+	consts []constInit
+	// constAt is where a constant lies, by its limbs.
+	constAt map[string]int
+	// cells is how much the registers, counters and meters hold.
+	cells    int
 	tables   []*tableInfo
 	externs  []*externInst
 	keyBytes int
@@ -76,7 +80,7 @@ func (c *compiler) declareErrors(d *syntax.ErrorDecl) {
 	}
 }
 
-// role is what a block does in the pipeline.
+// pipelineDecls are the blocks that the pipeline is made of.
 type pipelineDecls struct {
 	inst            *syntax.InstanceDecl
 	parser          *syntax.ParserDecl
@@ -113,7 +117,7 @@ func (c *compiler) program(decls []syntax.Decl) *Program {
 				c.constantValue(k)
 			}
 		case *syntax.InstanceDecl:
-			if pd == nil || d != pd.inst {
+			if n, ok := d.Type.(*syntax.NamedType); pd == nil || d != pd.inst && !(ok && n.Name == "SoftNPU") {
 				c.declareInstance(c.global, d)
 			}
 		}
@@ -163,7 +167,7 @@ func (c *compiler) findPipeline(decls []syntax.Decl) *pipelineDecls {
 				pd = &pipelineDecls{inst: inst}
 			}
 		case named.Name != "SoftNPU":
-		case pd != nil && pd.parser != nil:
+		case pd != nil:
 			c.errorf(inst.Pos, "the program has two pipelines")
 		default:
 			pd = c.packageArgs(inst)
@@ -311,8 +315,12 @@ func (c *compiler) pipeline(p *Program, pd *pipelineDecls) {
 				ok = false
 				continue
 			case v.obj != nil:
-				if !externFits(v, t) && t.kind == kindExtern || t.kind != kindExtern {
-					c.errorf(q.Pos, "parameter %s of %s is %s, and SoftNPU gives it a packet", q.Name, d.DeclName(), t)
+				if t.kind != kindExtern || !externFits(v, t) {
+					want := "packet_in"
+					if _, ok := v.obj.(*packetOut); ok {
+						want = "packet_out"
+					}
+					c.errorf(q.Pos, "parameter %s of %s is %s, and SoftNPU gives it a %s", q.Name, d.DeclName(), t, want)
 					ok = false
 				}
 				v.t = t
@@ -394,7 +402,7 @@ func (c *compiler) checkRest(decls []syntax.Decl) {
 
 func (c *compiler) checkUnused(d syntax.Decl, typeParams []syntax.Name, ctor []syntax.Param) {
 	if len(typeParams) > 0 {
-		c.errorf(d.At(), "the generic %s is not supported", d.DeclName())
+		c.errorf(d.At(), "%s is generic, which is not supported", d.DeclName())
 		return
 	}
 	i := &instance{name: d.DeclName(), decl: d, args: map[string]value{}, children: map[syntax.Decl]*instance{},

@@ -47,6 +47,7 @@ func (c *compiler) instantiate(sc *scope, pos syntax.Pos, name string, decl synt
 	for p := parent; p != nil; p = p.parent {
 		if p.decl == decl {
 			c.errorf(pos, "%s contains itself", decl.DeclName())
+			i.applied = true
 			return i
 		}
 	}
@@ -274,7 +275,10 @@ func (c *compiler) declareInstance(sc *scope, d *syntax.InstanceDecl) {
 func (c *compiler) controlBody(sc *scope, d *syntax.ControlDecl) stmt {
 	c.checked[d] = true
 	if !d.HasBody || len(d.TypeParams) > 0 {
-		c.errorf(d.Pos, "the generic control %s is not supported", d.Name)
+		c.errorf(d.Pos, "control %s is generic or has no body, which is not supported", d.Name)
+		return sequence(nil)
+	}
+	if !c.counted(d.Pos) {
 		return sequence(nil)
 	}
 	run := c.locals(sc, d.Locals)
@@ -319,7 +323,7 @@ type stateCode struct {
 	run  []stmt
 }
 
-// maxParserStates bounds how many states a packet goes through in one parser.
+// maxParserStates bounds how many states a packet goes through.
 const maxParserStates = 4096
 
 // parserBody compiles a parser; the result says whether the packet is accepted.
@@ -327,7 +331,10 @@ func (c *compiler) parserBody(sc *scope, d *syntax.ParserDecl) func(*machine) bo
 	c.checked[d] = true
 	never := func(*machine) bool { return false }
 	if !d.HasBody || len(d.TypeParams) > 0 {
-		c.errorf(d.Pos, "the generic parser %s is not supported", d.Name)
+		c.errorf(d.Pos, "parser %s is generic or has no body, which is not supported", d.Name)
+		return never
+	}
+	if !c.counted(d.Pos) {
 		return never
 	}
 	states := map[string]int{}
@@ -361,8 +368,8 @@ func (c *compiler) parserBody(sc *scope, d *syntax.ParserDecl) func(*machine) bo
 	return func(m *machine) bool {
 		runAll(m, first)
 		st := start
-		for n := 0; st >= 0; n++ {
-			if n >= maxParserStates {
+		for st >= 0 {
+			if m.states++; m.states > maxParserStates {
 				m.fail(ParserLoop)
 				return false
 			}

@@ -1,6 +1,7 @@
 package p4
 
 import (
+	"fmt"
 	"hash/crc32"
 	"math/big"
 	"math/rand/v2"
@@ -71,8 +72,8 @@ type externState struct {
 
 type counterCell struct{ packets, bytes atomic.Uint64 }
 
-// maxCells bounds a register, counter or meter array.
-const maxCells = 1 << 24
+// maxCells bounds all registers, counters and meters of a program together, in words of 64 bits.
+const maxCells = 1 << 22
 
 // externInstance makes the instance that a declaration asks for, or finds it.
 func (c *compiler) externInstance(sc *scope, d *syntax.InstanceDecl, t *typ) *externInst {
@@ -110,7 +111,11 @@ func (c *compiler) externInstance(sc *scope, d *syntax.InstanceDecl, t *typ) *ex
 func (c *compiler) configure(x *externInst, d *syntax.InstanceDecl, vals []value) {
 	args := func(lo, hi int) bool {
 		if len(vals) < lo || len(vals) > hi {
-			c.errorf(d.Pos, "%s takes %d to %d arguments, and %d are given", x.typ.decl.Name, lo, hi, len(vals))
+			want := fmt.Sprint(lo)
+			if hi != lo {
+				want += " or " + fmt.Sprint(hi)
+			}
+			c.errorf(d.Pos, "%s takes %s arguments, and %d are given", x.typ.decl.Name, want, len(vals))
 			return false
 		}
 		return true
@@ -154,10 +159,7 @@ func (c *compiler) configure(x *externInst, d *syntax.InstanceDecl, vals []value
 				x.args[0] = badType
 			}
 			x.size = int(number(vals[0], "the size of a register", maxCells))
-			if x.size*x.args[0].size > maxCells {
-				c.errorf(d.Pos, "a register of %d cells of %s is too large", x.size, x.args[0])
-				x.size = 1
-			}
+			c.reserve(d, x, x.args[0].size)
 			if len(vals) == 2 && (vals[1].c == nil || vals[1].c.Sign() != 0) {
 				c.errorf(vals[1].pos, "a register begins as zero; another first value is not supported")
 			}
@@ -168,6 +170,11 @@ func (c *compiler) configure(x *externInst, d *syntax.InstanceDecl, vals []value
 			if len(vals) == 2 && vals[1].t.kind != kindEnum {
 				c.errorf(vals[1].pos, "the kind of %s is a member of an enum, and this is %s", x.typ.decl.Name, describeType(vals[1]))
 			}
+		}
+		if x.kind == externMeter {
+			c.reserve(d, x, 16)
+		} else {
+			c.reserve(d, x, 2)
 		}
 		if len(vals) == 2 && vals[1].t.kind == kindEnum && vals[1].c != nil && x.kind == externMeter {
 			x.algorithm = vals[1].t.members[int(vals[1].c.Int64())]
@@ -197,6 +204,14 @@ func (c *compiler) configure(x *externInst, d *syntax.InstanceDecl, vals []value
 		}
 	default:
 		c.errorf(d.Pos, "the extern %s is not one of this engine", x.typ.decl.Name)
+	}
+}
+
+// reserve counts the words of an array whose cells have some words each.
+func (c *compiler) reserve(d *syntax.InstanceDecl, x *externInst, words int) {
+	if c.cells += x.size * words; c.cells > maxCells {
+		c.errorf(d.Pos, "the registers, counters and meters of the program are too large with the %d cells of this one", x.size)
+		x.size = 1
 	}
 }
 

@@ -9,8 +9,8 @@ type machine struct {
 	pkt []byte
 	// cur is the next bit of the packet that the parser reads; advanced is how many it went over without a header.
 	cur, advanced int
-	// next is the state that a transition chose.
-	next int
+	// next is the state that a transition chose, and states how many the packet went through.
+	next, states int
 	// fault is why the packet has to be dropped, if it has to be.
 	fault DropReason
 	// parserError is the error that the parser stopped with.

@@ -102,6 +102,7 @@ func newCompiler(rep *syntax.Report) *compiler {
 		rep:     rep,
 		global:  &scope{parent: &scope{}},
 		errors:  &typ{kind: kindError, name: "error", width: 32, size: 1, members: append([]string(nil), builtinErrors...)},
+		constAt: map[string]int{},
 		active:  map[syntax.Decl]bool{},
 		checked: map[syntax.Decl]bool{},
 	}

@@ -154,7 +154,7 @@ func (t *Thread) Process(ingress uint16, frame []byte, emit func(egress uint16, 
 func (t *Thread) process(ingress uint16, frame []byte, emit func(egress uint16, frame []byte)) DropReason {
 	m, p := &t.m, t.pl.program
 	clear(m.s[:p.state])
-	m.pkt, m.cur, m.advanced = frame, 0, 0
+	m.pkt, m.cur, m.advanced, m.states = frame, 0, 0, 0
 	m.fault, m.parserError, m.exiting, m.entry = NotDropped, errNoError, false, nil
 	if p.inPort >= 0 {
 		m.s[p.inPort] = uint64(ingress)

@@ -237,12 +237,12 @@ type constInit struct {
 }
 
 func (c *compiler) constSlots(l []uint64) int {
-	for _, k := range c.consts {
-		if len(k.limbs) == len(l) && wideEqual(k.limbs, l) {
-			return k.off
-		}
+	key := string(bigBytes(l))
+	if off, ok := c.constAt[key]; ok {
+		return off
 	}
 	off := c.alloc(len(l))
+	c.constAt[key] = off
 	c.consts = append(c.consts, constInit{off, l})
 	return off
 }

@@ -165,8 +165,11 @@ func (t *typ) holds(ok func(*typ) bool) bool {
 	return false
 }
 
-// maxSlots bounds the size of one type and of a program.
-const maxSlots = 1 << 20
+// These bound how many slots a value of one type and all variables of a program have.
+const (
+	maxTypeSlots = 1 << 15
+	maxSlots     = 1 << 18
+)
 
 // layout places the fields one behind the other from slot off on.
 func (c *compiler) layout(pos syntax.Pos, t *typ, off int) {
@@ -178,7 +181,7 @@ func (c *compiler) layout(pos syntax.Pos, t *typ, off int) {
 			off++
 		}
 	}
-	if off > maxSlots {
+	if off > maxTypeSlots {
 		c.errorf(pos, "%s is too large", t.name)
 		off = 1
 	}
@@ -265,7 +268,7 @@ func (c *compiler) resolveStack(sc *scope, t *syntax.StackType) *typ {
 		c.errorf(t.Pos, "a stack is made of headers or header unions, and %s is neither", elem)
 		return badType
 	}
-	if !n.IsInt64() || n.Int64() < 1 || n.Int64()*int64(elem.size) > maxSlots {
+	if !n.IsInt64() || n.Int64() < 1 || n.Int64() > maxTypeSlots || n.Int64()*int64(elem.size) > maxTypeSlots {
 		c.errorf(t.Size.At(), "a stack of %s elements is not possible", n)
 		return badType
 	}

@@ -69,11 +69,13 @@ func (p *parser) stmt(at where) Stmt {
 		case "switch":
 			return p.switchStmt()
 		case "transition":
-			return p.transition(at)
+			return p.transition()
 		case "for", "break", "continue":
 			if !is(p.peekAt(1), "=") && !is(p.peekAt(1), ".") {
 				p.errorf("loops are not supported")
-				return nil
+				p.skipParens()
+				p.failed = false
+				return p.stmt(at)
 			}
 		case "const":
 			if d := p.decl(inBlock); d != nil {
@@ -102,11 +104,35 @@ func (p *parser) stmt(at where) Stmt {
 			return s
 		}
 	}
-	if _, ok := x.(*CallExpr); !ok && !p.failed {
+	switch x.(type) {
+	case *CallExpr, *MemberExpr, *IdentExpr:
+		// What is no call has no effect, which is said by those who know what it means.
+	default:
 		p.errorf("expected a statement, found %s", describe(t))
 	}
 	p.expect(";")
 	return &CallStmt{here, x}
+}
+
+// skipParens goes behind the word at hand and what stands in parentheses behind it.
+func (p *parser) skipParens() {
+	p.next()
+	depth := 0
+	for p.peek().Kind != EOF {
+		switch {
+		case p.at("("):
+			depth++
+		case p.at(")"):
+			depth--
+		}
+		if depth == 0 && !p.at(")") {
+			return
+		}
+		p.next()
+		if depth == 0 {
+			return
+		}
+	}
 }
 
 // declAhead says whether a statement begins with a type that a name or the arguments of an instance follow.
@@ -151,11 +177,8 @@ func (p *parser) switchStmt() Stmt {
 	return s
 }
 
-func (p *parser) transition(at where) Stmt {
+func (p *parser) transition() Stmt {
 	s := &TransitionStmt{Place: Place{p.next().Pos}}
-	if at != inParser && !p.failed {
-		p.rep.Errorf(s.Pos, "a transition stands only in a state of a parser")
-	}
 	if !p.accept("select") {
 		s.Next = p.name()
 		p.expect(";")
