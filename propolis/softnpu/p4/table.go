@@ -78,14 +78,28 @@ var (
 	ErrFull = errors.New("the table is full")
 )
 
-// bound is an action with its arguments, as an entry or a default has it.
+// bound is an action with its arguments, as an entry or a default has it. What a packet needs of it lies together, since
+// with many entries it has to come from memory each time.
 type bound struct {
-	action  int
-	args    []uint64
-	isConst bool
 	packets atomic.Uint64
 	bytes   atomic.Uint64
+	action  int
+	args    []uint64
+	// room is where the arguments are if they are few.
+	room    [3]uint64
+	isConst bool
 	direct  counterCell
+}
+
+func newBound(action int, args []uint64) *bound {
+	b := &bound{action: action}
+	if len(args) <= len(b.room) {
+		b.args = b.room[:len(args)]
+	} else {
+		b.args = make([]uint64, len(args))
+	}
+	copy(b.args, args)
+	return b
 }
 
 // tableState is a table of a pipeline.
@@ -102,7 +116,7 @@ type tableState struct {
 
 func newTableState(info *tableInfo) (*tableState, error) {
 	t := &tableState{info: info}
-	t.def.Store(&bound{action: info.def.action, args: info.def.args})
+	t.def.Store(newBound(info.def.action, info.def.args))
 	if len(info.Keys) == 0 {
 		return t, nil
 	}
@@ -115,7 +129,8 @@ func newTableState(info *tableInfo) (*tableState, error) {
 		return nil, fmt.Errorf("table %s: %w", info.Name, err)
 	}
 	for _, e := range info.entries {
-		b := &bound{action: e.bound.action, args: e.bound.args, isConst: e.isConst}
+		b := newBound(e.bound.action, e.bound.args)
+		b.isConst = e.isConst
 		// A second entry with the same match is never reached, since the first one wins.
 		if err := t.match.Add(match.Entry[*bound]{Match: e.match, Priority: e.priority, Value: b}); err != nil && !errors.Is(err, match.ErrExists) {
 			return nil, fmt.Errorf("table %s: an entry of the program: %w", info.Name, err)
@@ -143,7 +158,7 @@ func (t *tableState) bind(action string, args [][]byte) (*bound, error) {
 	if len(args) != len(a.Params) {
 		return nil, fmt.Errorf("action %s takes %d parameters, and %d are given", action, len(a.Params), len(args))
 	}
-	b := &bound{action: k}
+	var slots []uint64
 	for i, p := range a.Params {
 		if len(args[i]) != (p.Bits+7)/8 {
 			return nil, fmt.Errorf("parameter %s of action %s has %d bytes, and %d are given", p.Name, action, (p.Bits+7)/8, len(args[i]))
@@ -153,9 +168,9 @@ func (t *tableState) bind(action string, args [][]byte) (*bound, error) {
 		}
 		l := make([]uint64, limbs(p.Bits))
 		loadWide(l, args[i], len(args[i]))
-		b.args = append(b.args, l...)
+		slots = append(slots, l...)
 	}
-	return b, nil
+	return newBound(k, slots), nil
 }
 
 // unbind is the inverse of bind.
