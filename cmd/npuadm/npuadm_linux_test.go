@@ -11,77 +11,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/falcon-vm/falcon-go/propolis/softnpu"
-	"github.com/falcon-vm/falcon-go/propolis/softnpu/p4/match"
 )
-
-// pipeline has the tables of sidecar-lite and forwards nothing.
-type pipeline struct {
-	tables  []softnpu.Table
-	content map[string]*match.Table[softnpu.Entry]
-}
-
-var kinds = map[string]match.Kind{"exact": match.Exact, "lpm": match.LPM, "range": match.Range}
-
-func newPipeline(t testing.TB) *pipeline {
-	p := &pipeline{content: map[string]*match.Table[softnpu.Entry]{}}
-	add := func(name string, keys []softnpu.Key, actions ...softnpu.Action) {
-		var fields []match.Field
-		for _, k := range keys {
-			fields = append(fields, match.Field{Kind: kinds[k.Kind], Bits: k.Bits})
-		}
-		var err error
-		if p.content[name], err = match.New[softnpu.Entry](fields...); err != nil {
-			t.Fatal(err)
-		}
-		p.tables = append(p.tables, softnpu.Table{Name: name, Keys: keys, Actions: actions})
-	}
-	mac, port, vlan := softnpu.Param{Name: "mac", Bits: 48}, softnpu.Param{Name: "port", Bits: 16}, softnpu.Param{Name: "vlan_id", Bits: 12}
-	nh4, nh6 := softnpu.Param{Name: "nexthop", Bits: 32}, softnpu.Param{Name: "nexthop", Bits: 128}
-	for _, v := range []struct{ n, bits int }{{4, 32}, {6, 128}} {
-		exact := []softnpu.Key{{Name: "dst", Kind: "exact", Bits: v.bits}}
-		add(tableLocal(v.n), exact, softnpu.Action{Name: "local"}, softnpu.Action{Name: "nonlocal"})
-		add(tableResolver(v.n), exact, softnpu.Action{Name: "rewrite_dst", Parameters: []softnpu.Param{mac}})
-		add(tableNAT(v.n), append(slices.Clone(exact), softnpu.Key{Name: "nat_id", Kind: "range", Bits: 16}),
-			softnpu.Action{Name: "forward_to_sled", Parameters: []softnpu.Param{{Name: "target", Bits: 128}, {Name: "vni", Bits: 24}, mac}})
-		add(tableIndex(v.n), []softnpu.Key{{Name: "dst", Kind: "lpm", Bits: v.bits}},
-			softnpu.Action{Name: "index", Parameters: []softnpu.Param{{Name: "idx", Bits: 16}, {Name: "slots", Bits: 8}}})
-		actions := []softnpu.Action{{Name: "forward", Parameters: []softnpu.Param{port, nh4}}, {Name: "forward_v6", Parameters: []softnpu.Param{port, nh6}},
-			{Name: "forward_vlan", Parameters: []softnpu.Param{port, nh4, vlan}}, {Name: "forward_vlan_v6", Parameters: []softnpu.Param{port, nh6, vlan}}}
-		if v.n == 6 {
-			actions = []softnpu.Action{{Name: "forward", Parameters: []softnpu.Param{port, nh6}}, {Name: "forward_vlan", Parameters: []softnpu.Param{port, nh6, vlan}}}
-		}
-		add(tablePath(v.n), []softnpu.Key{{Name: "path_idx", Kind: "exact", Bits: 16}}, actions...)
-	}
-	add(tableMAC, []softnpu.Key{{Name: "port", Kind: "exact", Bits: 16}}, softnpu.Action{Name: "rewrite", Parameters: []softnpu.Param{mac}})
-	add(tableProxyARP, []softnpu.Key{{Name: "target_ip", Kind: "range", Bits: 32}}, softnpu.Action{Name: "proxy_arp_reply", Parameters: []softnpu.Param{mac}})
-	return p
-}
-
-func (p *pipeline) Tables() []softnpu.Table                      { return p.tables }
-func (p *pipeline) Thread() softnpu.Thread                       { return p }
-func (p *pipeline) Process(uint16, []byte, func(uint16, []byte)) {}
-
-func (p *pipeline) Add(table string, e softnpu.Entry) error {
-	return p.content[table].Add(match.Entry[softnpu.Entry]{Match: e.Match, Value: e})
-}
-
-func (p *pipeline) Remove(table string, m []match.Match, _ int) error {
-	_, err := p.content[table].Remove(m, 0)
-	return err
-}
-
-func (p *pipeline) Entries(table string) (all []softnpu.Entry, _ error) {
-	for _, e := range p.content[table].Entries() {
-		all = append(all, e.Value)
-	}
-	return all, nil
-}
 
 // node is a node's ASIC with its management channel.
 type node struct {
@@ -99,21 +34,21 @@ func (w wire) Offloads() bool                       { return false }
 func (w wire) Close() error                         { return nil }
 
 func newASIC(t *testing.T) *softnpu.ASIC {
-	compile := func(s softnpu.Source, _ int) (softnpu.Pipeline, error) {
-		if !strings.Contains(s.Files[s.Main], "main") {
-			return nil, errors.New(s.Main + ":1:1: no main")
-		}
-		if strings.Contains(s.Files[s.Main], `#include "headers.p4"`) && s.Files["headers.p4"] == "" {
-			return nil, errors.New(s.Main + `:1:1: no file "headers.p4"`)
-		}
-		return newPipeline(t), nil
-	}
-	a, err := softnpu.New(softnpu.Config{Ports: []softnpu.Wire{wire{}, wire{}, wire{}}, Compile: compile,
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	a, err := softnpu.New(softnpu.Config{Ports: []softnpu.Wire{wire{}, wire{}, wire{}}, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.Load(newPipeline(t))
+	source := softnpu.Source{Main: "sidecar.p4", Files: map[string]string{}}
+	for _, name := range []string{"sidecar.p4", "headers.p4"} {
+		text, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		source.Files[name] = string(text)
+	}
+	if err := a.LoadSource(source); err != nil {
+		t.Fatal(err)
+	}
 	return a
 }
 
@@ -286,7 +221,7 @@ func TestWhatIsPrinted(t *testing.T) {
 	if got := n.must("port-count"); got != "3\n" {
 		t.Errorf("port-count: %q", got)
 	}
-	if got := n.must("tables"); !strings.Contains(got, "ingress.nat.nat_v4  (dst exact 32, nat_id range 16)\n  forward_to_sled(target 128, vni 24, mac 48)\n") {
+	if got := n.must("tables"); !strings.Contains(got, "ingress.nat.nat_v4  (hdr.v4.dst exact 32, hdr.v4.id range 16)\n  forward_to_sled(target 128, vni 24, mac 48)\n") {
 		t.Errorf("tables:\n%s", got)
 	}
 	if got := n.must("counters"); strings.Count(got, "\n") != 5 || !strings.Contains(got, "CPU") {
@@ -297,7 +232,7 @@ func TestWhatIsPrinted(t *testing.T) {
 	if err := json.Unmarshal([]byte(n.must("dump-state", "--json")), &entries); err != nil {
 		t.Fatal(err)
 	}
-	if len(entries) != 1 || entries[0].Table != "ingress.local.local_v4" || entries[0].Keys["dst"] != "10.0.0.2" || entries[0].Action != "local" {
+	if len(entries) != 1 || entries[0].Table != "ingress.local.local_v4" || entries[0].Keys["hdr.v4.dst"] != "10.0.0.2" || entries[0].Action != "local" {
 		t.Errorf("dump-state --json: %+v", entries)
 	}
 	var all []softnpu.Counters
@@ -344,14 +279,8 @@ func TestRestoreSetsWhatWasSaved(t *testing.T) {
 func TestLoadProgramSendsWhatItIncludes(t *testing.T) {
 	n := newNode(t)
 	n.must("add-address4", "10.0.0.2")
-	dir := t.TempDir()
-	main, headers := filepath.Join(dir, "my.p4"), filepath.Join(dir, "headers.p4")
-	for file, text := range map[string]string{main: "#include \"headers.p4\"\nmain", headers: "header ä {}"} {
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := n.npuadm("load-program", main); err == nil || !strings.Contains(err.Error(), `load program my.p4: my.p4:1:1: no file "headers.p4"`) {
+	main, headers := filepath.Join("testdata", "sidecar.p4"), filepath.Join("testdata", "headers.p4")
+	if _, err := n.npuadm("load-program", main); err == nil || !strings.Contains(err.Error(), "load program sidecar.p4: sidecar.p4:3:") || !strings.Contains(err.Error(), "headers.p4") {
 		t.Errorf("without what it includes: %v", err)
 	}
 	if got := n.state(); got == "" {

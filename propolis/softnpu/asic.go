@@ -50,7 +50,7 @@ type Config struct {
 	// CPU is the wire to the node's own guest, or nil.
 	CPU Wire
 	// Compile makes a pipeline of a program for a number of front ports. If
-	// it is nil no program can be loaded from source.
+	// it is nil it is [Compile].
 	Compile func(source Source, radix int) (Pipeline, error)
 	// Log gets what goes wrong. It must not be nil.
 	Log *slog.Logger
@@ -69,7 +69,8 @@ type ASIC struct {
 // whether theirs is still the one.
 type program struct {
 	pipeline Pipeline
-	tables   map[string]*Table
+	tables   []Table
+	byName   map[string]*Table
 }
 
 // New returns an ASIC, which owns its wires from now on. It has no program and
@@ -77,6 +78,9 @@ type program struct {
 func New(c Config) (*ASIC, error) {
 	if len(c.Ports) > MaxPorts {
 		return nil, fmt.Errorf("an ASIC with %d ports: it can have %d", len(c.Ports), MaxPorts)
+	}
+	if c.Compile == nil {
+		c.Compile = Compile
 	}
 	a := &ASIC{config: c, log: &limitedLog{to: c.Log}}
 	for i, w := range append([]Wire{c.CPU}, c.Ports...) {
@@ -110,9 +114,9 @@ func (a *ASIC) Counters() []Counters {
 // Load has the ASIC run another pipeline. Frames that are in the running one
 // leave it as they would have.
 func (a *ASIC) Load(p Pipeline) {
-	loaded := &program{pipeline: p, tables: map[string]*Table{}}
-	for _, t := range p.Tables() {
-		loaded.tables[t.Name] = &t
+	loaded := &program{pipeline: p, tables: Describe(p.Tables()), byName: map[string]*Table{}}
+	for i := range loaded.tables {
+		loaded.byName[loaded.tables[i].Name] = &loaded.tables[i]
 	}
 	a.program.Store(loaded)
 }
@@ -120,9 +124,6 @@ func (a *ASIC) Load(p Pipeline) {
 // LoadSource compiles a program and has the ASIC run it. If that fails the
 // running one stays.
 func (a *ASIC) LoadSource(s Source) error {
-	if a.config.Compile == nil {
-		return errors.New("this ASIC cannot compile programs")
-	}
 	p, err := a.config.Compile(s, a.Radix())
 	if err != nil {
 		return err
@@ -264,7 +265,7 @@ func (r *runner) renew() bool {
 		return false
 	}
 	if p != r.program {
-		r.program, r.thread = p, p.pipeline.Thread()
+		r.program, r.thread = p, p.pipeline.NewThread()
 	}
 	return true
 }
@@ -316,7 +317,7 @@ func (r *runner) process(frame []byte) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("the program failed: %v", p)
-			r.thread = r.program.pipeline.Thread()
+			r.thread = r.program.pipeline.NewThread()
 		}
 	}()
 	r.passes++

@@ -157,7 +157,7 @@ func TestAPortThatIsNotReadHoldsUpNoOther(t *testing.T) {
 		emit(2, frame)
 	}))
 	a.serve(t)
-	const n = 3 * queueFrames
+	const n = 4 * queueFrames
 	for i := range n {
 		a.ports[0].in <- Frame{Data: ethernet(i)}
 		if f := a.ports[1].next(t); !bytes.Equal(f.Data, ethernet(i)) {
@@ -252,9 +252,13 @@ func TestBadConfigsAreRefused(t *testing.T) {
 func BenchmarkForward(b *testing.B) {
 	a := newASIC(b, 2, nil)
 	a.Load(newScripted(b, hub(2)))
+	benchmarkForward(b, a, make([]byte, 64))
+}
+
+func benchmarkForward(b *testing.B, a *testASIC, frame []byte) {
 	r := &runner{asic: a.ASIC, port: a.ASIC.ports[1]}
 	r.emit, r.staged = r.emitted, make([][]*buffer, 3)
-	f := Frame{Data: make([]byte, 64)}
+	f := Frame{Data: frame}
 	b.ReportAllocs()
 	var list []*buffer
 	for i := 0; b.Loop(); i++ {

@@ -9,6 +9,8 @@ import (
 	"os"
 	"strconv"
 	"time"
+
+	"github.com/falcon-vm/falcon-go/propolis/softnpu/p4"
 )
 
 // replyPatience is how long a guest may take to read a reply. The serial port
@@ -145,7 +147,7 @@ func (a *ASIC) Do(r Request) (any, error) {
 	}
 	switch r := r.(type) {
 	case TablesRequest:
-		return p.pipeline.Tables(), nil
+		return p.tables, nil
 	case DumpRequest:
 		return p.dump()
 	case TableAdd:
@@ -157,7 +159,7 @@ func (a *ASIC) Do(r Request) (any, error) {
 }
 
 func (p *program) table(name string) (*Table, error) {
-	t := p.tables[name]
+	t := p.byName[name]
 	if t == nil {
 		return nil, fmt.Errorf("the program has no table %q", name)
 	}
@@ -173,7 +175,7 @@ func (p *program) add(r TableAdd) error {
 	if !ok {
 		return fmt.Errorf("table %s has no action %q", t.Name, r.Action)
 	}
-	e := Entry{Action: action.Name}
+	e := p4.Entry{Action: action.Name}
 	if e.Match, err = DecodeKeys(t.Keys, r.Keys); err != nil {
 		return fmt.Errorf("add to table %s: %w", t.Name, err)
 	}
@@ -204,7 +206,7 @@ func (p *program) remove(r TableRemove) error {
 
 func (p *program) dump() (Dump, error) {
 	all := Dump{}
-	for _, t := range p.pipeline.Tables() {
+	for _, t := range p.tables {
 		entries, err := p.pipeline.Entries(t.Name)
 		if err != nil {
 			return nil, fmt.Errorf("dump table %s: %w", t.Name, err)

@@ -130,7 +130,7 @@ func TestUpstreamsLinesSetTables(t *testing.T) {
 		for i, a := range e.Args {
 			args[i] = fmt.Sprintf("%x", a)
 		}
-		keys := spellMatch(a.program.Load().tables[l.table].Keys, e.Match)
+		keys := spellMatch(a.program.Load().byName[l.table].Keys, e.Match)
 		if e.Action != l.action || keys != l.keys || strings.Join(args, " ") != l.args {
 			t.Errorf("%s: got %s %s (%s)", l.intent, keys, e.Action, args)
 		}

@@ -1,6 +1,7 @@
 package softnpu
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 )
@@ -195,6 +196,13 @@ func (f *Frame) headers() (headers, error) {
 	return h, nil
 }
 
+// Bounds of a frame that is cut, which no TCP comes near. What a guest sends
+// must not cost more than it is worth.
+const (
+	maxHeaders  = 512
+	maxSegments = 1024
+)
+
 // cut calls emit for each segment of a frame, with nothing left to do in it.
 // Segments are made in room, which has the length of the longest.
 func (f *Frame) cut(room []byte, emit func(segment []byte)) error {
@@ -203,7 +211,7 @@ func (f *Frame) cut(room []byte, emit func(segment []byte)) error {
 		return err
 	}
 	size := int(f.Offload.SegmentSize)
-	if h.payload+size > len(room) {
+	if h.payload+size > len(room) || h.payload > maxHeaders || len(f.Data)-h.payload > maxSegments*size {
 		return errOffload
 	}
 	tcp := f.Offload.Segments != SegmentUDP
@@ -261,13 +269,17 @@ func (h headers) setIP(s []byte, index int) {
 // in what a pipeline made of it: nothing moved, and what checksum and segments
 // are made from is as it was.
 func (f *Frame) survives(out []byte) bool {
+	const addresses = 12 // of Ethernet
+	if len(out) != len(f.Data) || len(out) < addresses {
+		return false
+	}
 	h, err := f.headers()
 	if err != nil {
 		// Nothing is known of these headers: all must be as it was, but for
 		// the Ethernet addresses.
-		return len(out) == len(f.Data) && string(out[12:]) == string(f.Data[12:])
+		return bytes.Equal(out[addresses:], f.Data[addresses:])
 	}
 	from, _ := h.addresses()
-	return len(out) == len(f.Data) && string(out[12:h.ip]) == string(f.Data[12:h.ip]) &&
-		string(out[from:h.payload]) == string(f.Data[from:h.payload])
+	return bytes.Equal(out[addresses:h.ip], f.Data[addresses:h.ip]) &&
+		bytes.Equal(out[from:h.payload], f.Data[from:h.payload])
 }

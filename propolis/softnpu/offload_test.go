@@ -265,14 +265,16 @@ func TestOffloadThatMakesNoSenseIsRefused(t *testing.T) {
 		{NeedsChecksum: true, ChecksumStart: 2, ChecksumOffset: 2},
 		{Segments: SegmentTCP4, SegmentSize: 100},
 		{Segments: 9, NeedsChecksum: true, ChecksumStart: 34, ChecksumOffset: 16, SegmentSize: 7},
+		{Segments: SegmentTCP4, NeedsChecksum: true, ChecksumStart: 34, ChecksumOffset: 16, SegmentSize: 1},
+		{Segments: SegmentTCP4, NeedsChecksum: true, ChecksumStart: 1000, ChecksumOffset: 16, SegmentSize: 500},
 	} {
-		a.ports[0].in <- Frame{Data: testFrame(false, false, false, make([]byte, 300)).Data, Offload: o}
+		a.ports[0].in <- Frame{Data: testFrame(false, false, false, make([]byte, maxSegments+1)).Data, Offload: o}
 	}
 	a.ports[0].in <- Frame{Data: ethernet(1)}
 	if f := a.ports[1].next(t); !bytes.Equal(f.Data, ethernet(1)) {
 		t.Errorf("a frame of %d bytes came through", len(f.Data))
 	}
-	if c := a.Counters()[1]; c.Refused != 4 {
+	if c := a.Counters()[1]; c.Refused != 6 {
 		t.Errorf("counters %+v", c)
 	}
 }

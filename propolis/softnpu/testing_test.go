@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/falcon-vm/falcon-go/propolis/softnpu/p4"
 	"github.com/falcon-vm/falcon-go/propolis/softnpu/p4/match"
 )
 
@@ -86,26 +87,27 @@ func (w *memoryWire) next(t testing.TB) Frame {
 
 // scripted is a pipeline that a test writes in Go, with tables that are real.
 type scripted struct {
-	tables  []Table
-	content map[string]*match.Table[Entry]
+	tables  []p4.Table
+	content map[string]*match.Table[p4.Entry]
 	process func(ingress uint16, frame []byte, emit func(uint16, []byte))
 }
 
-func (s *scripted) Process(ingress uint16, frame []byte, emit func(uint16, []byte)) {
+func (s *scripted) Process(ingress uint16, frame []byte, emit func(uint16, []byte)) p4.DropReason {
 	s.process(ingress, frame, emit)
+	return p4.NotDropped
 }
 
-func (s *scripted) Thread() Thread  { return s }
-func (s *scripted) Tables() []Table { return s.tables }
+func (s *scripted) NewThread() Thread  { return s }
+func (s *scripted) Tables() []p4.Table { return s.tables }
 
 var errTestTable = errors.New("no such table")
 
-func (s *scripted) Add(table string, e Entry) error {
+func (s *scripted) Add(table string, e p4.Entry) error {
 	t := s.content[table]
 	if t == nil {
 		return errTestTable
 	}
-	return t.Add(match.Entry[Entry]{Match: e.Match, Priority: e.Priority, Value: e})
+	return t.Add(match.Entry[p4.Entry]{Match: e.Match, Priority: e.Priority, Value: e})
 }
 
 func (s *scripted) Remove(table string, m []match.Match, priority int) error {
@@ -117,44 +119,48 @@ func (s *scripted) Remove(table string, m []match.Match, priority int) error {
 	return err
 }
 
-func (s *scripted) Entries(table string) ([]Entry, error) {
+func (s *scripted) Entries(table string) ([]p4.Entry, error) {
 	t := s.content[table]
 	if t == nil {
 		return nil, errTestTable
 	}
-	var all []Entry
+	var all []p4.Entry
 	for _, e := range t.Entries() {
-		all = append(all, Entry{Match: e.Match, Priority: e.Priority, Action: e.Value.Action, Args: e.Value.Args})
+		all = append(all, p4.Entry{Match: e.Match, Priority: e.Priority, Action: e.Value.Action, Args: e.Value.Args})
 	}
 	return all, nil
 }
 
 // sidecarTables are tables of the default program: one of each kind of key.
-func sidecarTables() []Table {
-	return []Table{
-		{Name: "ingress.local.local_v4", Keys: []Key{{"dst", "exact", 32}},
-			Actions: []Action{{"local", nil}, {"nonlocal", nil}}},
-		{Name: "ingress.router.v4_idx.rtr", Keys: []Key{{"dst", "lpm", 32}},
-			Actions: []Action{{"index", []Param{{"idx", 16}, {"slots", 8}}}, {"drop", nil}}},
-		{Name: "ingress.router.v4_route.rtr", Keys: []Key{{"path_idx", "exact", 16}},
-			Actions: []Action{{"forward", []Param{{"port", 16}, {"nexthop", 32}}},
-				{"forward_vlan", []Param{{"port", 16}, {"nexthop", 32}, {"vlan_id", 12}}}}},
-		{Name: "ingress.nat.nat_v4", Keys: []Key{{"dst", "exact", 32}, {"nat_id", "range", 16}},
-			Actions: []Action{{"forward_to_sled", []Param{{"target", 128}, {"vni", 24}, {"mac", 48}}}}},
-		{Name: "ingress.acl.acl", Keys: []Key{{"vlan", "ternary", 12}}, Actions: []Action{{"deny", nil}}},
+func sidecarTables() []p4.Table {
+	key := func(name string, kind match.Kind, bits int) p4.Key { return p4.Key{Name: name, Kind: kind, Bits: bits} }
+	param := func(name string, bits int) p4.Param { return p4.Param{Name: name, Bits: bits} }
+	action := func(name string, params ...p4.Param) p4.Action { return p4.Action{Name: name, Params: params} }
+	table := func(name string, keys []p4.Key, actions ...p4.Action) p4.Table {
+		return p4.Table{Name: name, Keys: keys, Actions: actions}
+	}
+	port, nexthop := param("port", 16), param("nexthop", 32)
+	return []p4.Table{
+		table("ingress.local.local_v4", []p4.Key{key("dst", match.Exact, 32)}, action("local"), action("nonlocal")),
+		table("ingress.router.v4_idx.rtr", []p4.Key{key("dst", match.LPM, 32)},
+			action("index", param("idx", 16), param("slots", 8)), action("drop")),
+		table("ingress.router.v4_route.rtr", []p4.Key{key("path_idx", match.Exact, 16)},
+			action("forward", port, nexthop), action("forward_vlan", port, nexthop, param("vlan_id", 12))),
+		table("ingress.nat.nat_v4", []p4.Key{key("dst", match.Exact, 32), key("nat_id", match.Range, 16)},
+			action("forward_to_sled", param("target", 128), param("vni", 24), param("mac", 48))),
+		table("ingress.acl.acl", []p4.Key{key("vlan", match.Ternary, 12)}, action("deny")),
 	}
 }
 
 func newScripted(t testing.TB, process func(uint16, []byte, func(uint16, []byte))) *scripted {
 	t.Helper()
-	s := &scripted{tables: sidecarTables(), content: map[string]*match.Table[Entry]{}, process: process}
-	kinds := map[string]match.Kind{"exact": match.Exact, "lpm": match.LPM, "ternary": match.Ternary, "range": match.Range}
+	s := &scripted{tables: sidecarTables(), content: map[string]*match.Table[p4.Entry]{}, process: process}
 	for _, table := range s.tables {
 		var fields []match.Field
 		for _, k := range table.Keys {
-			fields = append(fields, match.Field{Kind: kinds[k.Kind], Bits: k.Bits})
+			fields = append(fields, match.Field{Kind: k.Kind, Bits: k.Bits})
 		}
-		content, err := match.New[Entry](fields...)
+		content, err := match.New[p4.Entry](fields...)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -207,6 +207,17 @@ func (t *Table[V]) Entries() []*Entry[V] {
 	return all
 }
 
+// Get returns the entry that [Table.Remove] would remove, nil if there is none.
+func (t *Table[V]) Get(match []Match, priority int) (*Entry[V], error) {
+	e, err := t.entry(Entry[V]{Match: match, Priority: priority})
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.entries[t.identity(e)], nil
+}
+
 // Lookup returns the entry for a key, nil if none matches. A key of another
 // length than [Table.KeySize] matches none.
 func (t *Table[V]) Lookup(key []byte) *Entry[V] {

@@ -208,7 +208,14 @@ func checkAgainstReference(t *rapid.T, fields []Field) {
 				e := rapid.SampledFrom(ref.entries).Draw(t, "entry")
 				m, p = e.Match, e.Priority
 			}
+			found, err := table.Get(m, p)
+			if err != nil {
+				t.Fatal(err)
+			}
 			old, err := table.Remove(m, p)
+			if found != old {
+				t.Fatalf("Get found %v, and Remove %v", found, old)
+			}
 			if at := ref.find(m, p); at < 0 {
 				if !errors.Is(err, ErrNoEntry) {
 					t.Fatalf("removing what is not there: %v", err)
@@ -376,7 +383,7 @@ func TestBadEntriesAreRefused(t *testing.T) {
 		"field 2 (ternary, 4 bits): the mask 0xf0 has more than 4 bits":     func(m []Match) []Match { m[2].Mask = []byte{0xf0}; return m },
 	} {
 		e := Entry[int]{Match: spoil(good())}
-		for what, err := range map[string]error{"Add": table.Add(e), "Set": second(table.Set(e)), "Remove": second(table.Remove(e.Match, 0))} {
+		for what, err := range map[string]error{"Add": table.Add(e), "Set": second(table.Set(e)), "Remove": second(table.Remove(e.Match, 0)), "Get": second(table.Get(e.Match, 0))} {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: got %v, want %q", what, err, want)
 			}
