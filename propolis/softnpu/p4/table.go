@@ -1,7 +1,6 @@
 package p4
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -108,8 +107,6 @@ type tableState struct {
 	match        *match.Table[*bound]
 	def          atomic.Pointer[bound]
 	hits, misses atomic.Uint64
-	// consts are the entries of the program that cannot be changed.
-	consts []*match.Entry[*bound]
 	// mu is held by what adds entries to a table with a bound.
 	mu sync.Mutex
 }
@@ -134,11 +131,6 @@ func newTableState(info *tableInfo) (*tableState, error) {
 		// A second entry with the same match is never reached, since the first one wins.
 		if err := t.match.Add(match.Entry[*bound]{Match: e.match, Priority: e.priority, Value: b}); err != nil && !errors.Is(err, match.ErrExists) {
 			return nil, fmt.Errorf("table %s: an entry of the program: %w", info.Name, err)
-		}
-	}
-	for _, e := range t.match.Entries() {
-		if e.Value.isConst {
-			t.consts = append(t.consts, e)
 		}
 	}
 	return t, nil
@@ -281,56 +273,14 @@ func (p *Pipeline) Remove(table string, m []match.Match, priority int) error {
 
 // isConst says whether an entry is one of the program that cannot be changed.
 func (t *tableState) isConst(m []match.Match, priority int) bool {
-	return slices.ContainsFunc(t.consts, func(e *match.Entry[*bound]) bool { return t.same(e, m, priority) })
+	e, err := t.match.Get(m, priority)
+	return err == nil && e.Value.isConst
 }
 
-// has says whether an entry is there. It looks at all of them, which only a full table needs.
+// has says whether an entry is there.
 func (t *tableState) has(m []match.Match, priority int) bool {
-	return slices.ContainsFunc(t.match.Entries(), func(e *match.Entry[*bound]) bool { return t.same(e, m, priority) })
-}
-
-// same says whether an entry has a match and a priority. Bits that do not count are zero in the entry, and may be anything
-// in the match.
-func (t *tableState) same(e *match.Entry[*bound], m []match.Match, priority int) bool {
-	if len(m) != len(e.Match) || t.match.Prioritised() && e.Priority != priority {
-		return false
-	}
-	for i, k := range t.info.Keys {
-		want, have := e.Match[i], m[i]
-		if len(want.Value) != len(have.Value) {
-			return false
-		}
-		value := bytes.Clone(have.Value)
-		switch k.Kind {
-		case match.LPM:
-			if want.Prefix != have.Prefix {
-				return false
-			}
-			clearFrom(value, 8*len(value)-k.Bits+have.Prefix)
-		case match.Ternary:
-			if !bytes.Equal(want.Mask, have.Mask) {
-				return false
-			}
-			for j := range value {
-				value[j] &= have.Mask[j]
-			}
-		case match.Range:
-			if !bytes.Equal(want.High, have.High) {
-				return false
-			}
-		}
-		if !bytes.Equal(value, want.Value) {
-			return false
-		}
-	}
-	return true
-}
-
-// clearFrom clears all bits from one on.
-func clearFrom(b []byte, from int) {
-	for i := max(from, 0); i < 8*len(b); i++ {
-		b[i/8] &^= 0x80 >> (i % 8)
-	}
+	_, err := t.match.Get(m, priority)
+	return err == nil
 }
 
 // Entries returns the entries of a table in the order in which they were added.
