@@ -274,13 +274,13 @@ func (p *Pipeline) Remove(table string, m []match.Match, priority int) error {
 // isConst says whether an entry is one of the program that cannot be changed.
 func (t *tableState) isConst(m []match.Match, priority int) bool {
 	e, err := t.match.Get(m, priority)
-	return err == nil && e.Value.isConst
+	return err == nil && e != nil && e.Value.isConst
 }
 
 // has says whether an entry is there.
 func (t *tableState) has(m []match.Match, priority int) bool {
-	_, err := t.match.Get(m, priority)
-	return err == nil
+	e, err := t.match.Get(m, priority)
+	return err == nil && e != nil
 }
 
 // Entries returns the entries of a table in the order in which they were added.
