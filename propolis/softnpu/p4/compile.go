@@ -287,6 +287,12 @@ func (c *compiler) layoutPipeline(p *Program, pd *pipelineDecls) {
 	if p.egPort = slot(p.egressMeta, p.egAt, "port", pd.ingress.Params[2].Pos, false); p.egPort >= 0 {
 		p.egFlag = p.egPort + 1
 	}
+	if f := p.ingressMeta.field("port"); f != nil {
+		p.inMask = ones(f.typ.width)
+	}
+	if f := p.egressMeta.field("port"); f != nil {
+		p.egMask = ones(f.typ.width)
+	}
 	p.egDrop = slot(p.egressMeta, p.egAt, "drop", pd.ingress.Params[2].Pos, true)
 	p.egBroadcast = slot(p.egressMeta, p.egAt, "broadcast", pd.ingress.Params[2].Pos, true)
 	if p.egPort < 0 && p.egBroadcast < 0 {

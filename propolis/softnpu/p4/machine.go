@@ -79,6 +79,8 @@ const (
 	DivisionByZero
 	// NoEgressPort: no port was chosen.
 	NoEgressPort
+	// BadPort: the port chosen has more than 16 bits.
+	BadPort
 	// Dropped: the program set egress.drop.
 	Dropped
 	dropReasons
@@ -88,7 +90,7 @@ var dropNames = [...]string{
 	NotDropped: "not dropped", ParserReject: "rejected by the parser", PacketTooShort: "packet too short",
 	VerifyFailed: "verify failed", NoSelectMatch: "no select case matches", StackBounds: "header stack out of bounds",
 	HeaderTooShort: "varbit field too long", ParserLoop: "too many parser states", DivisionByZero: "division by zero",
-	NoEgressPort: "no egress port set", Dropped: "dropped by the program",
+	NoEgressPort: "no egress port set", BadPort: "egress port of more than 16 bits", Dropped: "dropped by the program",
 }
 
 func (r DropReason) String() string {

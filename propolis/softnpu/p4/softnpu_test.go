@@ -2,6 +2,7 @@ package p4
 
 import (
 	"errors"
+	"strings"
 	"testing"
 )
 
@@ -120,6 +121,17 @@ func TestOutHeadersBeginInvalid(t *testing.T) {
 	pl := parts{headers: "h_t h; h_t g;", states: "state start { pkt.extract(hdr.h); pkt.extract(hdr.g); transition accept; }",
 		globals: "control c(out h_t x) { apply { x.a = 9; } }", locals: "c() i;", ingress: "i.apply(hdr.g);"}.pipeline(t)
 	expect(t, pl, 0, "0102 0304 ff", "1:0102 ff")
+}
+
+// A field that holds fewer ports than there are, or more.
+func TestPortsOfOtherWidths(t *testing.T) {
+	text := parts{ingress: "em.port = 0x10001; hdr.h.a = (bit<8>) im.port;"}.text()
+	text = strings.Replace(text, "struct em_t { bit<16> port;", "struct em_t { bit<32> port;", 1)
+	drops(t, newPipeline(t, text, 4), 0, "0102", BadPort)
+	text = parts{ingress: "em.port = 4w15; hdr.h.a = (bit<8>) im.port;"}.text()
+	text = strings.Replace(text, "struct em_t { bit<16> port;", "struct em_t { bit<4> port;", 1)
+	text = strings.Replace(text, "struct im_t { bit<16> port;", "struct im_t { bit<4> port;", 1)
+	expect(t, newPipeline(t, text, 4), 0x13, "0102", "15:0302")
 }
 
 func TestParserThatNeverEnds(t *testing.T) {

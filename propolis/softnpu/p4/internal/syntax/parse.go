@@ -130,6 +130,10 @@ func (p *parser) resync(start int, inBlock bool) {
 			depth--
 		}
 	}
+	if p.i > start && depth <= 0 && (is(p.toks[p.i-1], ";") || is(p.toks[p.i-1], "}")) {
+		// What was wrong has ended already.
+		return
+	}
 	for {
 		t := p.peek()
 		switch {

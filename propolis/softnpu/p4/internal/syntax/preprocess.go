@@ -52,6 +52,8 @@ type preprocessor struct {
 	macros   map[string]*macro
 	included map[string]bool
 	out      []Token
+	// expanded is how many words came out of macros, those that are macros again among them.
+	expanded int
 	full     bool
 }
 
@@ -332,7 +334,7 @@ func (p *preprocessor) expand(toks []Token, depth int) []Token {
 	for i := 0; i < len(toks); i++ {
 		t := toks[i]
 		m := p.macros[t.Text]
-		if m == nil || t.Kind != Ident && t.Kind != Keyword || slices.Contains(t.hidden, t.Text) {
+		if m == nil || t.Kind != Ident && t.Kind != Keyword || t.hidden.has(t.Text) {
 			out = append(out, t)
 			continue
 		}
@@ -358,18 +360,19 @@ func (p *preprocessor) expand(toks []Token, depth int) []Token {
 			i = end
 		}
 		var body []Token
+		inside := &hidden{m.name, t.hidden}
 		for _, b := range m.body {
 			if k := slices.Index(m.params, b.Text); k >= 0 && (b.Kind == Ident || b.Kind == Keyword) {
 				body = append(body, args[k]...)
 				continue
 			}
 			b.Pos = t.Pos
-			b.hidden = append(slices.Clone(t.hidden), m.name)
+			b.hidden = inside
 			body = append(body, b)
 		}
-		if len(out)+len(body) > maxTokens || len(p.out)+len(out) > maxTokens {
+		if p.expanded += len(body) + 1; p.expanded > maxTokens {
 			p.full = true
-			p.rep.Errorf(t.Pos, "macro %s makes the program longer than %d words", m.name, maxTokens)
+			p.rep.Errorf(t.Pos, "the macros of the program make more than %d words", maxTokens)
 			return nil
 		}
 		if len(body) > 0 {
