@@ -92,7 +92,7 @@ func TestMacrosThatGrow(t *testing.T) {
 	text += "Ahzz\n"
 	var rep Report
 	Preprocess(Source{FS: files(map[string]string{"m": text}), Name: "m"}, &rep)
-	if !rep.Failed() || !strings.Contains(rep.List[0].Message, "longer than") {
+	if !rep.Failed() || !strings.Contains(rep.List[0].Message, "make more than") {
 		t.Errorf("the findings are %v", rep.List)
 	}
 }
