@@ -152,7 +152,7 @@ func bitsRange(t *typ) (lo, hi int) {
 
 // valueMethod compiles the methods of headers, unions and stacks.
 func (c *compiler) valueMethod(sc *scope, x value, e *syntax.CallExpr, name string) value {
-	c2 := func() value {
+	unknown := func() value {
 		c.errorf(e.Pos, "a value of type %s has no method %q", x.t, name)
 		return c.badValue(e.Pos)
 	}
@@ -164,7 +164,7 @@ func (c *compiler) valueMethod(sc *scope, x value, e *syntax.CallExpr, name stri
 			return c.isValid(x, e.Pos)
 		case "setValid", "setInvalid":
 			if x.t.kind != kindHeader {
-				return c2()
+				return unknown()
 			}
 			c.noArgs(e, name)
 			if !c.assignable(x) {
@@ -187,7 +187,7 @@ func (c *compiler) valueMethod(sc *scope, x value, e *syntax.CallExpr, name stri
 			return c.sizeMethod(x.t, e, name)
 		}
 	}
-	return c2()
+	return unknown()
 }
 
 func (c *compiler) isValid(x value, pos syntax.Pos) value {

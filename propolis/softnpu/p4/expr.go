@@ -511,7 +511,7 @@ func fits(v *big.Int, t *typ) bool { return wrap(v, t).Cmp(v) == 0 }
 func (c *compiler) convert(v value, t *typ, what string) value {
 	switch {
 	case v.bad() || t.kind == kindBad:
-		return c.badOf(v, t)
+		return c.badValue(v.pos)
 	case v.list != nil && t.kind != kindList:
 		return c.convertList(v, t, what)
 	case v.obj != nil || v.t.kind == kindVoid && t.kind != kindVoid:
@@ -535,12 +535,6 @@ func (c *compiler) convert(v value, t *typ, what string) value {
 	}
 	c.errorf(v.pos, "%s wants %s, and this is %s", what, t, v.t)
 	return c.badValue(v.pos)
-}
-
-func (c *compiler) badOf(v value, t *typ) value {
-	b := c.badValue(v.pos)
-	_ = t
-	return b
 }
 
 // convertList gives a list the type of its place. The result is a list still, with all elements of the right type.

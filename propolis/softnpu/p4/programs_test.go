@@ -178,3 +178,26 @@ func BenchmarkCompile(b *testing.B) {
 		}
 	}
 }
+
+func TestVLANSwitch(t *testing.T) {
+	pl := program(t, "vlan_switch.p4", 4)
+	for i, mac := range []string{"a84025000001", "a84025000002", "a84025000003"} {
+		add(t, pl, "ingress.fib.fib", "forward", keys(exact(mac)), fmt.Sprintf("%04x", i+1))
+	}
+	add(t, pl, "ingress.vlan.vlan", "tagged", keys(exact("0001")), "002f")
+	add(t, pl, "ingress.vlan.vlan", "tagged", keys(exact("0002")), "002f")
+	const one, two, three = "a84025000001", "a84025000002", "a84025000003"
+
+	tagged := two + one + "8100 602f 0800 aabb"
+	expect(t, pl, 1, tagged, "2:"+tagged)
+	drops(t, pl, 1, two+one+"8100 0030 0800 aabb", NoEgressPort)
+	drops(t, pl, 1, two+one+"0800 aabb", NoEgressPort)
+	drops(t, pl, 1, "a84025000009"+one+"8100 002f 0800 aabb", NoEgressPort)
+	// Port 3 takes no tags, and what came in without one does not leave by a port that wants one.
+	drops(t, pl, 3, one+three+"0800 aabb", Dropped)
+	drops(t, pl, 3, three+three+"0800 aabb", Dropped)
+	multicast := "010000000000" + one
+	expect(t, pl, 1, multicast+"8100 002f 0800 aabb", "0:"+multicast+"0901 01 0001 8100 0000000000000000000000000001701d 002f 0800 aabb")
+	expect(t, pl, 0, multicast+"0901 00 0002 8100 00000000000000000000000000000000 602f 0800 aabb", "2:"+multicast+"8100 602f 0800 aabb")
+	drops(t, pl, 1, two+one+"8100 60", PacketTooShort)
+}

@@ -253,7 +253,7 @@ func (p *parser) decl(at where) Decl {
 			typ := p.typ()
 			d := &ConstDecl{DeclBase: p.base(annos), Type: typ}
 			p.expect("=")
-			d.Value = p.initializer()
+			d.Value = p.expr()
 			p.expect(";")
 			return d
 		case "action":
@@ -311,7 +311,7 @@ func (p *parser) decl(at where) Decl {
 	}
 	d := &VarDecl{DeclBase: base, Type: typ}
 	if p.accept("=") {
-		d.Value = p.initializer()
+		d.Value = p.expr()
 	}
 	p.expect(";")
 	return d
@@ -773,7 +773,7 @@ func (p *parser) property(d *TableDecl) {
 		d.Default, d.ConstDefault = &a, isConst
 		p.expect(";")
 	default:
-		d.Props = append(d.Props, TableProp{Name: n, Value: p.initializer(), Const: isConst})
+		d.Props = append(d.Props, TableProp{Name: n, Value: p.expr(), Const: isConst})
 		p.expect(";")
 	}
 }

@@ -99,7 +99,7 @@ func (p *parser) stmt(at where) Stmt {
 	x := p.postfix()
 	for _, op := range []string{"=", "+=", "-=", "*=", "/=", "%=", "&=", "|=", "^=", "<<=", "|+|=", "|-|="} {
 		if p.accept(op) {
-			s := &AssignStmt{Place: here, Op: op[:len(op)-1], X: x, Y: p.initializer()}
+			s := &AssignStmt{Place: here, Op: op[:len(op)-1], X: x, Y: p.expr()}
 			p.expect(";")
 			return s
 		}
@@ -218,7 +218,7 @@ func (p *parser) args(end string) []Arg {
 			p.next()
 			a.Value = &AnyExpr{Place{t.Pos}}
 		} else {
-			a.Value = p.initializer()
+			a.Value = p.expr()
 		}
 		as = append(as, a)
 		if !p.accept(",") {
@@ -228,9 +228,6 @@ func (p *parser) args(end string) []Arg {
 	p.expect(end)
 	return as
 }
-
-// initializer reads an expression or a list in braces.
-func (p *parser) initializer() Expr { return p.expr() }
 
 func (p *parser) expr() Expr {
 	if !p.enter() {
