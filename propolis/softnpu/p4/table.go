@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"sync/atomic"
 
 	"github.com/falcon-vm/falcon-go/propolis/softnpu/p4/match"
@@ -16,7 +15,8 @@ type Table struct {
 	Name    string
 	Keys    []Key
 	Actions []Action
-	// Size is how many entries the table holds, 0 if the program sets no bound.
+	// Size is how many entries the program wants the table to hold at least, 0 if it does not say. It is no bound: a table
+	// holds as many as there is memory for.
 	Size int
 	// ConstEntries and ConstDefault say that the program alone sets the entries or the default action.
 	ConstEntries, ConstDefault bool
@@ -73,8 +73,6 @@ var (
 	ErrNoTable = errors.New("there is no such table")
 	// ErrConst is an update of what the program itself has set for good.
 	ErrConst = errors.New("the program sets this for good")
-	// ErrFull is an entry for a table that holds no more.
-	ErrFull = errors.New("the table is full")
 )
 
 // bound is an action with its arguments, as an entry or a default has it. What a packet needs of it lies together, since
@@ -107,8 +105,6 @@ type tableState struct {
 	match        *match.Table[*bound]
 	def          atomic.Pointer[bound]
 	hits, misses atomic.Uint64
-	// mu is held by what adds entries to a table with a bound.
-	mu sync.Mutex
 }
 
 func newTableState(info *tableInfo) (*tableState, error) {
@@ -237,13 +233,6 @@ func (p *Pipeline) put(table string, e Entry, replace bool) error {
 	if replace && t.isConst(e.Match, e.Priority) {
 		return fmt.Errorf("table %s: this entry is part of the program: %w", table, ErrConst)
 	}
-	if t.info.Size > 0 {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if t.match.Len() >= t.info.Size && !(replace && t.has(e.Match, e.Priority)) {
-			return fmt.Errorf("table %s has %d entries: %w", table, t.info.Size, ErrFull)
-		}
-	}
 	me := match.Entry[*bound]{Match: e.Match, Priority: e.Priority, Value: b}
 	if replace {
 		_, err = t.match.Set(me)
@@ -275,12 +264,6 @@ func (p *Pipeline) Remove(table string, m []match.Match, priority int) error {
 func (t *tableState) isConst(m []match.Match, priority int) bool {
 	e, err := t.match.Get(m, priority)
 	return err == nil && e != nil && e.Value.isConst
-}
-
-// has says whether an entry is there.
-func (t *tableState) has(m []match.Match, priority int) bool {
-	e, err := t.match.Get(m, priority)
-	return err == nil && e != nil
 }
 
 // Entries returns the entries of a table in the order in which they were added.

@@ -157,7 +157,7 @@ func (p *parser) resync(start int, inBlock bool) {
 	}
 }
 
-// enter counts one level of depth. The result is called when the level is left.
+// enter counts one level of depth, and says whether it is still allowed; leave ends it in either case.
 func (p *parser) enter() bool {
 	if p.depth++; p.depth > maxDepth {
 		p.errorf("this is nested more than %d deep", maxDepth)
