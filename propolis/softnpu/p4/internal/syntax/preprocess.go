@@ -74,10 +74,18 @@ func Preprocess(src Source, rep *Report) []Token {
 		rep.Errorf(Pos{}, "reading the program: %v", err)
 		return []Token{{Kind: EOF}}
 	}
-	f := newFile(src.Name, text)
+	f := newFile(shown(src.FS, src.Name), text)
 	p.included["fs:"+path.Clean(src.Name)] = true
 	p.file(f, src.FS, path.Dir(path.Clean(src.Name)), 0)
 	return append(p.out, Token{Kind: EOF, Pos: Pos{f, len(text)}})
+}
+
+// shown is the name that a file has in findings. A file system whose files lie in a folder of the host can say where.
+func shown(fsys fs.FS, name string) string {
+	if at, ok := fsys.(interface{ Path(name string) string }); ok {
+		return at.Path(name)
+	}
+	return name
 }
 
 func readSource(fsys fs.FS, name string) (string, error) {
@@ -274,7 +282,7 @@ func (p *preprocessor) include(f *File, fsys fs.FS, dir string, depth int, line 
 		}
 		if !p.included[at.id] {
 			p.included[at.id] = true
-			p.file(newFile(at.path, text), at.fsys, path.Dir(at.path), depth+1)
+			p.file(newFile(shown(at.fsys, at.path), text), at.fsys, path.Dir(at.path), depth+1)
 		}
 		return
 	}
