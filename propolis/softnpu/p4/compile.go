@@ -17,6 +17,8 @@ type compiler struct {
 
 	slots  int
 	consts []constInit
+	// sums are the slots that checksums add up in.
+	sums []int
 	// constAt is where a constant lies, by its limbs.
 	constAt map[string]int
 	// cells is how much the registers, counters and meters hold.
@@ -170,14 +172,14 @@ func (c *compiler) findPipeline(decls []syntax.Decl) *pipelineDecls {
 		case pd != nil:
 			c.errorf(inst.Pos, "the program has two pipelines")
 		default:
-			pd = c.packageArgs(inst)
+			pd = c.packageArgs(inst, decls)
 		}
 	}
 	return pd
 }
 
 // packageArgs finds the blocks that the package is made of.
-func (c *compiler) packageArgs(inst *syntax.InstanceDecl) *pipelineDecls {
+func (c *compiler) packageArgs(inst *syntax.InstanceDecl, decls []syntax.Decl) *pipelineDecls {
 	pd := &pipelineDecls{inst: inst}
 	if n := len(inst.Args); n != 3 && n != 4 {
 		c.errorf(inst.Type.At(), "SoftNPU is made of a parser, an ingress control, an egress control and, if one is wanted, a deparser; %d arguments are given", n)
@@ -195,7 +197,14 @@ func (c *compiler) packageArgs(inst *syntax.InstanceDecl) *pipelineDecls {
 				c.errorf(x.Pos, "the %s of a pipeline takes no arguments", role)
 			}
 		case *syntax.IdentExpr:
-			name = x.Name
+			// An instance that is declared by itself.
+			for _, d := range decls {
+				if i, ok := d.(*syntax.InstanceDecl); ok && i.Name == x.Name && len(i.Args) == 0 {
+					if n, ok := i.Type.(*syntax.NamedType); ok {
+						name = n.Name
+					}
+				}
+			}
 		}
 		if name == "" {
 			c.errorf(a.Value.At(), "the %s of a pipeline is given as name()", role)
@@ -453,7 +462,7 @@ func (c *compiler) finish(p *Program) {
 		seen[t.Name] = true
 	}
 	p.tables, p.externs = c.tables, c.externs
-	p.slots, p.consts = c.slots, c.consts
+	p.slots, p.consts, p.sums = c.slots, c.consts, c.sums
 	p.keyBytes = c.keyBytes
 	p.scratchBits = c.scratchBits
 	p.errors = c.errors.members

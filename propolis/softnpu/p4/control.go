@@ -28,10 +28,7 @@ type instance struct {
 // instantiate makes the instance that a declaration asks for, or finds it if it is already made: a control that is
 // applied twice is compiled twice and has its instances and tables once.
 func (c *compiler) instantiate(sc *scope, pos syntax.Pos, name string, decl syntax.Decl, args []syntax.Arg, key syntax.Decl) *instance {
-	var parent *instance
-	if sc.body != nil {
-		parent = sc.body.inst
-	}
+	parent := sc.body.inst
 	if parent != nil {
 		if i := parent.children[key]; i != nil {
 			return i
@@ -256,12 +253,12 @@ func (c *compiler) declareInstance(sc *scope, d *syntax.InstanceDecl) {
 			c.declare(sc, catValue, d.Pos, d.Name, &binding{value{t: &typ{kind: kindExtern, name: named.Name, extern: e, args: x.args}, pos: d.Pos, obj: x}})
 		}
 	case *syntax.ControlDecl:
-		if sc.body != nil && sc.body.kind == bodyParser {
+		if sc.body.kind == bodyParser {
 			c.errorf(d.Pos, "a control cannot be instantiated in a parser")
 		}
 		c.declare(sc, catValue, d.Pos, d.Name, c.instantiate(sc, d.Pos, d.Name, e, d.Args, d))
 	case *syntax.ParserDecl:
-		if sc.body != nil && sc.body.kind == bodyControl {
+		if sc.body.kind == bodyControl {
 			c.errorf(d.Pos, "a parser cannot be instantiated in a control")
 		}
 		c.declare(sc, catValue, d.Pos, d.Name, c.instantiate(sc, d.Pos, d.Name, e, d.Args, d))

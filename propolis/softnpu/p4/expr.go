@@ -292,7 +292,7 @@ func (c *compiler) stackMember(sc *scope, x value, e *syntax.MemberExpr) value {
 			c.errorf(e.Pos, "%s needs a stack that is a variable", name)
 			return c.badValue(e.Pos)
 		}
-		if sc.body == nil || sc.body.kind != bodyParser {
+		if sc.body.kind != bodyParser {
 			c.errorf(e.Pos, "%s of a header stack can be used only in a parser", name)
 			return c.badValue(e.Pos)
 		}

@@ -80,10 +80,7 @@ func (c *compiler) externInstance(sc *scope, d *syntax.InstanceDecl, t *typ) *ex
 	if t.kind != kindExtern {
 		return nil
 	}
-	var inst *instance
-	if sc.body != nil {
-		inst = sc.body.inst
-	}
+	inst := sc.body.inst
 	if inst != nil && inst.externs[d] != nil {
 		return inst.externs[d]
 	}
@@ -151,6 +148,7 @@ func (c *compiler) configure(x *externInst, d *syntax.InstanceDecl, vals []value
 	case externInternetChecksum:
 		args(0, 0)
 		x.sum = c.alloc(1)
+		c.sums = append(c.sums, x.sum)
 	case externRegister:
 		// A value that the cells begin with may follow the size; only zero is possible.
 		if types(1) && args(1, 2) {

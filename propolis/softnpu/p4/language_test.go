@@ -121,6 +121,8 @@ func TestLanguage(t *testing.T) {
 		{"local variables of a control begin anew", parts{locals: "bit<8> n; bit<8> m = 3;", ingress: "n = n + hdr.h.a; m = m + 1; hdr.h.a = n; hdr.h.b = m;"}, []packet{{"0700", "0704"}, {"0100", "0104"}}},
 		{"action called with arguments", parts{locals: "action set(in bit<8> x, inout bit<8> y, bit<8> z) { y = y + x + z; }", ingress: "set(hdr.h.a, hdr.h.b, 1);"}, []packet{{"0203", "0206"}}},
 		{"arguments of actions are copied in and out", parts{locals: "action mess(inout bit<8> x) { hdr.h.a = 9; x = x + 1; }", ingress: "mess(hdr.h.a);"}, []packet{{"0100", "0200"}}},
+		{"NoAction and other actions outside of controls", parts{globals: "action set(inout bit<8> x) { x = 9; }", ingress: "NoAction(); set(hdr.h.a);"}, []packet{{"0102", "0902"}}},
+		{"an extern outside of controls", parts{globals: "Checksum() sum;", fields: "bit<16> a;", ingress: "hdr.h.a = sum.run(hdr.h.a);"}, []packet{{"1234", "edcb"}}},
 		{"actions may stand behind the code", parts{ingress: "late(); } action late() { hdr.h.a = 9;"}, []packet{{"0100", "0900"}}},
 		{"functions", parts{globals: "bit<8> twice(in bit<8> x) { if (x > 100) { return 0; } return x + x; } void inc(inout bit<8> x) { x = x + 1; }", ingress: "hdr.h.a = twice(twice(hdr.h.a)); inc(hdr.h.b);"},
 			[]packet{{"0301", "0c02"}, {"ff01", "0002"}}},

@@ -101,7 +101,7 @@ func parse(src Source, rep *syntax.Report) (decls, prelude []syntax.Decl) {
 func newCompiler(rep *syntax.Report) *compiler {
 	return &compiler{
 		rep:     rep,
-		global:  &scope{parent: &scope{}},
+		global:  &scope{parent: &scope{body: &body{}}, body: &body{}},
 		errors:  &typ{kind: kindError, name: "error", width: 32, size: 1, members: append([]string(nil), builtinErrors...)},
 		constAt: map[string]int{},
 		active:  map[syntax.Decl]bool{},

@@ -33,6 +33,7 @@ type Program struct {
 	externs     []*externInst
 	slots       int
 	consts      []constInit
+	sums        []int
 	keyBytes    int
 	scratchBits int
 	// errors are the names of the errors of the parser.
@@ -158,6 +159,9 @@ func (t *Thread) process(ingress uint16, frame []byte, emit func(egress uint16, 
 	clear(m.s[:p.state])
 	m.pkt, m.cur, m.advanced, m.states = frame, 0, 0, 0
 	m.fault, m.parserError, m.exiting, m.entry = NotDropped, errNoError, false, nil
+	for _, at := range p.sums {
+		m.s[at] = 0
+	}
 	if p.inPort >= 0 {
 		m.s[p.inPort] = uint64(ingress) & p.inMask
 	}

@@ -182,6 +182,12 @@ SoftNPU(parse(), both(), both()) main;`
 	}
 }
 
+// The blocks of the pipeline may be instances that are declared by themselves.
+func TestPipelineOfInstances(t *testing.T) {
+	text := strings.Replace(parts{}.text(), "SoftNPU(parse(), ingress(), egress()) main;", "parse() p; ingress() i; egress() e; SoftNPU(p, i, e) main;", 1)
+	expect(t, newPipeline(t, text, 2), 0, "0102", "1:0102")
+}
+
 // Tables of a control that is instantiated twice are apart, and those of instances that are never applied exist too.
 func TestInstancesHaveTheirOwnTables(t *testing.T) {
 	pl := parts{globals: "control c(inout bit<8> x) { action set(bit<8> v) { x = v; } table t { key = { x: exact; } actions = { set; } } apply { t.apply(); } }",

@@ -159,11 +159,7 @@ func (c *compiler) tableAction(a *action, ref *syntax.ActionRef, pos syntax.Pos)
 		}
 	}
 	inner := a.sc.inner()
-	inst := (*instance)(nil)
-	if a.sc.body != nil {
-		inst = a.sc.body.inst
-	}
-	inner.body = &body{kind: bodyAction, inst: inst}
+	inner.body = &body{kind: bodyAction, inst: a.sc.body.inst}
 	b := &binder{c: c, outer: a.sc, inner: inner, copies: true}
 	if ref == nil {
 		for _, p := range directed {
