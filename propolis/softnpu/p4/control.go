@@ -182,7 +182,7 @@ func (c *compiler) externParam(t *typ, pos syntax.Pos) value {
 	case "packet_out":
 		v.obj = &packetOut{}
 	default:
-		v.obj = &externInst{typ: t.extern, args: t.args, index: 0}
+		v.obj = &externInst{typ: t.extern, kind: t.extern.kind, args: t.args, size: 1, broken: len(t.args) == 0 && t.extern.kind != externChecksum && t.extern.kind != externInternetChecksum}
 	}
 	return v
 }

@@ -61,6 +61,8 @@ func (c *compiler) expr(sc *scope, e syntax.Expr) value {
 			v.names = nil
 		}
 		return v
+	case *syntax.InvalidExpr:
+		return value{t: listType, pos: e.Pos, list: []value{}, invalid: true}
 	case *syntax.TypeExpr:
 		return value{t: voidType, pos: e.Pos, obj: c.resolveType(sc, e.Type)}
 	case *syntax.AnyExpr:
@@ -539,6 +541,14 @@ func (c *compiler) convert(v value, t *typ, what string) value {
 
 // convertList gives a list the type of its place. The result is a list still, with all elements of the right type.
 func (c *compiler) convertList(v value, t *typ, what string) value {
+	if v.invalid {
+		if t.kind != kindHeader && t.kind != kindUnion {
+			c.errorf(v.pos, "%s wants %s, and {#} is a header or header union", what, t)
+			return c.badValue(v.pos)
+		}
+		off, size := c.alloc(t.size), t.size
+		return value{t: t, pos: v.pos, off: off, prep: func(m *machine) { clear(m.s[off : off+size]) }}
+	}
 	if t.kind != kindStruct && t.kind != kindHeader && t.kind != kindTuple {
 		c.errorf(v.pos, "%s wants %s, and this is a list", what, t)
 		return c.badValue(v.pos)

@@ -50,6 +50,8 @@ type externInst struct {
 	args  []*typ
 	index int
 	size  int
+	// broken says that there is an error in its declaration, which is enough said about it.
+	broken bool
 	// table is the table that a direct counter belongs to.
 	table *tableInfo
 	// algorithm is that of a hash; lo and hi bound a random number.
@@ -93,6 +95,7 @@ func (c *compiler) externInstance(sc *scope, d *syntax.InstanceDecl, t *typ) *ex
 	for i, a := range d.Args {
 		vals[i] = c.expr(sc, a.Value)
 		if vals[i].bad() {
+			x.broken = true
 			return x
 		}
 	}
@@ -119,6 +122,7 @@ func (c *compiler) configure(x *externInst, d *syntax.InstanceDecl, vals []value
 	}
 	types := func(least int) bool {
 		if len(x.args) < least {
+			x.broken = true
 			c.errorf(d.Pos, "%s needs a type, as in %s<bit<32>>", x.typ.decl.Name, x.typ.decl.Name)
 			return false
 		}
@@ -201,6 +205,7 @@ func (c *compiler) configure(x *externInst, d *syntax.InstanceDecl, vals []value
 			}
 		}
 	default:
+		x.broken = true
 		c.errorf(d.Pos, "the extern %s is not one of this engine", x.typ.decl.Name)
 	}
 }
@@ -393,6 +398,9 @@ func (c *compiler) externMethod(sc *scope, x *externInst, e *syntax.CallExpr, na
 		}
 		return true
 	}
+	if x.broken {
+		return bad
+	}
 	if x.table == nil && x.kind == externDirectCounter && sc.body.kind != bodyAction {
 		c.errorf(e.Pos, "a direct counter counts in an action of its table")
 		return bad
@@ -531,9 +539,6 @@ func (c *compiler) internetChecksum(x *externInst, e *syntax.CallExpr, name stri
 // registerMethod compiles read and write. read comes in two forms: one gives the value, one puts it into its argument.
 func (c *compiler) registerMethod(x *externInst, e *syntax.CallExpr, name string, vals []value, count func(int) bool) value {
 	bad := c.badValue(e.Pos)
-	if len(x.args) == 0 {
-		return bad
-	}
 	t, index := x.args[0], x.index
 	switch name {
 	case "read":

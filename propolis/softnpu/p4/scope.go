@@ -123,7 +123,9 @@ type value struct {
 	// list are the elements of a list in braces.
 	list  []value
 	names []syntax.Name
-	str   string
+	// invalid says that the list is {#}.
+	invalid bool
+	str     string
 	// obj is what a name means that is no value: an instance, a table, a type.
 	obj any
 	// table is the table whose result this is.

@@ -209,6 +209,13 @@ func (p *parser) annotations() Annotations {
 			return as
 		}
 		p.next()
+		if a.Name.Text == "pragma" {
+			// An old form, whose body goes to the end of the line.
+			for p.peek().Kind != EOF && !p.peek().first {
+				p.next()
+			}
+			continue
+		}
 		if open := p.peek(); (is(open, "(") || is(open, "[")) && open.Glued || is(open, "(") {
 			p.next()
 			depth := 1
@@ -300,7 +307,7 @@ func (p *parser) decl(at where) Decl {
 		d := &InstanceDecl{DeclBase: p.base(annos), Type: typ, Args: args}
 		if p.accept("=") {
 			d.Body = true
-			p.block(inBlock)
+			p.skipBraces()
 		}
 		p.expect(";")
 		return d
@@ -315,6 +322,22 @@ func (p *parser) decl(at where) Decl {
 	}
 	p.expect(";")
 	return d
+}
+
+// skipBraces goes behind what stands in braces.
+func (p *parser) skipBraces() {
+	depth := 0
+	for p.peek().Kind != EOF {
+		t := p.next()
+		if is(t, "{") {
+			depth++
+		} else if is(t, "}") {
+			depth--
+		}
+		if depth <= 0 {
+			return
+		}
+	}
 }
 
 // instanceAhead says whether the "(" at hand begins the arguments of an instance: a name follows its ")".
@@ -669,13 +692,8 @@ func (p *parser) typ() Type {
 		p.next()
 		b := &BitType{Place: at, Base: t.Text}
 		if p.accept("<") {
-			if p.at("(") {
-				p.next()
-				b.Width = p.expr()
-				p.expect(")")
-			} else {
-				b.Width = p.primary()
-			}
+			// Shifts and comparisons need parentheses, since they have a ">" of their own.
+			b.Width = p.binary(sumLevel)
 			p.closeAngle()
 		}
 		typ = b

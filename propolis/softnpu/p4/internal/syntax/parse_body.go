@@ -8,6 +8,7 @@ func (p *parser) block(at where) *Block {
 		return b
 	}
 	defer p.leave()
+	p.annotations()
 	if !p.expect("{") {
 		return b
 	}
@@ -97,6 +98,13 @@ func (p *parser) stmt(at where) Stmt {
 		return nil
 	}
 	x := p.postfix()
+	if p.at(">") && is(p.peekAt(1), ">=") && p.peekAt(1).Glued {
+		p.next()
+		p.next()
+		s := &AssignStmt{Place: here, Op: ">>", X: x, Y: p.expr()}
+		p.expect(";")
+		return s
+	}
 	for _, op := range []string{"=", "+=", "-=", "*=", "/=", "%=", "&=", "|=", "^=", "<<=", "|+|=", "|-|="} {
 		if p.accept(op) {
 			s := &AssignStmt{Place: here, Op: op[:len(op)-1], X: x, Y: p.expr()}
@@ -248,6 +256,9 @@ func (p *parser) expr() Expr {
 var levels = [][]string{
 	{"||"}, {"&&"}, {"==", "!="}, {"<=", ">=", "<", ">"}, {"|"}, {"^"}, {"&"}, {"<<", ">>"}, {"++", "+", "-", "|+|", "|-|"}, {"*", "/", "%"},
 }
+
+// sumLevel is the level of the operators that bind tighter than a shift.
+const sumLevel = 8
 
 // binaryOp takes the operator of a level if it is at hand. A ">>" comes as two ">" that are glued.
 func (p *parser) binaryOp(level int) (string, bool) {
@@ -423,6 +434,11 @@ func (p *parser) primary() Expr {
 		return x
 	case is(t, "{"):
 		p.next()
+		if p.at("#") {
+			p.next()
+			p.expect("}")
+			return &InvalidExpr{at}
+		}
 		l := &ListExpr{Place: at}
 		for !p.at("}") && !p.failed {
 			if p.accept("...") {
