@@ -234,7 +234,7 @@ func (c *compiler) checkAction(a *action) {
 		return
 	}
 	c.checked[a.decl] = true
-	c.tableAction(a, nil, a.decl.Pos)
+	c.tableAction(a.sc, a, nil, a.decl.Pos)
 }
 
 // declareInstance declares T(args) name.
@@ -278,6 +278,7 @@ func (c *compiler) controlBody(sc *scope, d *syntax.ControlDecl) stmt {
 	if !c.counted(d.Pos) {
 		return sequence(nil)
 	}
+	sc = sc.inner()
 	run := c.locals(sc, d.Locals)
 	if d.Body != nil {
 		inner := sc.inner()
@@ -350,6 +351,7 @@ func (c *compiler) parserBody(sc *scope, d *syntax.ParserDecl) func(*machine) bo
 		c.errorf(d.Pos, "parser %s has no state start", d.Name)
 		start = stateReject
 	}
+	sc = sc.inner()
 	first := c.locals(sc, d.Locals)
 	code := make([]stateCode, len(d.States))
 	for i, s := range d.States {

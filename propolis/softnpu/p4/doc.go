@@ -41,7 +41,7 @@
 // All of P4_16 that a SoftNPU program can mean something by, with bit<W>, int<W> and varbit<W> up to 2048 bits, header
 // stacks and unions, select with masks, ranges and sets, switch, exit, functions, sub-parsers, tuples and lists, and tables
 // with exact, lpm, ternary, range and optional keys. These are errors: generic headers, structs, controls, parsers and
-// functions; structs within headers; value sets; loops; instances of abstract externs; the match kind selector and the
+// functions; value sets; loops; instances of abstract externs; the match kind selector and the
 // table properties that belong to it.
 //
 // The preprocessor has #include, #define with and without parameters, #undef, #if, #ifdef, #ifndef, #elif, #else, #endif,

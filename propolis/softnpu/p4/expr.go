@@ -77,6 +77,7 @@ func (c *compiler) constInt(sc *scope, e syntax.Expr, what string) *big.Int {
 	if v.bad() {
 		return nil
 	}
+	v = c.number(v)
 	if v.c == nil || v.t.kind != kindNumber && v.t.kind != kindBit && v.t.kind != kindInt {
 		c.notConstant(v, what)
 		return nil
@@ -339,6 +340,7 @@ func (c *compiler) index(sc *scope, e *syntax.IndexExpr) value {
 	if x.bad() || i.bad() {
 		return c.badValue(e.Pos)
 	}
+	i = c.number(i)
 	if i.t.kind != kindNumber && i.t.kind != kindBit && i.t.kind != kindInt {
 		c.errorf(i.pos, "an index is a number, and this is %s", i.t)
 		return c.badValue(e.Pos)
@@ -401,6 +403,10 @@ func (c *compiler) slice(sc *scope, e *syntax.SliceExpr) value {
 	hi, lo := c.constInt(sc, e.Hi, "the bound of a slice"), c.constInt(sc, e.Lo, "the bound of a slice")
 	if x.bad() || hi == nil || lo == nil {
 		return c.badValue(e.Pos)
+	}
+	if x.t.kind == kindEnum && x.t.values != nil {
+		// The place stays one, and its bits are those of the number.
+		x.t = x.t.elem
 	}
 	if x.t.kind != kindBit && x.t.kind != kindInt {
 		c.errorf(e.Pos, "only bit<W> and int<W> have slices, and this is %s", x.t)
@@ -728,7 +734,7 @@ func (c *compiler) conditional(sc *scope, e *syntax.CondExpr) value {
 	if x.bad() || y.bad() {
 		return c.badValue(e.Pos)
 	}
-	if !x.t.equal(y.t) || x.obj != nil || x.list != nil {
+	if !x.t.equal(y.t) || x.obj != nil || x.t.kind == kindList {
 		c.errorf(e.Pos, "the two values of ?: are %s and %s, and need one type", x.t, y.t)
 		return c.badValue(e.Pos)
 	}

@@ -484,8 +484,7 @@ func (c *compiler) cell(x *externInst, v value) func(*machine) uint64 {
 		return nil
 	}
 	if v.c != nil && v.c.Cmp(big.NewInt(int64(x.size))) >= 0 {
-		c.errorf(v.pos, "index %s is outside of %s, which has %d cells", v.c, x.name, x.size)
-		return nil
+		c.rep.Warnf(v.pos, "index %s is outside of %s, which has %d cells", v.c, x.name, x.size)
 	}
 	return c.narrow(v)
 }

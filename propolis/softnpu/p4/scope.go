@@ -225,7 +225,7 @@ func (c *compiler) stored(v value) (prep func(*machine), off int) {
 	case v.t.narrow():
 		n, tmp := c.narrow(v), c.alloc(1)
 		return func(m *machine) { m.s[tmp] = n(m) }, tmp
-	case v.list != nil:
+	case v.list != nil && v.prep == nil:
 		c.errorf(v.pos, "a list cannot stand here")
 		return nil, 0
 	}
