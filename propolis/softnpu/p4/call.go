@@ -83,7 +83,7 @@ func (c *compiler) method(sc *scope, e *syntax.CallExpr, f *syntax.MemberExpr) v
 
 // receiver compiles the X of X.name(...). A control may be applied by its name without an instance.
 func (c *compiler) receiver(sc *scope, x syntax.Expr) value {
-	if id, ok := x.(*syntax.IdentExpr); ok && sc.lookup(catValue, id.Name) == nil && sc.body != nil && sc.body.inst != nil {
+	if id, ok := x.(*syntax.IdentExpr); ok && sc.lookup(catValue, id.Name) == nil && sc.body.inst != nil {
 		ent := sc.lookup(catType, id.Name)
 		_, isControl := ent.(*syntax.ControlDecl)
 		_, isParser := ent.(*syntax.ParserDecl)
@@ -152,7 +152,7 @@ func bitsRange(t *typ) (lo, hi int) {
 
 // valueMethod compiles the methods of headers, unions and stacks.
 func (c *compiler) valueMethod(sc *scope, x value, e *syntax.CallExpr, name string) value {
-	c2 := func() value {
+	unknown := func() value {
 		c.errorf(e.Pos, "a value of type %s has no method %q", x.t, name)
 		return c.badValue(e.Pos)
 	}
@@ -164,7 +164,7 @@ func (c *compiler) valueMethod(sc *scope, x value, e *syntax.CallExpr, name stri
 			return c.isValid(x, e.Pos)
 		case "setValid", "setInvalid":
 			if x.t.kind != kindHeader {
-				return c2()
+				return unknown()
 			}
 			c.noArgs(e, name)
 			if !c.assignable(x) {
@@ -187,7 +187,7 @@ func (c *compiler) valueMethod(sc *scope, x value, e *syntax.CallExpr, name stri
 			return c.sizeMethod(x.t, e, name)
 		}
 	}
-	return c2()
+	return unknown()
 }
 
 func (c *compiler) isValid(x value, pos syntax.Pos) value {
@@ -510,10 +510,17 @@ func (b *binder) around(body stmt) stmt {
 	}
 }
 
+// maxCalls bounds how deep controls, parsers, actions and functions are called in each other.
+const maxCalls = 100
+
 // enter notes that a declaration is being compiled, and refuses one that calls itself.
 func (c *compiler) enter(pos syntax.Pos, d syntax.Decl) bool {
-	if c.active[d] || len(c.active) > 100 {
+	switch {
+	case c.active[d]:
 		c.errorf(pos, "%s calls itself, and P4 has no recursion", d.DeclName())
+		return false
+	case len(c.active) >= maxCalls:
+		c.errorf(pos, "calls are nested more than %d deep", maxCalls)
 		return false
 	}
 	c.active[d] = true
@@ -533,7 +540,7 @@ type function struct{ decl *syntax.FuncDecl }
 
 func (c *compiler) callAction(sc *scope, a *action, e *syntax.CallExpr) value {
 	bad := c.badValue(e.Pos)
-	if sc.body == nil || sc.body.kind == bodyParser || sc.body.kind == bodyFunction {
+	if sc.body.kind != bodyControl && sc.body.kind != bodyAction {
 		c.errorf(e.Pos, "an action can be called only from a control or an action")
 		return bad
 	}

@@ -37,12 +37,12 @@ func newCodec(t *typ) *codec {
 		return c
 	}
 	bit := 0
-	for i := 0; i < len(t.fields); {
+	for i := 0; i < len(t.leaves); {
 		if bit%8 != 0 {
 			c.slow = true
 			return c
 		}
-		f := t.fields[i]
+		f := t.leaves[i]
 		if f.typ.width > 64 {
 			if f.typ.width%8 != 0 {
 				c.slow = true
@@ -54,8 +54,8 @@ func newCodec(t *typ) *codec {
 			continue
 		}
 		n, k := 0, i
-		for k < len(t.fields) && n+t.fields[k].typ.width <= 64 {
-			n += t.fields[k].typ.width
+		for k < len(t.leaves) && n+t.leaves[k].typ.width <= 64 {
+			n += t.leaves[k].typ.width
 			if k++; n%8 == 0 {
 				break
 			}
@@ -67,7 +67,7 @@ func newCodec(t *typ) *codec {
 		g := group{off: bit / 8, n: n / 8}
 		shift := n
 		for ; i < k; i++ {
-			f := t.fields[i]
+			f := t.leaves[i]
 			shift -= f.typ.width
 			g.parts = append(g.parts, part{f.off, uint(shift), ones(f.typ.width)})
 		}
@@ -208,8 +208,8 @@ func (c *codec) decode(s []uint64, base int, b []byte, off, varBits int) {
 }
 
 func (c *codec) decodeBits(s []uint64, base int, b []byte, off, varBits int) {
-	for i := range c.typ.fields {
-		f := &c.typ.fields[i]
+	for i := range c.typ.leaves {
+		f := &c.typ.leaves[i]
 		at, w := base+f.off, f.typ.width
 		if f.typ.kind == kindVarbit {
 			w = varBits
@@ -233,8 +233,8 @@ func (c *codec) bitLen(s []uint64, base int) int {
 // encode writes a header to bit off of a packet and gives the bit behind it.
 func (c *codec) encode(s []uint64, base int, b []byte, off int) int {
 	if c.slow || off&7 != 0 {
-		for i := range c.typ.fields {
-			f := &c.typ.fields[i]
+		for i := range c.typ.leaves {
+			f := &c.typ.leaves[i]
 			at, w := base+f.off, f.typ.width
 			if f.typ.kind == kindVarbit {
 				w = int(s[at])

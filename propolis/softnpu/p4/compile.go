@@ -15,8 +15,14 @@ type compiler struct {
 	errors  *typ
 	tracked *syntax.FieldsDecl
 
-	slots    int
-	consts   []constInit
+	slots  int
+	consts []constInit
+	// sums are the slots that checksums add up in.
+	sums []int
+	// constAt is where a constant lies, by its limbs.
+	constAt map[string]int
+	// cells is how much the registers, counters and meters hold.
+	cells    int
 	tables   []*tableInfo
 	externs  []*externInst
 	keyBytes int
@@ -76,7 +82,7 @@ func (c *compiler) declareErrors(d *syntax.ErrorDecl) {
 	}
 }
 
-// role is what a block does in the pipeline.
+// pipelineDecls are the blocks that the pipeline is made of.
 type pipelineDecls struct {
 	inst            *syntax.InstanceDecl
 	parser          *syntax.ParserDecl
@@ -113,7 +119,7 @@ func (c *compiler) program(decls []syntax.Decl) *Program {
 				c.constantValue(k)
 			}
 		case *syntax.InstanceDecl:
-			if pd == nil || d != pd.inst {
+			if n, ok := d.Type.(*syntax.NamedType); pd == nil || d != pd.inst && !(ok && n.Name == "SoftNPU") {
 				c.declareInstance(c.global, d)
 			}
 		}
@@ -163,17 +169,17 @@ func (c *compiler) findPipeline(decls []syntax.Decl) *pipelineDecls {
 				pd = &pipelineDecls{inst: inst}
 			}
 		case named.Name != "SoftNPU":
-		case pd != nil && pd.parser != nil:
+		case pd != nil:
 			c.errorf(inst.Pos, "the program has two pipelines")
 		default:
-			pd = c.packageArgs(inst)
+			pd = c.packageArgs(inst, decls)
 		}
 	}
 	return pd
 }
 
 // packageArgs finds the blocks that the package is made of.
-func (c *compiler) packageArgs(inst *syntax.InstanceDecl) *pipelineDecls {
+func (c *compiler) packageArgs(inst *syntax.InstanceDecl, decls []syntax.Decl) *pipelineDecls {
 	pd := &pipelineDecls{inst: inst}
 	if n := len(inst.Args); n != 3 && n != 4 {
 		c.errorf(inst.Type.At(), "SoftNPU is made of a parser, an ingress control, an egress control and, if one is wanted, a deparser; %d arguments are given", n)
@@ -191,7 +197,14 @@ func (c *compiler) packageArgs(inst *syntax.InstanceDecl) *pipelineDecls {
 				c.errorf(x.Pos, "the %s of a pipeline takes no arguments", role)
 			}
 		case *syntax.IdentExpr:
-			name = x.Name
+			// An instance that is declared by itself.
+			for _, d := range decls {
+				if i, ok := d.(*syntax.InstanceDecl); ok && i.Name == x.Name && len(i.Args) == 0 {
+					if n, ok := i.Type.(*syntax.NamedType); ok {
+						name = n.Name
+					}
+				}
+			}
 		}
 		if name == "" {
 			c.errorf(a.Value.At(), "the %s of a pipeline is given as name()", role)
@@ -283,6 +296,12 @@ func (c *compiler) layoutPipeline(p *Program, pd *pipelineDecls) {
 	if p.egPort = slot(p.egressMeta, p.egAt, "port", pd.ingress.Params[2].Pos, false); p.egPort >= 0 {
 		p.egFlag = p.egPort + 1
 	}
+	if f := p.ingressMeta.field("port"); f != nil {
+		p.inMask = ones(f.typ.width)
+	}
+	if f := p.egressMeta.field("port"); f != nil {
+		p.egMask = ones(f.typ.width)
+	}
 	p.egDrop = slot(p.egressMeta, p.egAt, "drop", pd.ingress.Params[2].Pos, true)
 	p.egBroadcast = slot(p.egressMeta, p.egAt, "broadcast", pd.ingress.Params[2].Pos, true)
 	if p.egPort < 0 && p.egBroadcast < 0 {
@@ -311,8 +330,12 @@ func (c *compiler) pipeline(p *Program, pd *pipelineDecls) {
 				ok = false
 				continue
 			case v.obj != nil:
-				if !externFits(v, t) && t.kind == kindExtern || t.kind != kindExtern {
-					c.errorf(q.Pos, "parameter %s of %s is %s, and SoftNPU gives it a packet", q.Name, d.DeclName(), t)
+				if t.kind != kindExtern || !externFits(v, t) {
+					want := "packet_in"
+					if _, ok := v.obj.(*packetOut); ok {
+						want = "packet_out"
+					}
+					c.errorf(q.Pos, "parameter %s of %s is %s, and SoftNPU gives it a %s", q.Name, d.DeclName(), t, want)
 					ok = false
 				}
 				v.t = t
@@ -394,7 +417,7 @@ func (c *compiler) checkRest(decls []syntax.Decl) {
 
 func (c *compiler) checkUnused(d syntax.Decl, typeParams []syntax.Name, ctor []syntax.Param) {
 	if len(typeParams) > 0 {
-		c.errorf(d.At(), "the generic %s is not supported", d.DeclName())
+		c.errorf(d.At(), "%s is generic, which is not supported", d.DeclName())
 		return
 	}
 	i := &instance{name: d.DeclName(), decl: d, args: map[string]value{}, children: map[syntax.Decl]*instance{},
@@ -439,7 +462,7 @@ func (c *compiler) finish(p *Program) {
 		seen[t.Name] = true
 	}
 	p.tables, p.externs = c.tables, c.externs
-	p.slots, p.consts = c.slots, c.consts
+	p.slots, p.consts, p.sums = c.slots, c.consts, c.sums
 	p.keyBytes = c.keyBytes
 	p.scratchBits = c.scratchBits
 	p.errors = c.errors.members

@@ -28,10 +28,7 @@ type instance struct {
 // instantiate makes the instance that a declaration asks for, or finds it if it is already made: a control that is
 // applied twice is compiled twice and has its instances and tables once.
 func (c *compiler) instantiate(sc *scope, pos syntax.Pos, name string, decl syntax.Decl, args []syntax.Arg, key syntax.Decl) *instance {
-	var parent *instance
-	if sc.body != nil {
-		parent = sc.body.inst
-	}
+	parent := sc.body.inst
 	if parent != nil {
 		if i := parent.children[key]; i != nil {
 			return i
@@ -47,6 +44,7 @@ func (c *compiler) instantiate(sc *scope, pos syntax.Pos, name string, decl synt
 	for p := parent; p != nil; p = p.parent {
 		if p.decl == decl {
 			c.errorf(pos, "%s contains itself", decl.DeclName())
+			i.applied = true
 			return i
 		}
 	}
@@ -184,7 +182,7 @@ func (c *compiler) externParam(t *typ, pos syntax.Pos) value {
 	case "packet_out":
 		v.obj = &packetOut{}
 	default:
-		v.obj = &externInst{typ: t.extern, args: t.args, index: 0}
+		v.obj = &externInst{typ: t.extern, kind: t.extern.kind, args: t.args, size: 1, broken: len(t.args) == 0 && t.extern.kind != externChecksum && t.extern.kind != externInternetChecksum}
 	}
 	return v
 }
@@ -236,7 +234,7 @@ func (c *compiler) checkAction(a *action) {
 		return
 	}
 	c.checked[a.decl] = true
-	c.tableAction(a, nil, a.decl.Pos)
+	c.tableAction(a.sc, a, nil, a.decl.Pos)
 }
 
 // declareInstance declares T(args) name.
@@ -255,12 +253,12 @@ func (c *compiler) declareInstance(sc *scope, d *syntax.InstanceDecl) {
 			c.declare(sc, catValue, d.Pos, d.Name, &binding{value{t: &typ{kind: kindExtern, name: named.Name, extern: e, args: x.args}, pos: d.Pos, obj: x}})
 		}
 	case *syntax.ControlDecl:
-		if sc.body != nil && sc.body.kind == bodyParser {
+		if sc.body.kind == bodyParser {
 			c.errorf(d.Pos, "a control cannot be instantiated in a parser")
 		}
 		c.declare(sc, catValue, d.Pos, d.Name, c.instantiate(sc, d.Pos, d.Name, e, d.Args, d))
 	case *syntax.ParserDecl:
-		if sc.body != nil && sc.body.kind == bodyControl {
+		if sc.body.kind == bodyControl {
 			c.errorf(d.Pos, "a parser cannot be instantiated in a control")
 		}
 		c.declare(sc, catValue, d.Pos, d.Name, c.instantiate(sc, d.Pos, d.Name, e, d.Args, d))
@@ -274,9 +272,13 @@ func (c *compiler) declareInstance(sc *scope, d *syntax.InstanceDecl) {
 func (c *compiler) controlBody(sc *scope, d *syntax.ControlDecl) stmt {
 	c.checked[d] = true
 	if !d.HasBody || len(d.TypeParams) > 0 {
-		c.errorf(d.Pos, "the generic control %s is not supported", d.Name)
+		c.errorf(d.Pos, "control %s is generic or has no body, which is not supported", d.Name)
 		return sequence(nil)
 	}
+	if !c.counted(d.Pos) {
+		return sequence(nil)
+	}
+	sc = sc.inner()
 	run := c.locals(sc, d.Locals)
 	if d.Body != nil {
 		inner := sc.inner()
@@ -319,7 +321,7 @@ type stateCode struct {
 	run  []stmt
 }
 
-// maxParserStates bounds how many states a packet goes through in one parser.
+// maxParserStates bounds how many states a packet goes through.
 const maxParserStates = 4096
 
 // parserBody compiles a parser; the result says whether the packet is accepted.
@@ -327,7 +329,10 @@ func (c *compiler) parserBody(sc *scope, d *syntax.ParserDecl) func(*machine) bo
 	c.checked[d] = true
 	never := func(*machine) bool { return false }
 	if !d.HasBody || len(d.TypeParams) > 0 {
-		c.errorf(d.Pos, "the generic parser %s is not supported", d.Name)
+		c.errorf(d.Pos, "parser %s is generic or has no body, which is not supported", d.Name)
+		return never
+	}
+	if !c.counted(d.Pos) {
 		return never
 	}
 	states := map[string]int{}
@@ -346,6 +351,7 @@ func (c *compiler) parserBody(sc *scope, d *syntax.ParserDecl) func(*machine) bo
 		c.errorf(d.Pos, "parser %s has no state start", d.Name)
 		start = stateReject
 	}
+	sc = sc.inner()
 	first := c.locals(sc, d.Locals)
 	code := make([]stateCode, len(d.States))
 	for i, s := range d.States {
@@ -361,8 +367,8 @@ func (c *compiler) parserBody(sc *scope, d *syntax.ParserDecl) func(*machine) bo
 	return func(m *machine) bool {
 		runAll(m, first)
 		st := start
-		for n := 0; st >= 0; n++ {
-			if n >= maxParserStates {
+		for st >= 0 {
+			if m.states++; m.states > maxParserStates {
 				m.fail(ParserLoop)
 				return false
 			}

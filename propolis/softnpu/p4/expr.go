@@ -61,6 +61,8 @@ func (c *compiler) expr(sc *scope, e syntax.Expr) value {
 			v.names = nil
 		}
 		return v
+	case *syntax.InvalidExpr:
+		return value{t: listType, pos: e.Pos, list: []value{}, invalid: true}
 	case *syntax.TypeExpr:
 		return value{t: voidType, pos: e.Pos, obj: c.resolveType(sc, e.Type)}
 	case *syntax.AnyExpr:
@@ -75,6 +77,7 @@ func (c *compiler) constInt(sc *scope, e syntax.Expr, what string) *big.Int {
 	if v.bad() {
 		return nil
 	}
+	v = c.number(v)
 	if v.c == nil || v.t.kind != kindNumber && v.t.kind != kindBit && v.t.kind != kindInt {
 		c.notConstant(v, what)
 		return nil
@@ -292,7 +295,7 @@ func (c *compiler) stackMember(sc *scope, x value, e *syntax.MemberExpr) value {
 			c.errorf(e.Pos, "%s needs a stack that is a variable", name)
 			return c.badValue(e.Pos)
 		}
-		if sc.body == nil || sc.body.kind != bodyParser {
+		if sc.body.kind != bodyParser {
 			c.errorf(e.Pos, "%s of a header stack can be used only in a parser", name)
 			return c.badValue(e.Pos)
 		}
@@ -337,6 +340,7 @@ func (c *compiler) index(sc *scope, e *syntax.IndexExpr) value {
 	if x.bad() || i.bad() {
 		return c.badValue(e.Pos)
 	}
+	i = c.number(i)
 	if i.t.kind != kindNumber && i.t.kind != kindBit && i.t.kind != kindInt {
 		c.errorf(i.pos, "an index is a number, and this is %s", i.t)
 		return c.badValue(e.Pos)
@@ -399,6 +403,10 @@ func (c *compiler) slice(sc *scope, e *syntax.SliceExpr) value {
 	hi, lo := c.constInt(sc, e.Hi, "the bound of a slice"), c.constInt(sc, e.Lo, "the bound of a slice")
 	if x.bad() || hi == nil || lo == nil {
 		return c.badValue(e.Pos)
+	}
+	if x.t.kind == kindEnum && x.t.values != nil {
+		// The place stays one, and its bits are those of the number.
+		x.t = x.t.elem
 	}
 	if x.t.kind != kindBit && x.t.kind != kindInt {
 		c.errorf(e.Pos, "only bit<W> and int<W> have slices, and this is %s", x.t)
@@ -511,7 +519,7 @@ func fits(v *big.Int, t *typ) bool { return wrap(v, t).Cmp(v) == 0 }
 func (c *compiler) convert(v value, t *typ, what string) value {
 	switch {
 	case v.bad() || t.kind == kindBad:
-		return c.badOf(v, t)
+		return c.badValue(v.pos)
 	case v.list != nil && t.kind != kindList:
 		return c.convertList(v, t, what)
 	case v.obj != nil || v.t.kind == kindVoid && t.kind != kindVoid:
@@ -537,14 +545,16 @@ func (c *compiler) convert(v value, t *typ, what string) value {
 	return c.badValue(v.pos)
 }
 
-func (c *compiler) badOf(v value, t *typ) value {
-	b := c.badValue(v.pos)
-	_ = t
-	return b
-}
-
 // convertList gives a list the type of its place. The result is a list still, with all elements of the right type.
 func (c *compiler) convertList(v value, t *typ, what string) value {
+	if v.invalid {
+		if t.kind != kindHeader && t.kind != kindUnion {
+			c.errorf(v.pos, "%s wants %s, and {#} is a header or header union", what, t)
+			return c.badValue(v.pos)
+		}
+		off, size := c.alloc(t.size), t.size
+		return value{t: t, pos: v.pos, off: off, prep: func(m *machine) { clear(m.s[off : off+size]) }}
+	}
 	if t.kind != kindStruct && t.kind != kindHeader && t.kind != kindTuple {
 		c.errorf(v.pos, "%s wants %s, and this is a list", what, t)
 		return c.badValue(v.pos)
@@ -724,7 +734,7 @@ func (c *compiler) conditional(sc *scope, e *syntax.CondExpr) value {
 	if x.bad() || y.bad() {
 		return c.badValue(e.Pos)
 	}
-	if !x.t.equal(y.t) || x.obj != nil || x.list != nil {
+	if !x.t.equal(y.t) || x.obj != nil || x.t.kind == kindList {
 		c.errorf(e.Pos, "the two values of ?: are %s and %s, and need one type", x.t, y.t)
 		return c.badValue(e.Pos)
 	}

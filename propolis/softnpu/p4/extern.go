@@ -1,6 +1,7 @@
 package p4
 
 import (
+	"fmt"
 	"hash/crc32"
 	"math/big"
 	"math/rand/v2"
@@ -49,6 +50,8 @@ type externInst struct {
 	args  []*typ
 	index int
 	size  int
+	// broken says that there is an error in its declaration, which is enough said about it.
+	broken bool
 	// table is the table that a direct counter belongs to.
 	table *tableInfo
 	// algorithm is that of a hash; lo and hi bound a random number.
@@ -71,18 +74,15 @@ type externState struct {
 
 type counterCell struct{ packets, bytes atomic.Uint64 }
 
-// maxCells bounds a register, counter or meter array.
-const maxCells = 1 << 24
+// maxCells bounds all registers, counters and meters of a program together, in words of 64 bits.
+const maxCells = 1 << 22
 
 // externInstance makes the instance that a declaration asks for, or finds it.
 func (c *compiler) externInstance(sc *scope, d *syntax.InstanceDecl, t *typ) *externInst {
 	if t.kind != kindExtern {
 		return nil
 	}
-	var inst *instance
-	if sc.body != nil {
-		inst = sc.body.inst
-	}
+	inst := sc.body.inst
 	if inst != nil && inst.externs[d] != nil {
 		return inst.externs[d]
 	}
@@ -95,6 +95,7 @@ func (c *compiler) externInstance(sc *scope, d *syntax.InstanceDecl, t *typ) *ex
 	for i, a := range d.Args {
 		vals[i] = c.expr(sc, a.Value)
 		if vals[i].bad() {
+			x.broken = true
 			return x
 		}
 	}
@@ -110,13 +111,18 @@ func (c *compiler) externInstance(sc *scope, d *syntax.InstanceDecl, t *typ) *ex
 func (c *compiler) configure(x *externInst, d *syntax.InstanceDecl, vals []value) {
 	args := func(lo, hi int) bool {
 		if len(vals) < lo || len(vals) > hi {
-			c.errorf(d.Pos, "%s takes %d to %d arguments, and %d are given", x.typ.decl.Name, lo, hi, len(vals))
+			want := fmt.Sprint(lo)
+			if hi != lo {
+				want += " or " + fmt.Sprint(hi)
+			}
+			c.errorf(d.Pos, "%s takes %s arguments, and %d are given", x.typ.decl.Name, want, len(vals))
 			return false
 		}
 		return true
 	}
 	types := func(least int) bool {
 		if len(x.args) < least {
+			x.broken = true
 			c.errorf(d.Pos, "%s needs a type, as in %s<bit<32>>", x.typ.decl.Name, x.typ.decl.Name)
 			return false
 		}
@@ -146,6 +152,7 @@ func (c *compiler) configure(x *externInst, d *syntax.InstanceDecl, vals []value
 	case externInternetChecksum:
 		args(0, 0)
 		x.sum = c.alloc(1)
+		c.sums = append(c.sums, x.sum)
 	case externRegister:
 		// A value that the cells begin with may follow the size; only zero is possible.
 		if types(1) && args(1, 2) {
@@ -154,10 +161,7 @@ func (c *compiler) configure(x *externInst, d *syntax.InstanceDecl, vals []value
 				x.args[0] = badType
 			}
 			x.size = int(number(vals[0], "the size of a register", maxCells))
-			if x.size*x.args[0].size > maxCells {
-				c.errorf(d.Pos, "a register of %d cells of %s is too large", x.size, x.args[0])
-				x.size = 1
-			}
+			c.reserve(d, x, x.args[0].size)
 			if len(vals) == 2 && (vals[1].c == nil || vals[1].c.Sign() != 0) {
 				c.errorf(vals[1].pos, "a register begins as zero; another first value is not supported")
 			}
@@ -168,6 +172,11 @@ func (c *compiler) configure(x *externInst, d *syntax.InstanceDecl, vals []value
 			if len(vals) == 2 && vals[1].t.kind != kindEnum {
 				c.errorf(vals[1].pos, "the kind of %s is a member of an enum, and this is %s", x.typ.decl.Name, describeType(vals[1]))
 			}
+		}
+		if x.kind == externMeter {
+			c.reserve(d, x, 16)
+		} else {
+			c.reserve(d, x, 2)
 		}
 		if len(vals) == 2 && vals[1].t.kind == kindEnum && vals[1].c != nil && x.kind == externMeter {
 			x.algorithm = vals[1].t.members[int(vals[1].c.Int64())]
@@ -196,7 +205,16 @@ func (c *compiler) configure(x *externInst, d *syntax.InstanceDecl, vals []value
 			}
 		}
 	default:
+		x.broken = true
 		c.errorf(d.Pos, "the extern %s is not one of this engine", x.typ.decl.Name)
+	}
+}
+
+// reserve counts the words of an array whose cells have some words each.
+func (c *compiler) reserve(d *syntax.InstanceDecl, x *externInst, words int) {
+	if c.cells += x.size * words; c.cells > maxCells {
+		c.errorf(d.Pos, "the registers, counters and meters of the program are too large with the %d cells of this one", x.size)
+		x.size = 1
 	}
 }
 
@@ -380,6 +398,9 @@ func (c *compiler) externMethod(sc *scope, x *externInst, e *syntax.CallExpr, na
 		}
 		return true
 	}
+	if x.broken {
+		return bad
+	}
 	if x.table == nil && x.kind == externDirectCounter && sc.body.kind != bodyAction {
 		c.errorf(e.Pos, "a direct counter counts in an action of its table")
 		return bad
@@ -463,8 +484,7 @@ func (c *compiler) cell(x *externInst, v value) func(*machine) uint64 {
 		return nil
 	}
 	if v.c != nil && v.c.Cmp(big.NewInt(int64(x.size))) >= 0 {
-		c.errorf(v.pos, "index %s is outside of %s, which has %d cells", v.c, x.name, x.size)
-		return nil
+		c.rep.Warnf(v.pos, "index %s is outside of %s, which has %d cells", v.c, x.name, x.size)
 	}
 	return c.narrow(v)
 }
@@ -518,9 +538,6 @@ func (c *compiler) internetChecksum(x *externInst, e *syntax.CallExpr, name stri
 // registerMethod compiles read and write. read comes in two forms: one gives the value, one puts it into its argument.
 func (c *compiler) registerMethod(x *externInst, e *syntax.CallExpr, name string, vals []value, count func(int) bool) value {
 	bad := c.badValue(e.Pos)
-	if len(x.args) == 0 {
-		return bad
-	}
 	t, index := x.args[0], x.index
 	switch name {
 	case "read":

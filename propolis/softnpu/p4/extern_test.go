@@ -51,6 +51,13 @@ func TestChecksums(t *testing.T) {
 	}
 }
 
+// A checksum that is not cleared by the program begins anew with each packet.
+func TestChecksumBeginsAnew(t *testing.T) {
+	pl := parts{fields: "bit<16> a;", locals: "InternetChecksum() c;", ingress: "c.add(hdr.h.a); hdr.h.a = c.get();"}.pipeline(t)
+	expect(t, pl, 0, "1234", "1:edcb")
+	expect(t, pl, 0, "1234", "1:edcb")
+}
+
 func TestChecksumOfAnOddNumberOfBits(t *testing.T) {
 	pl := parts{fields: "bit<5> a; bit<7> b; bit<4> c; bit<16> sum;", locals: "Checksum() c;", ingress: "hdr.h.sum = c.run({ hdr.h.a, hdr.h.b });"}.pipeline(t)
 	// The twelve bits 0xabc are the upper ones of a word.

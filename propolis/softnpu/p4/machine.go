@@ -9,8 +9,8 @@ type machine struct {
 	pkt []byte
 	// cur is the next bit of the packet that the parser reads; advanced is how many it went over without a header.
 	cur, advanced int
-	// next is the state that a transition chose.
-	next int
+	// next is the state that a transition chose, and states how many the packet went through.
+	next, states int
 	// fault is why the packet has to be dropped, if it has to be.
 	fault DropReason
 	// parserError is the error that the parser stopped with.
@@ -79,6 +79,8 @@ const (
 	DivisionByZero
 	// NoEgressPort: no port was chosen.
 	NoEgressPort
+	// BadPort: the port chosen has more than 16 bits.
+	BadPort
 	// Dropped: the program set egress.drop.
 	Dropped
 	dropReasons
@@ -88,7 +90,7 @@ var dropNames = [...]string{
 	NotDropped: "not dropped", ParserReject: "rejected by the parser", PacketTooShort: "packet too short",
 	VerifyFailed: "verify failed", NoSelectMatch: "no select case matches", StackBounds: "header stack out of bounds",
 	HeaderTooShort: "varbit field too long", ParserLoop: "too many parser states", DivisionByZero: "division by zero",
-	NoEgressPort: "no egress port set", Dropped: "dropped by the program",
+	NoEgressPort: "no egress port set", BadPort: "egress port of more than 16 bits", Dropped: "dropped by the program",
 }
 
 func (r DropReason) String() string {

@@ -126,12 +126,7 @@ func (c *compiler) operate(op string, x, y value, pos syntax.Pos) value {
 		return c.concat(x, y, pos)
 	}
 	integer := func(t *typ) bool { return t.kind == kindBit || t.kind == kindInt || t.kind == kindNumber }
-	if x.t.kind == kindEnum && x.t.values != nil {
-		x = c.cast(x, x.t.elem, x.pos)
-	}
-	if y.t.kind == kindEnum && y.t.values != nil {
-		y = c.cast(y, y.t.elem, y.pos)
-	}
+	x, y = c.number(x), c.number(y)
 	if !integer(x.t) || !integer(y.t) {
 		c.errorf(pos, "%s does not apply to %s and %s", op, x.t, y.t)
 		return c.badValue(pos)
@@ -165,6 +160,14 @@ func (c *compiler) operate(op string, x, y value, pos syntax.Pos) value {
 	return c.wideOp(op, x, y, pos)
 }
 
+// number takes a member of an enum with values for its number, which the language does by itself.
+func (c *compiler) number(v value) value {
+	if v.t.kind == kindEnum && v.t.values != nil {
+		return c.cast(v, v.t.elem, v.pos)
+	}
+	return v
+}
+
 // snapshot copies a value, so that a call that comes after it does not change it.
 func (c *compiler) snapshot(x value) value {
 	if x.lv == nil || x.c != nil || x.list != nil {
@@ -185,6 +188,9 @@ func (c *compiler) snapshot(x value) value {
 
 // sameType brings both operands to one type.
 func (c *compiler) sameType(op string, x, y value, pos syntax.Pos, widen bool) (value, value, bool) {
+	if !x.t.equal(y.t) {
+		x, y = c.number(x), c.number(y)
+	}
 	switch {
 	case x.t.kind == kindNumber && y.t.kind == kindNumber:
 		return x, y, true
@@ -493,9 +499,9 @@ func (c *compiler) compare(op string, x, y value, pos syntax.Pos) value {
 
 func (c *compiler) equality(op string, x, y value, pos syntax.Pos) value {
 	not := op == "!="
-	if x.list != nil && y.list == nil {
+	if x.t.kind == kindList && y.t.kind != kindList {
 		x = c.convert(x, y.t, "the left side of "+op)
-	} else if y.list != nil && x.list == nil {
+	} else if y.t.kind == kindList && x.t.kind != kindList {
 		y = c.convert(y, x.t, "the right side of "+op)
 	}
 	x, y, ok := c.sameType(op, x, y, pos, true)
@@ -601,6 +607,7 @@ func sameFunc(t *typ) func(s []uint64, x, y int) bool {
 }
 
 func (c *compiler) shift(op string, x, y value, pos syntax.Pos) value {
+	x, y = c.number(x), c.number(y)
 	integer := func(t *typ) bool { return t.kind == kindBit || t.kind == kindInt || t.kind == kindNumber }
 	if !integer(x.t) || !integer(y.t) {
 		c.errorf(pos, "%s does not apply to %s and %s", op, x.t, y.t)
@@ -703,6 +710,7 @@ func (c *compiler) shiftCount(y value) func(*machine) uint64 {
 }
 
 func (c *compiler) concat(x, y value, pos syntax.Pos) value {
+	x, y = c.number(x), c.number(y)
 	integer := func(t *typ) bool { return t.kind == kindBit || t.kind == kindInt }
 	if !integer(x.t) || !integer(y.t) {
 		c.errorf(pos, "++ needs two numbers with a width, and these are %s and %s", x.t, y.t)

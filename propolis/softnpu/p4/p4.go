@@ -86,9 +86,10 @@ func CompileFile(path string, include ...string) (*Program, error) {
 // programs include "../headers.p4".
 type folder string
 
-func (f folder) Open(name string) (fs.File, error) {
-	return os.Open(filepath.Join(string(f), filepath.FromSlash(name)))
-}
+func (f folder) Open(name string) (fs.File, error) { return os.Open(f.Path(name)) }
+
+// Path is where a file of the folder is, which is how findings name it.
+func (f folder) Path(name string) string { return filepath.Join(string(f), filepath.FromSlash(name)) }
 
 func parse(src Source, rep *syntax.Report) (decls, prelude []syntax.Decl) {
 	pre := syntax.Preprocess(syntax.Source{FS: Files("<built in>", map[string]string{"<built in>": preludeText}).FS, Name: "<built in>"}, rep)
@@ -100,8 +101,9 @@ func parse(src Source, rep *syntax.Report) (decls, prelude []syntax.Decl) {
 func newCompiler(rep *syntax.Report) *compiler {
 	return &compiler{
 		rep:     rep,
-		global:  &scope{parent: &scope{}},
+		global:  &scope{parent: &scope{body: &body{}}, body: &body{}},
 		errors:  &typ{kind: kindError, name: "error", width: 32, size: 1, members: append([]string(nil), builtinErrors...)},
+		constAt: map[string]int{},
 		active:  map[syntax.Decl]bool{},
 		checked: map[syntax.Decl]bool{},
 	}

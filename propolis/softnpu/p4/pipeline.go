@@ -18,6 +18,8 @@ type Program struct {
 	hdrAt, inAt, egAt, state int
 	// These are the slots of the fields of the metadata that mean something to the switch, or -1.
 	inPort, egPort, egFlag, egDrop, egBroadcast int
+	// inMask and egMask are the largest ports that their fields hold.
+	inMask, egMask uint64
 
 	parse           func(*machine) bool
 	ingress, egress stmt
@@ -31,6 +33,7 @@ type Program struct {
 	externs     []*externInst
 	slots       int
 	consts      []constInit
+	sums        []int
 	keyBytes    int
 	scratchBits int
 	// errors are the names of the errors of the parser.
@@ -154,10 +157,13 @@ func (t *Thread) Process(ingress uint16, frame []byte, emit func(egress uint16, 
 func (t *Thread) process(ingress uint16, frame []byte, emit func(egress uint16, frame []byte)) DropReason {
 	m, p := &t.m, t.pl.program
 	clear(m.s[:p.state])
-	m.pkt, m.cur, m.advanced = frame, 0, 0
+	m.pkt, m.cur, m.advanced, m.states = frame, 0, 0, 0
 	m.fault, m.parserError, m.exiting, m.entry = NotDropped, errNoError, false, nil
+	for _, at := range p.sums {
+		m.s[at] = 0
+	}
 	if p.inPort >= 0 {
-		m.s[p.inPort] = uint64(ingress)
+		m.s[p.inPort] = uint64(ingress) & p.inMask
 	}
 	if !p.parse(m) {
 		return m.fault
@@ -178,6 +184,9 @@ func (t *Thread) process(ingress uint16, frame []byte, emit func(egress uint16, 
 	case p.egPort < 0 || m.s[p.egFlag] == 0:
 		return NoEgressPort
 	default:
+		if m.s[p.egPort] > 0xffff {
+			return BadPort
+		}
 		port := uint16(m.s[p.egPort])
 		if r := t.egress(port, broadcast); r != NotDropped {
 			return r
@@ -253,7 +262,7 @@ func (t *Thread) egress(port uint16, broadcast bool) DropReason {
 		return NotDropped
 	}
 	if p.egPort >= 0 {
-		m.s[p.egPort] = uint64(port)
+		m.s[p.egPort] = uint64(port) & p.egMask
 		m.s[p.egFlag] = 1
 	}
 	p.egress(m)

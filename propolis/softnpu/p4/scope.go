@@ -123,7 +123,9 @@ type value struct {
 	// list are the elements of a list in braces.
 	list  []value
 	names []syntax.Name
-	str   string
+	// invalid says that the list is {#}.
+	invalid bool
+	str     string
 	// obj is what a name means that is no value: an instance, a table, a type.
 	obj any
 	// table is the table whose result this is.
@@ -223,7 +225,7 @@ func (c *compiler) stored(v value) (prep func(*machine), off int) {
 	case v.t.narrow():
 		n, tmp := c.narrow(v), c.alloc(1)
 		return func(m *machine) { m.s[tmp] = n(m) }, tmp
-	case v.list != nil:
+	case v.list != nil && v.prep == nil:
 		c.errorf(v.pos, "a list cannot stand here")
 		return nil, 0
 	}
@@ -237,12 +239,12 @@ type constInit struct {
 }
 
 func (c *compiler) constSlots(l []uint64) int {
-	for _, k := range c.consts {
-		if len(k.limbs) == len(l) && wideEqual(k.limbs, l) {
-			return k.off
-		}
+	key := string(bigBytes(l))
+	if off, ok := c.constAt[key]; ok {
+		return off
 	}
 	off := c.alloc(len(l))
+	c.constAt[key] = off
 	c.consts = append(c.consts, constInit{off, l})
 	return off
 }

@@ -2,6 +2,7 @@ package p4
 
 import (
 	"errors"
+	"strings"
 	"testing"
 )
 
@@ -122,6 +123,17 @@ func TestOutHeadersBeginInvalid(t *testing.T) {
 	expect(t, pl, 0, "0102 0304 ff", "1:0102 ff")
 }
 
+// A field that holds fewer ports than there are, or more.
+func TestPortsOfOtherWidths(t *testing.T) {
+	text := parts{ingress: "em.port = 0x10001; hdr.h.a = (bit<8>) im.port;"}.text()
+	text = strings.Replace(text, "struct em_t { bit<16> port;", "struct em_t { bit<32> port;", 1)
+	drops(t, newPipeline(t, text, 4), 0, "0102", BadPort)
+	text = parts{ingress: "em.port = 4w15; hdr.h.a = (bit<8>) im.port;"}.text()
+	text = strings.Replace(text, "struct em_t { bit<16> port;", "struct em_t { bit<4> port;", 1)
+	text = strings.Replace(text, "struct im_t { bit<16> port;", "struct im_t { bit<4> port;", 1)
+	expect(t, newPipeline(t, text, 4), 0x13, "0102", "15:0302")
+}
+
 func TestParserThatNeverEnds(t *testing.T) {
 	pl := parts{states: "state start { pkt.extract(hdr.h); transition again; } state again { transition again; }"}.pipeline(t)
 	drops(t, pl, 0, "0102", ParserLoop)
@@ -168,6 +180,12 @@ SoftNPU(parse(), both(), both()) main;`
 	if len(names) != 2 || names[0] != "ingress.foo.tbl" || names[1] != "egress.foo.tbl" {
 		t.Errorf("the tables are %v", names)
 	}
+}
+
+// The blocks of the pipeline may be instances that are declared by themselves.
+func TestPipelineOfInstances(t *testing.T) {
+	text := strings.Replace(parts{}.text(), "SoftNPU(parse(), ingress(), egress()) main;", "parse() p; ingress() i; egress() e; SoftNPU(p, i, e) main;", 1)
+	expect(t, newPipeline(t, text, 2), 0, "0102", "1:0102")
 }
 
 // Tables of a control that is instantiated twice are apart, and those of instances that are never applied exist too.

@@ -8,7 +8,7 @@ import (
 
 // maxStatements bounds the compiled program: a control is compiled once for every place that applies it, which can
 // multiply.
-const maxStatements = 1 << 20
+const maxStatements = 1 << 18
 
 // block compiles statements in a scope of their own.
 func (c *compiler) block(sc *scope, b *syntax.Block) stmt {
@@ -32,11 +32,7 @@ func (c *compiler) statements(sc *scope, list []syntax.Stmt) []stmt {
 }
 
 func (c *compiler) statement(sc *scope, s syntax.Stmt) stmt {
-	if c.count++; c.count > maxStatements {
-		if !c.tooLarge {
-			c.tooLarge = true
-			c.errorf(s.At(), "the program has more than %d statements once its controls are put in their places", maxStatements)
-		}
+	if !c.counted(s.At()) {
 		return nil
 	}
 	switch s := s.(type) {
@@ -66,6 +62,15 @@ func (c *compiler) statement(sc *scope, s syntax.Stmt) stmt {
 	}
 	c.errorf(s.At(), "this statement is not supported")
 	return nil
+}
+
+// counted counts a statement, and says whether the program may still grow.
+func (c *compiler) counted(pos syntax.Pos) bool {
+	if c.count++; c.count > maxStatements && !c.tooLarge {
+		c.tooLarge = true
+		c.errorf(pos, "the program has more than %d statements once its controls are put in their places", maxStatements)
+	}
+	return c.count <= maxStatements
 }
 
 // local compiles a declaration among statements.
@@ -286,7 +291,7 @@ func (c *compiler) storeSlice(lv *lvalue, v value, t *typ) stmt {
 func (c *compiler) callStatement(sc *scope, s *syntax.CallStmt) stmt {
 	call, ok := s.Call.(*syntax.CallExpr)
 	if !ok {
-		// t.apply().hit; and the like have no use, but are legal to the parser only as calls.
+		c.expr(sc, s.Call)
 		c.errorf(s.Pos, "this statement has no effect")
 		return nil
 	}
@@ -529,7 +534,8 @@ func (c *compiler) switchAction(sc *scope, s *syntax.SwitchStmt, x value) stmt {
 
 // transition compiles a transition of a parser.
 func (c *compiler) transition(sc *scope, s *syntax.TransitionStmt) stmt {
-	if sc.body == nil || sc.body.kind != bodyParser {
+	if sc.body.kind != bodyParser {
+		c.errorf(s.Pos, "a transition stands only in a state of a parser")
 		return nil
 	}
 	if s.Select == nil {

@@ -1,11 +1,9 @@
 package p4
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"sync/atomic"
 
 	"github.com/falcon-vm/falcon-go/propolis/softnpu/p4/match"
@@ -17,7 +15,8 @@ type Table struct {
 	Name    string
 	Keys    []Key
 	Actions []Action
-	// Size is how many entries the table holds, 0 if the program sets no bound.
+	// Size is how many entries the program wants the table to hold at least, 0 if it does not say. It is no bound: a table
+	// holds as many as there is memory for.
 	Size int
 	// ConstEntries and ConstDefault say that the program alone sets the entries or the default action.
 	ConstEntries, ConstDefault bool
@@ -74,18 +73,30 @@ var (
 	ErrNoTable = errors.New("there is no such table")
 	// ErrConst is an update of what the program itself has set for good.
 	ErrConst = errors.New("the program sets this for good")
-	// ErrFull is an entry for a table that holds no more.
-	ErrFull = errors.New("the table is full")
 )
 
-// bound is an action with its arguments, as an entry or a default has it.
+// bound is an action with its arguments, as an entry or a default has it. What a packet needs of it lies together, since
+// with many entries it has to come from memory each time.
 type bound struct {
-	action  int
-	args    []uint64
-	isConst bool
 	packets atomic.Uint64
 	bytes   atomic.Uint64
+	action  int
+	args    []uint64
+	// room is where the arguments are if they are few.
+	room    [3]uint64
+	isConst bool
 	direct  counterCell
+}
+
+func newBound(action int, args []uint64) *bound {
+	b := &bound{action: action}
+	if len(args) <= len(b.room) {
+		b.args = b.room[:len(args)]
+	} else {
+		b.args = make([]uint64, len(args))
+	}
+	copy(b.args, args)
+	return b
 }
 
 // tableState is a table of a pipeline.
@@ -94,15 +105,11 @@ type tableState struct {
 	match        *match.Table[*bound]
 	def          atomic.Pointer[bound]
 	hits, misses atomic.Uint64
-	// consts are the entries of the program that cannot be changed.
-	consts []*match.Entry[*bound]
-	// mu is held by what adds entries to a table with a bound.
-	mu sync.Mutex
 }
 
 func newTableState(info *tableInfo) (*tableState, error) {
 	t := &tableState{info: info}
-	t.def.Store(&bound{action: info.def.action, args: info.def.args})
+	t.def.Store(newBound(info.def.action, info.def.args))
 	if len(info.Keys) == 0 {
 		return t, nil
 	}
@@ -115,15 +122,11 @@ func newTableState(info *tableInfo) (*tableState, error) {
 		return nil, fmt.Errorf("table %s: %w", info.Name, err)
 	}
 	for _, e := range info.entries {
-		b := &bound{action: e.bound.action, args: e.bound.args, isConst: e.isConst}
+		b := newBound(e.bound.action, e.bound.args)
+		b.isConst = e.isConst
 		// A second entry with the same match is never reached, since the first one wins.
 		if err := t.match.Add(match.Entry[*bound]{Match: e.match, Priority: e.priority, Value: b}); err != nil && !errors.Is(err, match.ErrExists) {
 			return nil, fmt.Errorf("table %s: an entry of the program: %w", info.Name, err)
-		}
-	}
-	for _, e := range t.match.Entries() {
-		if e.Value.isConst {
-			t.consts = append(t.consts, e)
 		}
 	}
 	return t, nil
@@ -143,7 +146,7 @@ func (t *tableState) bind(action string, args [][]byte) (*bound, error) {
 	if len(args) != len(a.Params) {
 		return nil, fmt.Errorf("action %s takes %d parameters, and %d are given", action, len(a.Params), len(args))
 	}
-	b := &bound{action: k}
+	var slots []uint64
 	for i, p := range a.Params {
 		if len(args[i]) != (p.Bits+7)/8 {
 			return nil, fmt.Errorf("parameter %s of action %s has %d bytes, and %d are given", p.Name, action, (p.Bits+7)/8, len(args[i]))
@@ -153,9 +156,9 @@ func (t *tableState) bind(action string, args [][]byte) (*bound, error) {
 		}
 		l := make([]uint64, limbs(p.Bits))
 		loadWide(l, args[i], len(args[i]))
-		b.args = append(b.args, l...)
+		slots = append(slots, l...)
 	}
-	return b, nil
+	return newBound(k, slots), nil
 }
 
 // unbind is the inverse of bind.
@@ -230,13 +233,6 @@ func (p *Pipeline) put(table string, e Entry, replace bool) error {
 	if replace && t.isConst(e.Match, e.Priority) {
 		return fmt.Errorf("table %s: this entry is part of the program: %w", table, ErrConst)
 	}
-	if t.info.Size > 0 {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if t.match.Len() >= t.info.Size && !(replace && t.has(e.Match, e.Priority)) {
-			return fmt.Errorf("table %s has %d entries: %w", table, t.info.Size, ErrFull)
-		}
-	}
 	me := match.Entry[*bound]{Match: e.Match, Priority: e.Priority, Value: b}
 	if replace {
 		_, err = t.match.Set(me)
@@ -266,56 +262,8 @@ func (p *Pipeline) Remove(table string, m []match.Match, priority int) error {
 
 // isConst says whether an entry is one of the program that cannot be changed.
 func (t *tableState) isConst(m []match.Match, priority int) bool {
-	return slices.ContainsFunc(t.consts, func(e *match.Entry[*bound]) bool { return t.same(e, m, priority) })
-}
-
-// has says whether an entry is there. It looks at all of them, which only a full table needs.
-func (t *tableState) has(m []match.Match, priority int) bool {
-	return slices.ContainsFunc(t.match.Entries(), func(e *match.Entry[*bound]) bool { return t.same(e, m, priority) })
-}
-
-// same says whether an entry has a match and a priority. Bits that do not count are zero in the entry, and may be anything
-// in the match.
-func (t *tableState) same(e *match.Entry[*bound], m []match.Match, priority int) bool {
-	if len(m) != len(e.Match) || t.match.Prioritised() && e.Priority != priority {
-		return false
-	}
-	for i, k := range t.info.Keys {
-		want, have := e.Match[i], m[i]
-		if len(want.Value) != len(have.Value) {
-			return false
-		}
-		value := bytes.Clone(have.Value)
-		switch k.Kind {
-		case match.LPM:
-			if want.Prefix != have.Prefix {
-				return false
-			}
-			clearFrom(value, 8*len(value)-k.Bits+have.Prefix)
-		case match.Ternary:
-			if !bytes.Equal(want.Mask, have.Mask) {
-				return false
-			}
-			for j := range value {
-				value[j] &= have.Mask[j]
-			}
-		case match.Range:
-			if !bytes.Equal(want.High, have.High) {
-				return false
-			}
-		}
-		if !bytes.Equal(value, want.Value) {
-			return false
-		}
-	}
-	return true
-}
-
-// clearFrom clears all bits from one on.
-func clearFrom(b []byte, from int) {
-	for i := max(from, 0); i < 8*len(b); i++ {
-		b[i/8] &^= 0x80 >> (i % 8)
-	}
+	e, err := t.match.Get(m, priority)
+	return err == nil && e != nil && e.Value.isConst
 }
 
 // Entries returns the entries of a table in the order in which they were added.

@@ -76,8 +76,8 @@ func (c *compiler) compileTable(t *tableSite) {
 	var keys []value
 	for _, k := range d.Keys {
 		v := c.expr(t.sc, k.Expr)
-		if !v.bad() && (!v.t.scalar() || v.t.kind == kindError || v.t.kind == kindNumber) {
-			c.errorf(k.Expr.At(), "a key is a number, a bool or an enum, and this is %s", describeType(v))
+		if !v.bad() && (!v.t.scalar() || v.t.kind == kindNumber) {
+			c.errorf(k.Expr.At(), "a key is a number, a bool, an enum or an error, and this is %s", describeType(v))
 			v = c.badValue(v.pos)
 		}
 		keys = append(keys, v)
@@ -114,7 +114,7 @@ func (c *compiler) compileTable(t *tableSite) {
 			continue
 		}
 		c.checked[a.decl] = true
-		ac, params := c.tableAction(a, &ref, ref.Pos)
+		ac, params := c.tableAction(t.sc, a, &ref, ref.Pos)
 		code = append(code, ac)
 		if first {
 			c.describeAction(info, a, params, ref, i >= len(d.Actions))
@@ -141,7 +141,7 @@ func indexRef(refs []syntax.ActionRef, name string) int {
 }
 
 // tableAction compiles an action for a table: its parameters without a direction are set by the entry.
-func (c *compiler) tableAction(a *action, ref *syntax.ActionRef, pos syntax.Pos) (actionCode, []syntax.Param) {
+func (c *compiler) tableAction(sc *scope, a *action, ref *syntax.ActionRef, pos syntax.Pos) (actionCode, []syntax.Param) {
 	none := actionCode{run: sequence(nil)}
 	if !c.enter(pos, a.decl) {
 		return none, nil
@@ -159,12 +159,8 @@ func (c *compiler) tableAction(a *action, ref *syntax.ActionRef, pos syntax.Pos)
 		}
 	}
 	inner := a.sc.inner()
-	inst := (*instance)(nil)
-	if a.sc.body != nil {
-		inst = a.sc.body.inst
-	}
-	inner.body = &body{kind: bodyAction, inst: inst}
-	b := &binder{c: c, outer: a.sc, inner: inner, copies: true}
+	inner.body = &body{kind: bodyAction, inst: a.sc.body.inst}
+	b := &binder{c: c, outer: sc, inner: inner, copies: true}
 	if ref == nil {
 		for _, p := range directed {
 			t := c.resolveType(a.sc, p.Type)
@@ -297,7 +293,7 @@ func (c *compiler) tableProperty(t *tableSite, info *tableInfo, p syntax.TablePr
 	switch p.Name.Text {
 	case "size":
 		if n := c.constInt(t.sc, p.Value, "the size of a table"); n != nil {
-			if !n.IsInt64() || n.Sign() <= 0 {
+			if !n.IsInt64() || n.Sign() < 0 {
 				c.errorf(p.Value.At(), "a table of %s entries is not possible", n)
 				return
 			}
@@ -361,6 +357,12 @@ func (c *compiler) entryAction(t *tableSite, info *tableInfo, ref syntax.ActionR
 // entry works out one entry that the program has.
 func (c *compiler) entry(t *tableSite, info *tableInfo, e syntax.TableEntry) (entrySpec, bool) {
 	spec := entrySpec{pos: e.Pos}
+	if l, ok := e.Keys[0].(*syntax.ListExpr); ok && len(e.Keys) == 1 {
+		e.Keys = nil
+		for _, x := range l.Elems {
+			e.Keys = append(e.Keys, x.Value)
+		}
+	}
 	if len(e.Keys) == 1 && len(info.Keys) > 1 {
 		if _, ok := e.Keys[0].(*syntax.AnyExpr); ok {
 			for range info.Keys[1:] {

@@ -214,9 +214,8 @@ func TestUpdates(t *testing.T) {
 		{"the same again", pl.Add("ingress.t", entry("set", one, 0, "0008")), "table ingress.t: the entry exists"},
 		{"the same again, in its place", pl.Set("ingress.t", entry("set", one, 0, "0009")), ""},
 		{"the second", pl.Add("ingress.t", entry("only", keys(exact("02")), 0)), ""},
-		{"one too many", pl.Add("ingress.t", entry("set", keys(exact("03")), 0, "0001")), "table ingress.t has 2 entries: the table is full"},
-		{"one too many by replacing", pl.Set("ingress.t", entry("set", keys(exact("03")), 0, "0001")), "table ingress.t has 2 entries: the table is full"},
-		{"removing one that is not there", pl.Remove("ingress.t", keys(exact("03")), 0), "table ingress.t: there is no such entry"},
+		{"more than its size", pl.Set("ingress.t", entry("set", keys(exact("03")), 0, "0003")), ""},
+		{"removing one that is not there", pl.Remove("ingress.t", keys(exact("04")), 0), "table ingress.t: there is no such entry"},
 		{"another default", pl.SetDefault("ingress.none", "set", [][]byte{{0, 0x44}}), ""},
 	} {
 		got := ""
@@ -228,7 +227,7 @@ func TestUpdates(t *testing.T) {
 		}
 	}
 	expect(t, pl, 0, "0100", "1:0109")
-	expect(t, pl, 0, "0300", "1:0300")
+	expect(t, pl, 0, "0300", "1:0303")
 	expect(t, pl, 0, "0900", "1:0944")
 	if action, args, err := pl.Default("ingress.none"); err != nil || action != "set" || fmt.Sprint(args) != "[[0 68]]" {
 		t.Errorf("the default is %s %v, %v", action, args, err)

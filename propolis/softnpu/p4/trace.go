@@ -148,8 +148,8 @@ func hexBytes(b []byte) string { return fmt.Sprintf("0x%x", b) }
 
 func (t *tracer) extract(name string, typ *typ, s []uint64, at int) {
 	st := Step{Kind: StepExtract, Name: name}
-	for i := range typ.fields {
-		f := &typ.fields[i]
+	for i := range typ.leaves {
+		f := &typ.leaves[i]
 		st.Fields = append(st.Fields, FieldValue{Name: f.name, Bits: f.typ.width, Value: hexValue(s, f, at+f.off)})
 	}
 	t.step(st)
@@ -186,8 +186,8 @@ func (t *tracer) rewritten(p *Program, m *machine) {
 			if !was {
 				st.Fields = append(st.Fields, FieldValue{Name: h.name, Bits: h.typ.bits, Old: "invalid", Value: "valid"})
 			}
-			for i := range h.typ.fields {
-				f := &h.typ.fields[i]
+			for i := range h.typ.leaves {
+				f := &h.typ.leaves[i]
 				now := hexValue(m.s, f, h.at+f.off)
 				old := hexValue(t.before, f, h.at+f.off)
 				if !was {

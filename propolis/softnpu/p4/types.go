@@ -54,8 +54,10 @@ type typ struct {
 	members []string
 	values  []*big.Int
 	size    int
-	// bits is the number of bits of a header without its varbit.
+	// bits is the number of bits of a header without its varbit, and leaves are its fields with those of the structs in it
+	// in their place.
 	bits   int
+	leaves []field
 	varbit *field
 	extern *externType
 	args   []*typ
@@ -165,8 +167,11 @@ func (t *typ) holds(ok func(*typ) bool) bool {
 	return false
 }
 
-// maxSlots bounds the size of one type and of a program.
-const maxSlots = 1 << 20
+// These bound how many slots a value of one type and all variables of a program have.
+const (
+	maxTypeSlots = 1 << 15
+	maxSlots     = 1 << 18
+)
 
 // layout places the fields one behind the other from slot off on.
 func (c *compiler) layout(pos syntax.Pos, t *typ, off int) {
@@ -178,7 +183,7 @@ func (c *compiler) layout(pos syntax.Pos, t *typ, off int) {
 			off++
 		}
 	}
-	if off > maxSlots {
+	if off > maxTypeSlots {
 		c.errorf(pos, "%s is too large", t.name)
 		off = 1
 	}
@@ -265,7 +270,7 @@ func (c *compiler) resolveStack(sc *scope, t *syntax.StackType) *typ {
 		c.errorf(t.Pos, "a stack is made of headers or header unions, and %s is neither", elem)
 		return badType
 	}
-	if !n.IsInt64() || n.Int64() < 1 || n.Int64()*int64(elem.size) > maxSlots {
+	if !n.IsInt64() || n.Int64() < 1 || n.Int64() > maxTypeSlots || n.Int64()*int64(elem.size) > maxTypeSlots {
 		c.errorf(t.Size.At(), "a stack of %s elements is not possible", n)
 		return badType
 	}
@@ -415,18 +420,13 @@ func (c *compiler) makeFields(d *syntax.FieldsDecl) *typ {
 		case ft.kind == kindNumber || ft.kind == kindVoid || ft.kind == kindString || ft.kind == kindExtern:
 			c.errorf(f.Type.At(), "a field cannot be of type %s", ft)
 			continue
-		case t.kind == kindHeader && ft.kind == kindStruct:
-			c.errorf(f.Type.At(), "a struct within a header is not supported; write its fields into the header")
-			continue
-		case t.kind == kindHeader && (!ft.scalar() && ft.kind != kindVarbit || ft.kind == kindError || ft.kind == kindEnum && ft.values == nil):
+		case t.kind == kindHeader && ft.kind == kindStruct && !ft.holds(func(u *typ) bool { return u.kind != kindStruct && !inHeader(u) }):
+		case t.kind == kindHeader && ft.kind != kindVarbit && !inHeader(ft):
 			c.errorf(f.Type.At(), "a field of a header cannot be of type %s", ft)
 			continue
 		case t.kind == kindUnion && ft.kind != kindHeader:
 			c.errorf(f.Type.At(), "the fields of a header union are headers, and %s is not", ft)
 			continue
-		}
-		if t.kind == kindHeader && ft.kind != kindVarbit {
-			t.bits += ft.width
 		}
 		t.fields = append(t.fields, nf)
 	}
@@ -440,7 +440,32 @@ func (c *compiler) makeFields(d *syntax.FieldsDecl) *typ {
 		}
 	}
 	if t.kind == kindHeader {
+		t.leaves = leavesOf(t.fields, "", 0)
+		for _, f := range t.leaves {
+			if f.typ.kind != kindVarbit {
+				t.bits += f.typ.width
+			}
+		}
 		t.codec = newCodec(t)
 	}
 	return t
+}
+
+// inHeader says whether a field of a header can be of a type, apart from structs and varbits.
+func inHeader(t *typ) bool {
+	return t.kind == kindBad || t.scalar() && t.kind != kindError && (t.kind != kindEnum || t.values != nil)
+}
+
+// leavesOf lists fields with those of structs in their place.
+func leavesOf(fields []field, prefix string, off int) []field {
+	var out []field
+	for _, f := range fields {
+		f.name, f.off = prefix+f.name, f.off+off
+		if f.typ.kind == kindStruct {
+			out = append(out, leavesOf(f.typ.fields, f.name+".", f.off)...)
+			continue
+		}
+		out = append(out, f)
+	}
+	return out
 }

@@ -119,6 +119,8 @@ type (
 		Place
 		Type Type
 	}
+	// InvalidExpr is {#}, a header that is not valid.
+	InvalidExpr struct{ Place }
 	// AnyExpr is "_" or "default".
 	AnyExpr struct{ Place }
 )

@@ -31,8 +31,23 @@ type Token struct {
 	Glued bool
 	// first says that the token is the first on its line, where a directive may stand.
 	first bool
-	// hidden names the macros that this token came out of, which may not expand again in it.
-	hidden []string
+	// hidden are the macros that this token came out of, which may not expand again in it.
+	hidden *hidden
+}
+
+// hidden is a list of macros, the innermost first.
+type hidden struct {
+	name  string
+	outer *hidden
+}
+
+func (h *hidden) has(name string) bool {
+	for ; h != nil; h = h.outer {
+		if h.name == name {
+			return true
+		}
+	}
+	return false
 }
 
 // MaxWidth is the largest width of a bit string that the engine runs.

@@ -130,6 +130,10 @@ func (p *parser) resync(start int, inBlock bool) {
 			depth--
 		}
 	}
+	if p.i > start && depth <= 0 && (is(p.toks[p.i-1], ";") || is(p.toks[p.i-1], "}")) {
+		// What was wrong has ended already.
+		return
+	}
 	for {
 		t := p.peek()
 		switch {
@@ -153,7 +157,7 @@ func (p *parser) resync(start int, inBlock bool) {
 	}
 }
 
-// enter counts one level of depth. The result is called when the level is left.
+// enter counts one level of depth, and says whether it is still allowed; leave ends it in either case.
 func (p *parser) enter() bool {
 	if p.depth++; p.depth > maxDepth {
 		p.errorf("this is nested more than %d deep", maxDepth)
@@ -205,6 +209,13 @@ func (p *parser) annotations() Annotations {
 			return as
 		}
 		p.next()
+		if a.Name.Text == "pragma" {
+			// An old form, whose body goes to the end of the line.
+			for p.peek().Kind != EOF && !p.peek().first {
+				p.next()
+			}
+			continue
+		}
 		if open := p.peek(); (is(open, "(") || is(open, "[")) && open.Glued || is(open, "(") {
 			p.next()
 			depth := 1
@@ -249,7 +260,7 @@ func (p *parser) decl(at where) Decl {
 			typ := p.typ()
 			d := &ConstDecl{DeclBase: p.base(annos), Type: typ}
 			p.expect("=")
-			d.Value = p.initializer()
+			d.Value = p.expr()
 			p.expect(";")
 			return d
 		case "action":
@@ -296,7 +307,7 @@ func (p *parser) decl(at where) Decl {
 		d := &InstanceDecl{DeclBase: p.base(annos), Type: typ, Args: args}
 		if p.accept("=") {
 			d.Body = true
-			p.block(inBlock)
+			p.skipBraces()
 		}
 		p.expect(";")
 		return d
@@ -307,10 +318,26 @@ func (p *parser) decl(at where) Decl {
 	}
 	d := &VarDecl{DeclBase: base, Type: typ}
 	if p.accept("=") {
-		d.Value = p.initializer()
+		d.Value = p.expr()
 	}
 	p.expect(";")
 	return d
+}
+
+// skipBraces goes behind what stands in braces.
+func (p *parser) skipBraces() {
+	depth := 0
+	for p.peek().Kind != EOF {
+		t := p.next()
+		if is(t, "{") {
+			depth++
+		} else if is(t, "}") {
+			depth--
+		}
+		if depth <= 0 {
+			return
+		}
+	}
 }
 
 // instanceAhead says whether the "(" at hand begins the arguments of an instance: a name follows its ")".
@@ -665,13 +692,8 @@ func (p *parser) typ() Type {
 		p.next()
 		b := &BitType{Place: at, Base: t.Text}
 		if p.accept("<") {
-			if p.at("(") {
-				p.next()
-				b.Width = p.expr()
-				p.expect(")")
-			} else {
-				b.Width = p.primary()
-			}
+			// Shifts and comparisons need parentheses, since they have a ">" of their own.
+			b.Width = p.binary(sumLevel)
 			p.closeAngle()
 		}
 		typ = b
@@ -769,7 +791,7 @@ func (p *parser) property(d *TableDecl) {
 		d.Default, d.ConstDefault = &a, isConst
 		p.expect(";")
 	default:
-		d.Props = append(d.Props, TableProp{Name: n, Value: p.initializer(), Const: isConst})
+		d.Props = append(d.Props, TableProp{Name: n, Value: p.expr(), Const: isConst})
 		p.expect(";")
 	}
 }

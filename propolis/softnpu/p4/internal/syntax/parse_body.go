@@ -8,6 +8,7 @@ func (p *parser) block(at where) *Block {
 		return b
 	}
 	defer p.leave()
+	p.annotations()
 	if !p.expect("{") {
 		return b
 	}
@@ -69,11 +70,13 @@ func (p *parser) stmt(at where) Stmt {
 		case "switch":
 			return p.switchStmt()
 		case "transition":
-			return p.transition(at)
+			return p.transition()
 		case "for", "break", "continue":
 			if !is(p.peekAt(1), "=") && !is(p.peekAt(1), ".") {
 				p.errorf("loops are not supported")
-				return nil
+				p.skipParens()
+				p.failed = false
+				return p.stmt(at)
 			}
 		case "const":
 			if d := p.decl(inBlock); d != nil {
@@ -95,18 +98,49 @@ func (p *parser) stmt(at where) Stmt {
 		return nil
 	}
 	x := p.postfix()
+	if p.at(">") && is(p.peekAt(1), ">=") && p.peekAt(1).Glued {
+		p.next()
+		p.next()
+		s := &AssignStmt{Place: here, Op: ">>", X: x, Y: p.expr()}
+		p.expect(";")
+		return s
+	}
 	for _, op := range []string{"=", "+=", "-=", "*=", "/=", "%=", "&=", "|=", "^=", "<<=", "|+|=", "|-|="} {
 		if p.accept(op) {
-			s := &AssignStmt{Place: here, Op: op[:len(op)-1], X: x, Y: p.initializer()}
+			s := &AssignStmt{Place: here, Op: op[:len(op)-1], X: x, Y: p.expr()}
 			p.expect(";")
 			return s
 		}
 	}
-	if _, ok := x.(*CallExpr); !ok && !p.failed {
+	switch x.(type) {
+	case *CallExpr, *MemberExpr, *IdentExpr:
+		// What is no call has no effect, which is said by those who know what it means.
+	default:
 		p.errorf("expected a statement, found %s", describe(t))
 	}
 	p.expect(";")
 	return &CallStmt{here, x}
+}
+
+// skipParens goes behind the word at hand and what stands in parentheses behind it.
+func (p *parser) skipParens() {
+	p.next()
+	depth := 0
+	for p.peek().Kind != EOF {
+		switch {
+		case p.at("("):
+			depth++
+		case p.at(")"):
+			depth--
+		}
+		if depth == 0 && !p.at(")") {
+			return
+		}
+		p.next()
+		if depth == 0 {
+			return
+		}
+	}
 }
 
 // declAhead says whether a statement begins with a type that a name or the arguments of an instance follow.
@@ -151,11 +185,8 @@ func (p *parser) switchStmt() Stmt {
 	return s
 }
 
-func (p *parser) transition(at where) Stmt {
+func (p *parser) transition() Stmt {
 	s := &TransitionStmt{Place: Place{p.next().Pos}}
-	if at != inParser && !p.failed {
-		p.rep.Errorf(s.Pos, "a transition stands only in a state of a parser")
-	}
 	if !p.accept("select") {
 		s.Next = p.name()
 		p.expect(";")
@@ -195,7 +226,7 @@ func (p *parser) args(end string) []Arg {
 			p.next()
 			a.Value = &AnyExpr{Place{t.Pos}}
 		} else {
-			a.Value = p.initializer()
+			a.Value = p.expr()
 		}
 		as = append(as, a)
 		if !p.accept(",") {
@@ -205,9 +236,6 @@ func (p *parser) args(end string) []Arg {
 	p.expect(end)
 	return as
 }
-
-// initializer reads an expression or a list in braces.
-func (p *parser) initializer() Expr { return p.expr() }
 
 func (p *parser) expr() Expr {
 	if !p.enter() {
@@ -228,6 +256,9 @@ func (p *parser) expr() Expr {
 var levels = [][]string{
 	{"||"}, {"&&"}, {"==", "!="}, {"<=", ">=", "<", ">"}, {"|"}, {"^"}, {"&"}, {"<<", ">>"}, {"++", "+", "-", "|+|", "|-|"}, {"*", "/", "%"},
 }
+
+// sumLevel is the level of the operators that bind tighter than a shift.
+const sumLevel = 8
 
 // binaryOp takes the operator of a level if it is at hand. A ">>" comes as two ">" that are glued.
 func (p *parser) binaryOp(level int) (string, bool) {
@@ -403,6 +434,11 @@ func (p *parser) primary() Expr {
 		return x
 	case is(t, "{"):
 		p.next()
+		if p.at("#") {
+			p.next()
+			p.expect("}")
+			return &InvalidExpr{at}
+		}
 		l := &ListExpr{Place: at}
 		for !p.at("}") && !p.failed {
 			if p.accept("...") {

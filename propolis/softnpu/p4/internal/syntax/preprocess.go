@@ -52,6 +52,8 @@ type preprocessor struct {
 	macros   map[string]*macro
 	included map[string]bool
 	out      []Token
+	// expanded is how many words came out of macros, those that are macros again among them.
+	expanded int
 	full     bool
 }
 
@@ -72,10 +74,18 @@ func Preprocess(src Source, rep *Report) []Token {
 		rep.Errorf(Pos{}, "reading the program: %v", err)
 		return []Token{{Kind: EOF}}
 	}
-	f := newFile(src.Name, text)
+	f := newFile(shown(src.FS, src.Name), text)
 	p.included["fs:"+path.Clean(src.Name)] = true
 	p.file(f, src.FS, path.Dir(path.Clean(src.Name)), 0)
 	return append(p.out, Token{Kind: EOF, Pos: Pos{f, len(text)}})
+}
+
+// shown is the name that a file has in findings. A file system whose files lie in a folder of the host can say where.
+func shown(fsys fs.FS, name string) string {
+	if at, ok := fsys.(interface{ Path(name string) string }); ok {
+		return at.Path(name)
+	}
+	return name
 }
 
 func readSource(fsys fs.FS, name string) (string, error) {
@@ -272,7 +282,7 @@ func (p *preprocessor) include(f *File, fsys fs.FS, dir string, depth int, line 
 		}
 		if !p.included[at.id] {
 			p.included[at.id] = true
-			p.file(newFile(at.path, text), at.fsys, path.Dir(at.path), depth+1)
+			p.file(newFile(shown(at.fsys, at.path), text), at.fsys, path.Dir(at.path), depth+1)
 		}
 		return
 	}
@@ -332,7 +342,7 @@ func (p *preprocessor) expand(toks []Token, depth int) []Token {
 	for i := 0; i < len(toks); i++ {
 		t := toks[i]
 		m := p.macros[t.Text]
-		if m == nil || t.Kind != Ident && t.Kind != Keyword || slices.Contains(t.hidden, t.Text) {
+		if m == nil || t.Kind != Ident && t.Kind != Keyword || t.hidden.has(t.Text) {
 			out = append(out, t)
 			continue
 		}
@@ -358,18 +368,19 @@ func (p *preprocessor) expand(toks []Token, depth int) []Token {
 			i = end
 		}
 		var body []Token
+		inside := &hidden{m.name, t.hidden}
 		for _, b := range m.body {
 			if k := slices.Index(m.params, b.Text); k >= 0 && (b.Kind == Ident || b.Kind == Keyword) {
 				body = append(body, args[k]...)
 				continue
 			}
 			b.Pos = t.Pos
-			b.hidden = append(slices.Clone(t.hidden), m.name)
+			b.hidden = inside
 			body = append(body, b)
 		}
-		if len(out)+len(body) > maxTokens || len(p.out)+len(out) > maxTokens {
+		if p.expanded += len(body) + 1; p.expanded > maxTokens {
 			p.full = true
-			p.rep.Errorf(t.Pos, "macro %s makes the program longer than %d words", m.name, maxTokens)
+			p.rep.Errorf(t.Pos, "the macros of the program make more than %d words", maxTokens)
 			return nil
 		}
 		if len(body) > 0 {
