@@ -33,6 +33,7 @@ package match
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -310,24 +311,26 @@ func (t *Table[V]) publish(old, added *Entry[V]) {
 		e = old
 	}
 	groups := slices.Clone(*t.groups.Load())
+	at := slices.IndexFunc(groups, func(g *group[V]) bool { return bytes.Equal(g.mask, e.masks) })
 	g := &group[V]{mask: e.masks, bound: e.Priority}
-	if i := slices.IndexFunc(groups, func(g *group[V]) bool { return bytes.Equal(g.mask, e.masks) }); i >= 0 {
-		*g = *groups[i]
-		g.bound = max(g.bound, e.Priority)
-		groups = slices.Delete(groups, i, i+1)
-	}
-	g.root = t.changed(g.root, 0, hash(t.seed, e.values, e.masks), old, added)
-	if g.root != nil {
+	if at >= 0 {
 		// The bound stays where it is when entries are removed. It only
 		// saves looks into groups, and a tree of priorities is not worth
 		// that.
-		i, _ := slices.BinarySearchFunc(groups, g.bound, func(g *group[V], bound int) int {
-			if g.bound >= bound {
-				return -1
-			}
-			return 1
-		})
-		groups = slices.Insert(groups, i, g)
+		*g = *groups[at]
+		g.bound = max(g.bound, e.Priority)
+	}
+	g.root = t.changed(g.root, 0, hash(t.seed, e.values, e.masks), old, added)
+	if at >= 0 && g.root != nil && g.bound == groups[at].bound {
+		groups[at] = g
+	} else {
+		if at >= 0 {
+			groups = slices.Delete(groups, at, at+1)
+		}
+		if g.root != nil {
+			to, _ := slices.BinarySearchFunc(groups, g.bound, func(g *group[V], bound int) int { return cmp.Compare(bound, g.bound) })
+			groups = slices.Insert(groups, to, g)
+		}
 	}
 	t.groups.Store(&groups)
 }
