@@ -1,0 +1,346 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/falcon-vm/falcon-go/propolis/softnpu"
+	"github.com/falcon-vm/falcon-go/propolis/softnpu/p4/match"
+)
+
+// schema asks for the tables of the program.
+func schema(ctx context.Context, s *session) ([]softnpu.Table, error) {
+	var all []softnpu.Table
+	err := s.ask(ctx, softnpu.TablesRequest{}, &all)
+	return all, err
+}
+
+func table(ctx context.Context, s *session, name string) (softnpu.Table, error) {
+	all, err := schema(ctx, s)
+	if err != nil {
+		return softnpu.Table{}, err
+	}
+	for _, t := range all {
+		if t.Name == name {
+			return t, nil
+		}
+	}
+	return softnpu.Table{}, fmt.Errorf("the program has no table %q: see npuadm tables", name)
+}
+
+// action returns an action of a table.
+func action(t softnpu.Table, name string) (softnpu.Action, error) {
+	for _, a := range t.Actions {
+		if a.Name == name {
+			return a, nil
+		}
+	}
+	return softnpu.Action{}, fmt.Errorf("table %s has no action %q: see npuadm tables", t.Name, name)
+}
+
+func tables(ctx context.Context, s *session, _ []string) error {
+	all, err := schema(ctx, s)
+	if err != nil {
+		return err
+	}
+	if s.json {
+		return s.print(all)
+	}
+	for _, t := range all {
+		var keys []string
+		for _, k := range t.Keys {
+			keys = append(keys, fmt.Sprintf("%s %s %d", k.Name, k.Kind, k.Bits))
+		}
+		fmt.Fprintf(s.out, "%s  (%s)\n", t.Name, strings.Join(keys, ", "))
+		for _, a := range t.Actions {
+			var params []string
+			for _, p := range a.Parameters {
+				params = append(params, fmt.Sprintf("%s %d", p.Name, p.Bits))
+			}
+			fmt.Fprintf(s.out, "  %s(%s)\n", a.Name, strings.Join(params, ", "))
+		}
+	}
+	return nil
+}
+
+// entryText is an entry as people read it.
+type entryText struct {
+	Table     string            `json:"table"`
+	Keys      map[string]string `json:"keys"`
+	Action    string            `json:"action"`
+	Arguments map[string]string `json:"arguments"`
+
+	keys, args string
+}
+
+// spell returns an entry of a dump as people read it.
+func spell(t softnpu.Table, e softnpu.DumpEntry) (entryText, error) {
+	text := entryText{Table: t.Name, Action: e.Action, Keys: map[string]string{}, Arguments: map[string]string{}}
+	matches, err := softnpu.DecodeKeys(t.Keys, e.Keys)
+	if err != nil {
+		return text, fmt.Errorf("table %s: %w", t.Name, err)
+	}
+	var keys []string
+	for i, k := range t.Keys {
+		text.Keys[k.Name] = softnpu.FormatMatch(k, matches[i])
+		keys = append(keys, text.Keys[k.Name])
+	}
+	a, err := action(t, e.Action)
+	if err != nil {
+		return text, err
+	}
+	args, err := softnpu.DecodeArgs(a.Parameters, e.Arguments)
+	if err != nil {
+		return text, fmt.Errorf("table %s: %w", t.Name, err)
+	}
+	for i, p := range a.Parameters {
+		text.Arguments[p.Name] = softnpu.FormatValue(p.Bits, args[i])
+	}
+	text.keys, text.args = strings.Join(keys, " "), softnpu.FormatArgs(a.Parameters, args)
+	return text, nil
+}
+
+func dumpState(ctx context.Context, s *session, _ []string) error {
+	all, err := schema(ctx, s)
+	if err != nil {
+		return err
+	}
+	var dump softnpu.Dump
+	if err := s.ask(ctx, softnpu.DumpRequest{}, &dump); err != nil {
+		return err
+	}
+	texts := []entryText{}
+	for _, t := range all {
+		for _, e := range dump[t.Name] {
+			text, err := spell(t, e)
+			if err != nil {
+				return err
+			}
+			texts = append(texts, text)
+		}
+	}
+	if s.json {
+		return s.print(texts)
+	}
+	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
+	last := ""
+	for _, e := range texts {
+		if e.Table != last {
+			fmt.Fprintln(w, e.Table)
+			last = e.Table
+		}
+		fmt.Fprintf(w, "  %s\t→ %s(%s)\n", e.keys, e.Action, e.args)
+	}
+	return w.Flush()
+}
+
+// keysOf reads the keys of an entry.
+func keysOf(t softnpu.Table, words []string) (softnpu.Octets, error) {
+	if len(words) < len(t.Keys) {
+		return nil, fmt.Errorf("table %s has %d keys, and %d were given", t.Name, len(t.Keys), len(words))
+	}
+	matches := make([]match.Match, len(t.Keys))
+	for i, k := range t.Keys {
+		var err error
+		if matches[i], err = softnpu.ParseMatch(k, words[i]); err != nil {
+			return nil, err
+		}
+	}
+	return softnpu.EncodeKeys(t.Keys, matches)
+}
+
+func addEntry(ctx context.Context, s *session, args []string) error {
+	t, err := table(ctx, s, args[0])
+	if err != nil {
+		return err
+	}
+	a, err := action(t, args[1])
+	if err != nil {
+		return err
+	}
+	words := args[2:]
+	keys, err := keysOf(t, words)
+	if err != nil {
+		return err
+	}
+	if words = words[len(t.Keys):]; len(words) != len(a.Parameters) {
+		return fmt.Errorf("action %s has %d parameters, and %d were given", a.Name, len(a.Parameters), len(words))
+	}
+	values := make([][]byte, len(words))
+	for i, p := range a.Parameters {
+		if values[i], err = softnpu.ParseValue(p.Bits, words[i]); err != nil {
+			return fmt.Errorf("parameter %s (%d bits): %w", p.Name, p.Bits, err)
+		}
+	}
+	return s.ask(ctx, softnpu.TableAdd{Table: t.Name, Action: a.Name, Keys: keys, Arguments: softnpu.EncodeArgs(values)}, nil)
+}
+
+func removeEntry(ctx context.Context, s *session, args []string) error {
+	t, err := table(ctx, s, args[0])
+	if err != nil {
+		return err
+	}
+	if n := len(args) - 1; n > len(t.Keys) {
+		return fmt.Errorf("table %s has %d keys, and %d were given", t.Name, len(t.Keys), n)
+	}
+	keys, err := keysOf(t, args[1:])
+	if err != nil {
+		return err
+	}
+	return s.ask(ctx, softnpu.TableRemove{Table: t.Name, Keys: keys}, nil)
+}
+
+func counters(ctx context.Context, s *session, _ []string) error {
+	var all []softnpu.Counters
+	if err := s.ask(ctx, softnpu.CountersRequest{}, &all); err != nil {
+		return err
+	}
+	if s.json {
+		return s.print(all)
+	}
+	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "port\treceived\tbytes\tsent\tbytes\tdropped\trefused\tmisdirected\tlooped\tlost\t")
+	for i, c := range all {
+		name := fmt.Sprint(i)
+		if i == softnpu.CPUPort {
+			name = "CPU"
+		}
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t\n", name, c.ReceivedFrames, c.ReceivedBytes,
+			c.TransmittedFrames, c.TransmittedBytes, c.Dropped, c.Refused, c.Misdirected, c.Looped, c.Lost)
+	}
+	return w.Flush()
+}
+
+func loadProgram(ctx context.Context, s *session, files []string) error {
+	source := softnpu.ProgramLoad{Main: filepath.Base(files[0]), Files: map[string]string{}}
+	folder := filepath.Dir(files[0])
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			return err
+		}
+		// Included files are named as the program finds them.
+		name, err := filepath.Rel(folder, f)
+		if err != nil {
+			return err
+		}
+		source.Files[filepath.ToSlash(name)] = string(text)
+	}
+	return s.ask(ctx, source, nil)
+}
+
+func saveCommand(set *settings) *cobra.Command {
+	file := ""
+	c := &cobra.Command{Use: "save --filename FILE", Short: "Write the entries of all tables to a file", Args: cobra.NoArgs,
+		DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return set.session(cmd, args, func(ctx context.Context, s *session, _ []string) error { return save(ctx, s, file) })
+		}}
+	return withFile(c, &file)
+}
+
+func restoreCommand(set *settings) *cobra.Command {
+	file := ""
+	c := &cobra.Command{Use: "restore --filename FILE", Short: "Set the entries that a file has from save",
+		Long: `Set the entries that a file has from save. Entries that are there already stay,
+those that do something else are replaced, and others are left alone.`,
+		Args: cobra.NoArgs, DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return set.session(cmd, args, func(ctx context.Context, s *session, _ []string) error { return restore(ctx, s, file) })
+		}}
+	return withFile(c, &file)
+}
+
+func withFile(c *cobra.Command, file *string) *cobra.Command {
+	c.Flags().StringVar(file, "filename", "", "the file")
+	// It fails only for a flag that there is not.
+	_ = c.MarkFlagRequired("filename")
+	return c
+}
+
+func save(ctx context.Context, s *session, file string) error {
+	var dump softnpu.Dump
+	if err := s.ask(ctx, softnpu.DumpRequest{}, &dump); err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(dump, "", " ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, append(b, '\n'), 0o644)
+}
+
+func restore(ctx context.Context, s *session, file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(f)
+	if err != nil {
+		return err
+	}
+	var wanted, there softnpu.Dump
+	if err := json.Unmarshal(b, &wanted); err != nil {
+		return fmt.Errorf("%s is not a file of npuadm save: %w", file, err)
+	}
+	if err := s.ask(ctx, softnpu.DumpRequest{}, &there); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(wanted)) {
+		if _, ok := there[name]; !ok {
+			return fmt.Errorf("%s is of another program: this one has no table %s", file, name)
+		}
+	}
+	added, replaced := 0, 0
+	for _, name := range slices.Sorted(maps.Keys(wanted)) {
+		have := map[string]softnpu.DumpEntry{}
+		for _, e := range there[name] {
+			have[string(e.Keys)] = e
+		}
+		for _, e := range wanted[name] {
+			old, exists := have[string(e.Keys)]
+			if exists && old.Action == e.Action && bytes.Equal(old.Arguments, e.Arguments) {
+				continue
+			}
+			if err := put(ctx, s, name, e, old, exists); err != nil {
+				return fmt.Errorf("after %d entries were added and %d replaced: %w", added, replaced, err)
+			}
+			if exists {
+				replaced++
+			} else {
+				added++
+			}
+		}
+	}
+	_, err = fmt.Fprintf(s.out, "added %d entries, replaced %d\n", added, replaced)
+	return err
+}
+
+// put adds an entry in the place of an old one, which it puts back if it
+// cannot.
+func put(ctx context.Context, s *session, table string, e, old softnpu.DumpEntry, exists bool) error {
+	if exists {
+		if err := s.ask(ctx, softnpu.TableRemove{Table: table, Keys: old.Keys}, nil); err != nil {
+			return err
+		}
+	}
+	err := s.ask(ctx, softnpu.TableAdd{Table: table, Action: e.Action, Keys: e.Keys, Arguments: e.Arguments}, nil)
+	if err != nil && exists {
+		back := s.ask(ctx, softnpu.TableAdd{Table: table, Action: old.Action, Keys: old.Keys, Arguments: old.Arguments}, nil)
+		return errors.Join(err, back)
+	}
+	return err
+}

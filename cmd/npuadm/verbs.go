@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/falcon-vm/falcon-go/propolis/softnpu"
+)
+
+// Tables of sidecar-lite that are the same for both versions of IP, and the
+// actions that npuadm uses.
+const (
+	tableMAC      = "ingress.mac.mac_rewrite"
+	tableProxyARP = "ingress.pxarp.proxy_arp"
+
+	actionLocal    = "local"
+	actionResolve  = "rewrite_dst"
+	actionMAC      = "rewrite"
+	actionNAT      = "forward_to_sled"
+	actionProxyARP = "proxy_arp_reply"
+)
+
+func tableLocal(version int) string {
+	return fmt.Sprintf("ingress.local.local_v%d", version)
+}
+
+func tableResolver(version int) string {
+	return fmt.Sprintf("ingress.resolver.resolver_v%d", version)
+}
+
+func tableNAT(version int) string {
+	return fmt.Sprintf("ingress.nat.nat_v%d", version)
+}
+
+// verbs returns the commands that take no flags of their own.
+func verbs() []verb {
+	all := []verb{
+		{"port-count", "Print the number of front ports", cobra.NoArgs, portCount},
+		{"counters", "Print what has passed each port", cobra.NoArgs, counters},
+		{"tables", "Print the tables of the program, with their keys and actions", cobra.NoArgs, tables},
+		{"dump-state", "Print the entries of all tables", cobra.NoArgs, dumpState},
+		{"add TABLE ACTION KEY... [ARGUMENT...]", "Add an entry to a table", cobra.MinimumNArgs(2), addEntry},
+		{"remove TABLE KEY...", "Remove an entry from a table", cobra.MinimumNArgs(1), removeEntry},
+		{"load-program FILE.p4 [INCLUDED...]", "Have the ASIC run another program", cobra.MinimumNArgs(1), loadProgram},
+
+		{"set-mac PORT MAC", "Set the source address of what leaves a port", cobra.ExactArgs(2),
+			adds(tableMAC, actionMAC, 1, number(16), mac)},
+		{"clear-mac PORT", "Leave the source address of what leaves a port alone", cobra.ExactArgs(1),
+			removes(tableMAC, number(16))},
+		{"add-proxy-arp BEGIN END MAC", "Answer ARP for a range of addresses", cobra.ExactArgs(3),
+			adds(tableProxyARP, actionProxyARP, 2, address(4), address(4), mac)},
+		{"remove-proxy-arp BEGIN END", "Answer ARP for a range no more", cobra.ExactArgs(2),
+			removes(tableProxyARP, address(4), address(4))},
+
+		{"add-arp-entry ADDRESS MAC", "Set the MAC address of an IPv4 neighbour", cobra.ExactArgs(2),
+			adds(tableResolver(4), actionResolve, 1, address(4), mac)},
+		{"remove-arp-entry ADDRESS", "Forget the MAC address of an IPv4 neighbour", cobra.ExactArgs(1),
+			removes(tableResolver(4), address(4))},
+		{"add-ndp-entry ADDRESS MAC", "Set the MAC address of an IPv6 neighbour", cobra.ExactArgs(2),
+			adds(tableResolver(6), actionResolve, 1, address(6), mac)},
+		{"remove-ndp-entry ADDRESS", "Forget the MAC address of an IPv6 neighbour", cobra.ExactArgs(1),
+			removes(tableResolver(6), address(6))},
+	}
+	for _, v := range []int{4, 6} {
+		n := strconv.Itoa(v)
+		all = append(all,
+			verb{"remove-route" + n + " DST MASK", "Remove an IPv" + n + " route", cobra.ExactArgs(2), removeRoute(v)},
+			verb{"add-address" + n + " ADDRESS", "Hand packets to an IPv" + n + " address to the CPU", cobra.ExactArgs(1),
+				adds(tableLocal(v), actionLocal, 1, address(v))},
+			verb{"remove-address" + n + " ADDRESS", "Hand packets to an IPv" + n + " address to the CPU no more", cobra.ExactArgs(1),
+				removes(tableLocal(v), address(v))},
+			verb{"add-nat" + n + " DST BEGIN END TARGET VNI MAC", "Send a range of an address' ports to a sled", cobra.ExactArgs(6),
+				adds(tableNAT(v), actionNAT, 3, address(v), number(16), number(16), address(6), number(24), mac)},
+			verb{"remove-nat" + n + " DST BEGIN END", "Send a range of an address' ports to a sled no more", cobra.ExactArgs(3),
+				removes(tableNAT(v), address(v), number(16), number(16))})
+	}
+	return all
+}
+
+// word reads an argument of the command line as a value of a table: its bytes
+// as they go over the channel, little-endian.
+type word func(s string) ([]byte, error)
+
+func number(bits int) word {
+	return func(s string) ([]byte, error) {
+		n, err := strconv.ParseUint(s, 0, 64)
+		if err != nil || n>>bits != 0 {
+			return nil, fmt.Errorf("%q is not a number from 0 to %d", s, uint64(1)<<bits-1)
+		}
+		b := make([]byte, (bits+7)/8)
+		for i := range b {
+			b[i] = byte(n >> (8 * i))
+		}
+		return b, nil
+	}
+}
+
+func address(version int) word {
+	return func(s string) ([]byte, error) {
+		a, err := parseAddress(version, s)
+		if err != nil {
+			return nil, err
+		}
+		b := a.AsSlice()
+		slices.Reverse(b)
+		return b, nil
+	}
+}
+
+func parseAddress(version int, s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(s)
+	if err != nil || a.Zone() != "" || a.Is4() != (version == 4) {
+		return netip.Addr{}, fmt.Errorf("%q is not an IPv%d address", s, version)
+	}
+	return a, nil
+}
+
+func mac(s string) ([]byte, error) {
+	b, err := net.ParseMAC(s)
+	if err != nil || len(b) != 6 {
+		return nil, fmt.Errorf("%q is not a MAC address", s)
+	}
+	slices.Reverse(b)
+	return b, nil
+}
+
+// join reads arguments into the bytes of keys or parameters.
+func join(words []word, args []string) (softnpu.Octets, error) {
+	all := softnpu.Octets{}
+	for i, w := range words {
+		b, err := w(args[i])
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, b...)
+	}
+	return all, nil
+}
+
+// adds returns the run of a verb that adds an entry, whose first arguments are
+// the keys and the others the parameters.
+func adds(table, action string, keys int, words ...word) func(context.Context, *session, []string) error {
+	return func(ctx context.Context, s *session, args []string) error {
+		k, err := join(words[:keys], args)
+		if err != nil {
+			return err
+		}
+		p, err := join(words[keys:], args[keys:])
+		if err != nil {
+			return err
+		}
+		return s.ask(ctx, softnpu.TableAdd{Table: table, Action: action, Keys: k, Arguments: p}, nil)
+	}
+}
+
+// removes returns the run of a verb that removes an entry.
+func removes(table string, words ...word) func(context.Context, *session, []string) error {
+	return func(ctx context.Context, s *session, args []string) error {
+		k, err := join(words, args)
+		if err != nil {
+			return err
+		}
+		return s.ask(ctx, softnpu.TableRemove{Table: table, Keys: k}, nil)
+	}
+}
+
+func portCount(ctx context.Context, s *session, _ []string) error {
+	var n int
+	if err := s.ask(ctx, softnpu.RadixRequest{}, &n); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(s.out, n)
+	return err
+}

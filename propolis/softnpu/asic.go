@@ -1,0 +1,384 @@
+// Package softnpu is the switch ASIC of a node: ports on cables, a port for
+// the node's CPU, a pipeline that decides what becomes of each frame, and a
+// management channel by which a guest sets its tables.
+//
+// To a guest it is as the SoftNPU of Propolis on illumos is: the same messages
+// on the same serial port, the same bytes for keys and parameters, the same
+// numbers of ports. The front ports are 1, 2 and so on in the order in which
+// they were given, and the CPU's is 0. What SoftNPU does not do is added
+// beside it: a request that wants an answer, and the load of a program.
+//
+// A guest's NIC leaves checksums to be written and long frames to be cut. The
+// first is done as a frame comes in. A long frame goes through the program as it
+// is, and on as it is if the program has but routed it and the port that it
+// leaves by can take it: so two guests are as fast as on a cable. Otherwise it is
+// cut, and its segments go through the program one by one; what the program
+// counts itself has the long frame then too.
+//
+// Frames of one port are run by one goroutine, and written to each port by
+// another, so that no port waits for one that is not read. Whatever a guest
+// does wrong, on the cable or on the channel, costs it that frame or that
+// request, is counted or logged, and changes nothing for the others.
+package softnpu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+)
+
+// Numbers of ports.
+const (
+	// CPUPort is the port of the node's own guest.
+	CPUPort = 0
+	// RecirculationPort sends a frame through the pipeline again, as if it
+	// had come in by the same port once more.
+	RecirculationPort = 1001
+	// MaxPorts is the largest number of front ports, which leaves out the
+	// numbers that mean something else.
+	MaxPorts = 512
+)
+
+// maxPasses is how often one frame that came in may go through the pipeline,
+// all its copies together.
+const maxPasses = 16
+
+// maxCopies bounds the frames that one frame that came in becomes: one for
+// each port in each of its passes.
+const maxCopies = maxPasses * (MaxPorts + 1)
+
+// Config is what an ASIC is made of.
+type Config struct {
+	// Ports are the wires of the front ports: the first is that of port 1.
+	Ports []Wire
+	// CPU is the wire to the node's own guest, or nil.
+	CPU Wire
+	// Compile makes a pipeline of a program for a number of front ports. If
+	// it is nil it is [Compile].
+	Compile func(source Source, radix int) (Pipeline, error)
+	// Log gets what goes wrong. It must not be nil.
+	Log *slog.Logger
+}
+
+// ASIC forwards frames between its ports.
+type ASIC struct {
+	config Config
+	ports  []*port // by number; that of the CPU may be nil
+	log    *limitedLog
+
+	program atomic.Pointer[program]
+}
+
+// program is a pipeline that was loaded. Goroutines know by its address
+// whether theirs is still the one.
+type program struct {
+	pipeline Pipeline
+	tables   []Table
+	byName   map[string]*Table
+	added    atomic.Int64 // entries that came by the channel and are there
+}
+
+// New returns an ASIC, which owns its wires from now on. It has no program and
+// drops all frames until one is loaded.
+func New(c Config) (*ASIC, error) {
+	if len(c.Ports) > MaxPorts {
+		return nil, fmt.Errorf("an ASIC with %d ports: it can have %d", len(c.Ports), MaxPorts)
+	}
+	if c.Compile == nil {
+		c.Compile = Compile
+	}
+	a := &ASIC{config: c, log: &limitedLog{to: c.Log}}
+	for i, w := range append([]Wire{c.CPU}, c.Ports...) {
+		if w == nil {
+			if i != CPUPort {
+				return nil, fmt.Errorf("port %d has no wire", i)
+			}
+			a.ports = append(a.ports, nil)
+			continue
+		}
+		a.ports = append(a.ports, &port{number: uint16(i), wire: w, out: queue{wake: make(chan struct{}, 1)}})
+	}
+	return a, nil
+}
+
+// Radix returns the number of front ports.
+func (a *ASIC) Radix() int { return len(a.config.Ports) }
+
+// Counters returns what has passed each port, by number; of a CPU port that is
+// not there, zeros.
+func (a *ASIC) Counters() []Counters {
+	all := make([]Counters, len(a.ports))
+	for i, p := range a.ports {
+		if p != nil {
+			all[i] = p.count.read()
+		}
+	}
+	return all
+}
+
+// Load has the ASIC run another pipeline. Frames that are in the running one
+// leave it as they would have.
+func (a *ASIC) Load(p Pipeline) {
+	loaded := &program{pipeline: p, tables: Describe(p.Tables()), byName: map[string]*Table{}}
+	for i := range loaded.tables {
+		loaded.byName[loaded.tables[i].Name] = &loaded.tables[i]
+	}
+	a.program.Store(loaded)
+}
+
+// LoadSource compiles a program and has the ASIC run it. If that fails the
+// running one stays.
+func (a *ASIC) LoadSource(s Source) error {
+	p, err := a.config.Compile(s, a.Radix())
+	if err != nil {
+		return err
+	}
+	a.Load(p)
+	return nil
+}
+
+// Pipeline returns what the ASIC runs, nil if no program was loaded.
+func (a *ASIC) Pipeline() Pipeline {
+	if p := a.program.Load(); p != nil {
+		return p.pipeline
+	}
+	return nil
+}
+
+// Serve forwards frames until the context ends or a wire does, and then closes
+// all wires. The error is that of the wires, or nil.
+func (a *ASIC) Serve(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var mu sync.Mutex
+	var errs []error
+	var running sync.WaitGroup
+	run := func(f func() error) {
+		running.Go(func() {
+			// What wires say once they are being closed is of no interest.
+			if err := f(); err != nil && ctx.Err() == nil {
+				mu.Lock()
+				errs = append(errs, err)
+				mu.Unlock()
+			}
+			cancel()
+		})
+	}
+	for _, p := range a.ports {
+		if p != nil {
+			run(func() error { return (&runner{asic: a, port: p}).run() })
+			run(func() error { return p.transmit(ctx.Done()) })
+		}
+	}
+	<-ctx.Done()
+	for _, p := range a.ports {
+		if p != nil {
+			_ = p.wire.Close() // only to end Read and Write
+		}
+	}
+	running.Wait()
+	return errors.Join(errs...)
+}
+
+// runner runs the frames of one port.
+type runner struct {
+	asic *ASIC
+	port *port
+
+	program *program
+	thread  Thread
+	emit    func(egress uint16, frame []byte)
+
+	frame  *Frame // that came in
+	passes int    // of that frame through the pipeline
+	copies int    // that all passes made of it
+	left   bool   // one of them left by a port
+	whole  bool   // it has segments, and all copies so far can have them too
+	again  []*buffer
+	staged [][]*buffer // by port
+}
+
+// run reads frames and runs them until the wire ends.
+func (r *runner) run() error {
+	r.emit = r.emitted
+	r.staged = make([][]*buffer, len(r.asic.ports))
+	frames := make([]Frame, batchFrames)
+	for i := range frames {
+		frames[i].Data = make([]byte, MaxFrame)
+	}
+	for {
+		for i := range frames {
+			frames[i].Data = frames[i].Data[:cap(frames[i].Data)]
+		}
+		n, err := r.port.wire.Read(frames)
+		for i := range frames[:n] {
+			r.receive(&frames[i])
+		}
+		r.flush()
+		if err != nil {
+			return fmt.Errorf("%s: receive frames: %w", r.port.name(), err)
+		}
+	}
+}
+
+// receive runs one frame that came in.
+func (r *runner) receive(f *Frame) {
+	count := &r.port.count
+	count.receivedFrames.Add(1)
+	count.receivedBytes.Add(uint64(len(f.Data)))
+	if !r.renew() {
+		count.refused.Add(1)
+		return
+	}
+	if err := f.complete(); err != nil {
+		r.refuse(err)
+		return
+	}
+	if f.Offload.Segments == SegmentNone {
+		r.forward(f)
+		return
+	}
+	before := make([]int, 0, 8)
+	for _, s := range r.staged {
+		before = append(before, len(s))
+	}
+	if r.whole = true; r.forward(f) {
+		return
+	}
+	// Something became of it that its segments must go through one by one.
+	for i, s := range r.staged {
+		for _, b := range s[before[i]:] {
+			b.free()
+		}
+		r.staged[i] = s[:before[i]]
+	}
+	segment := Frame{}
+	room := make([]byte, min(MaxFrame, len(f.Data)+int(f.Offload.SegmentSize)))
+	if err := f.cut(room, func(s []byte) {
+		segment.Data = s
+		r.forward(&segment)
+		r.flush()
+	}); err != nil {
+		r.refuse(err)
+	}
+}
+
+// renew makes a thread of the program that is to run. It is false without one.
+func (r *runner) renew() bool {
+	p := r.asic.program.Load()
+	if p == nil {
+		return false
+	}
+	if p != r.program {
+		r.program, r.thread = p, p.pipeline.NewThread()
+	}
+	return true
+}
+
+func (r *runner) refuse(err error) {
+	r.port.count.refused.Add(1)
+	r.asic.log.warn("A frame was refused", "port", r.port.number, "error", err)
+}
+
+// forward runs a frame and, where the program wants that, its copies again. It
+// is false if the frame has segments that are to be cut first; nothing is
+// counted then.
+func (r *runner) forward(f *Frame) bool {
+	r.frame, r.passes, r.copies, r.left = f, 0, 0, false
+	count := &r.port.count
+	looped := false
+	err := r.process(f.Data)
+	for err == nil && len(r.again) > 0 {
+		b := r.again[len(r.again)-1]
+		r.again = r.again[:len(r.again)-1]
+		if r.passes < maxPasses {
+			err = r.process(b.frame.Data)
+		} else {
+			looped = true
+		}
+		b.free()
+	}
+	for _, b := range r.again {
+		b.free()
+	}
+	r.again = r.again[:0]
+	switch {
+	case err != nil:
+		r.refuse(err)
+	case f.Offload.Segments != SegmentNone && !r.whole:
+		return false
+	case looped:
+		count.looped.Add(1)
+		r.asic.log.warn("The program sends a frame round again and again", "port", r.port.number, "passes", maxPasses)
+	case !r.left:
+		count.dropped.Add(1)
+	}
+	return true
+}
+
+// process runs a frame through the pipeline once. A program that fails loses
+// the frame and not the ASIC.
+func (r *runner) process(frame []byte) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the program failed: %v", p)
+			r.thread = r.program.pipeline.NewThread()
+		}
+	}()
+	r.passes++
+	r.thread.Process(r.port.number, frame, r.emit)
+	return nil
+}
+
+// emitted takes a copy of a frame that leaves the pipeline.
+func (r *runner) emitted(egress uint16, frame []byte) {
+	r.copies++
+	if r.copies > maxCopies || len(frame) > MaxFrame {
+		r.port.count.misdirected.Add(1)
+		return
+	}
+	if egress == RecirculationPort {
+		r.again = append(r.again, newBuffer(frame, Offload{}))
+		return
+	}
+	r.left = true
+	to := r.target(egress)
+	if to == nil {
+		r.port.count.misdirected.Add(1)
+		return
+	}
+	var left Offload
+	if r.frame.Offload.Segments != SegmentNone {
+		if r.whole = r.whole && to.wire.Offloads() && r.frame.survives(frame); !r.whole {
+			return
+		}
+		left = r.frame.Offload
+	}
+	r.staged[egress] = append(r.staged[egress], newBuffer(frame, left))
+}
+
+// target returns the port that a frame of this one may leave by, nil if there
+// is none: no frame of the CPU goes back to it.
+func (r *runner) target(egress uint16) *port {
+	if int(egress) >= len(r.asic.ports) || egress == CPUPort && r.port.number == CPUPort {
+		return nil
+	}
+	return r.asic.ports[egress]
+}
+
+// flush hands the frames of a batch to their ports.
+func (r *runner) flush() {
+	for i, frames := range r.staged {
+		if len(frames) == 0 {
+			continue
+		}
+		to := r.asic.ports[i]
+		if lost := to.out.put(frames); lost > 0 {
+			to.count.lost.Add(uint64(lost))
+		}
+		r.staged[i] = frames[:0]
+	}
+}

@@ -1,0 +1,401 @@
+package p4
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/falcon-vm/falcon-go/propolis/softnpu/p4/internal/syntax"
+)
+
+// Program is a compiled program. It has no state, and any number of pipelines can be made of it.
+type Program struct {
+	warnings []syntax.Diagnostic
+
+	headers, ingressMeta, egressMeta *typ
+	// hdrAt, inAt and egAt are where the headers and the metadata are; they fill the slots from 0 to state.
+	hdrAt, inAt, egAt, state int
+	// These are the slots of the fields of the metadata that mean something to the switch, or -1.
+	inPort, egPort, egFlag, egDrop, egBroadcast int
+	// inMask and egMask are the largest ports that their fields hold.
+	inMask, egMask uint64
+
+	parse           func(*machine) bool
+	ingress, egress stmt
+	egressEmpty     bool
+	// deparse is nil if the headers are emitted in the order of their struct.
+	deparse stmt
+	parts   []headerPart
+	hdrBits int
+
+	tables      []*tableInfo
+	externs     []*externInst
+	slots       int
+	consts      []constInit
+	sums        []int
+	keyBytes    int
+	scratchBits int
+	// errors are the names of the errors of the parser.
+	errors []string
+}
+
+// Warnings are the findings about the program that do not keep it from being used.
+func (p *Program) Warnings() []Diagnostic { return p.warnings }
+
+// Tables describes the tables in the order of the program.
+func (p *Program) Tables() []Table {
+	out := make([]Table, len(p.tables))
+	for i, t := range p.tables {
+		out[i] = t.Table
+	}
+	return out
+}
+
+// ErrNoPipeline is a program that declares types only and no SoftNPU pipeline.
+var ErrNoPipeline = errors.New("the program has no pipeline: an instance of the package SoftNPU, as in SoftNPU(parse(), ingress(), egress()) main;")
+
+// New makes a pipeline of the program with the entries that the program itself has. Its ports are 0 to ports-1; port 0 is
+// by custom that of the CPU. The number matters for packets that go to all ports; the pipeline gives out a packet for
+// whatever port the program names.
+func (p *Program) New(ports int) (*Pipeline, error) {
+	if p.parse == nil {
+		return nil, ErrNoPipeline
+	}
+	if ports < 1 || ports > 1<<16 {
+		return nil, fmt.Errorf("a pipeline with %d ports: it can have 1 to %d", ports, 1<<16)
+	}
+	pl := &Pipeline{program: p, ports: ports, byName: map[string]*tableState{}, externs: make([]externState, len(p.externs))}
+	for _, info := range p.tables {
+		t, err := newTableState(info)
+		if err != nil {
+			return nil, err
+		}
+		pl.tables = append(pl.tables, t)
+		pl.byName[info.Name] = t
+	}
+	for i, x := range p.externs {
+		s := &pl.externs[i]
+		s.info = x
+		switch {
+		case x.kind == externRegister && x.args[0].narrow():
+			s.cells = make([]atomic.Uint64, x.size)
+		case x.kind == externRegister:
+			s.wide = make([]uint64, x.size*x.args[0].size)
+		case x.kind == externCounter:
+			s.counts = make([]counterCell, x.size)
+		case x.kind == externMeter:
+			s.meters = make([]meterCell, x.size)
+		}
+	}
+	pl.threads.New = func() any { return pl.Thread() }
+	return pl, nil
+}
+
+// Pipeline is a program with the content of its tables. All methods may be called at once, also while packets are
+// processed.
+type Pipeline struct {
+	program *Program
+	ports   int
+	tables  []*tableState
+	byName  map[string]*tableState
+	externs []externState
+	packets atomic.Uint64
+	drops   [dropReasons]atomic.Uint64
+	threads sync.Pool
+}
+
+// Thread is what one goroutine needs to run packets. It must not be used by two at once.
+type Thread struct {
+	pl *Pipeline
+	m  machine
+}
+
+// Thread returns a new thread.
+func (p *Pipeline) Thread() *Thread {
+	pr := p.program
+	t := &Thread{pl: p, m: machine{
+		s:       make([]uint64, pr.slots),
+		keys:    make([]byte, pr.keyBytes),
+		scratch: make([]byte, pr.scratchBits/8+16),
+		hdr:     make([]byte, pr.hdrBits/8+2048),
+		tables:  p.tables,
+		externs: p.externs,
+	}}
+	if !pr.egressEmpty {
+		t.m.snap = make([]uint64, pr.state)
+	}
+	for _, k := range pr.consts {
+		copy(t.m.s[k.off:], k.limbs)
+	}
+	return t
+}
+
+// Process runs a packet that came in by a port, and calls emit for each one that leaves, which may be none: the reason is
+// the result then. The packet is not changed, and what is emitted is good until emit returns.
+func (p *Pipeline) Process(ingress uint16, frame []byte, emit func(egress uint16, frame []byte)) DropReason {
+	t, ok := p.threads.Get().(*Thread)
+	if !ok {
+		t = p.Thread()
+	}
+	r := t.Process(ingress, frame, emit)
+	p.threads.Put(t)
+	return r
+}
+
+// Process is [Pipeline.Process] without the cost of finding a thread.
+func (t *Thread) Process(ingress uint16, frame []byte, emit func(egress uint16, frame []byte)) DropReason {
+	r := t.process(ingress, frame, emit)
+	t.m.pkt = nil
+	t.pl.packets.Add(1)
+	if r != NotDropped {
+		t.pl.drops[r].Add(1)
+	}
+	return r
+}
+
+func (t *Thread) process(ingress uint16, frame []byte, emit func(egress uint16, frame []byte)) DropReason {
+	m, p := &t.m, t.pl.program
+	clear(m.s[:p.state])
+	m.pkt, m.cur, m.advanced, m.states = frame, 0, 0, 0
+	m.fault, m.parserError, m.exiting, m.entry = NotDropped, errNoError, false, nil
+	for _, at := range p.sums {
+		m.s[at] = 0
+	}
+	if p.inPort >= 0 {
+		m.s[p.inPort] = uint64(ingress) & p.inMask
+	}
+	if !p.parse(m) {
+		return m.fault
+	}
+	payload := t.payload()
+	if m.trace != nil {
+		m.trace.parsed(p, m)
+	}
+	p.ingress(m)
+	if m.fault != NotDropped {
+		return m.fault
+	}
+	broadcast := p.egBroadcast >= 0 && m.s[p.egBroadcast] != 0
+	switch {
+	case broadcast:
+	case p.egDrop >= 0 && m.s[p.egDrop] != 0:
+		return Dropped
+	case p.egPort < 0 || m.s[p.egFlag] == 0:
+		return NoEgressPort
+	default:
+		if m.s[p.egPort] > 0xffff {
+			return BadPort
+		}
+		port := uint16(m.s[p.egPort])
+		if r := t.egress(port, broadcast); r != NotDropped {
+			return r
+		}
+		emit(port, t.assemble(payload))
+		return NotDropped
+	}
+
+	if p.egressEmpty {
+		// All copies are the same.
+		if p.egDrop >= 0 && m.s[p.egDrop] != 0 {
+			return Dropped
+		}
+		out := t.assemble(payload)
+		n := 0
+		for port := range t.pl.ports {
+			if port != int(ingress) {
+				emit(uint16(port), out)
+				n++
+			}
+		}
+		if n == 0 {
+			return NoEgressPort
+		}
+		return NotDropped
+	}
+	copy(m.snap, m.s[:p.state])
+	reason, n := NoEgressPort, 0
+	for port := range t.pl.ports {
+		if port == int(ingress) {
+			continue
+		}
+		copy(m.s[:p.state], m.snap)
+		if r := t.egress(uint16(port), broadcast); r != NotDropped {
+			reason = r
+			continue
+		}
+		emit(uint16(port), t.assemble(payload))
+		n++
+	}
+	if n == 0 {
+		return reason
+	}
+	return NotDropped
+}
+
+// payload is where the payload of the packet begins: behind what the deparser will put the headers back for. With a
+// deparser of the program that is what the parser has read. Without one it is the size of the headers that are valid, as
+// x4c has it: a header that was extracted into the metadata only is still in the packet.
+func (t *Thread) payload() []byte {
+	m, p := &t.m, t.pl.program
+	bits := m.cur
+	if p.deparse == nil {
+		bits = m.advanced
+		for i := range p.parts {
+			if h := &p.parts[i]; m.s[h.at] != 0 {
+				bits += h.typ.codec.bitLen(m.s, h.at)
+			}
+		}
+		bits &^= 7
+	}
+	return m.pkt[min((bits+7)/8, len(m.pkt)):]
+}
+
+// egress runs the egress control for one port.
+func (t *Thread) egress(port uint16, broadcast bool) DropReason {
+	m, p := &t.m, t.pl.program
+	m.fault, m.exiting = NotDropped, false
+	if m.trace != nil {
+		m.trace.egress(port)
+	}
+	if p.egressEmpty {
+		return NotDropped
+	}
+	if p.egPort >= 0 {
+		m.s[p.egPort] = uint64(port) & p.egMask
+		m.s[p.egFlag] = 1
+	}
+	p.egress(m)
+	switch {
+	case m.fault != NotDropped:
+		return m.fault
+	case p.egDrop >= 0 && m.s[p.egDrop] != 0:
+		return Dropped
+	}
+	return NotDropped
+}
+
+// assemble puts the headers and the payload together.
+func (t *Thread) assemble(payload []byte) []byte {
+	m, p := &t.m, t.pl.program
+	if need := p.hdrBits/8 + 8 + len(payload); need > len(m.hdr) {
+		m.hdr = make([]byte, need)
+	}
+	bits := 0
+	if p.deparse != nil {
+		m.hdrBits = 0
+		p.deparse(m)
+		bits = m.hdrBits
+	} else {
+		for i := range p.parts {
+			if h := &p.parts[i]; m.s[h.at] != 0 {
+				bits = h.typ.codec.encode(m.s, h.at, m.hdr, bits)
+			}
+		}
+	}
+	if rest := bits & 7; rest != 0 {
+		writeBits(m.hdr, bits, 8-rest, 0)
+	}
+	n := (bits + 7) / 8
+	if m.trace != nil {
+		m.trace.rewritten(p, m)
+	}
+	return m.hdr[:n+copy(m.hdr[n:], payload)]
+}
+
+// Stats is what became of the packets of a pipeline.
+type Stats struct {
+	// Packets is how many came in.
+	Packets uint64
+	// Drops is how many of them did not come out, by reason.
+	Drops map[DropReason]uint64
+}
+
+// Stats returns what became of the packets so far.
+func (p *Pipeline) Stats() Stats {
+	s := Stats{Packets: p.packets.Load(), Drops: map[DropReason]uint64{}}
+	for r := range p.drops {
+		if n := p.drops[r].Load(); n > 0 {
+			s.Drops[DropReason(r)] = n
+		}
+	}
+	return s
+}
+
+// extern finds an extern of one kind by its name.
+func (p *Pipeline) extern(kind externKind, what, name string, cell int) (*externState, error) {
+	for i := range p.externs {
+		s := &p.externs[i]
+		if s.info.name != name || s.info.kind != kind {
+			continue
+		}
+		if cell < 0 || cell >= s.info.size {
+			return nil, fmt.Errorf("%s %s has %d cells, and no cell %d", what, name, s.info.size, cell)
+		}
+		return s, nil
+	}
+	return nil, fmt.Errorf("the program has no %s %q", what, name)
+}
+
+// Counter returns a cell of a counter, which is known by a name like that of a table.
+func (p *Pipeline) Counter(name string, cell int) (Count, error) {
+	s, err := p.extern(externCounter, "counter", name, cell)
+	if err != nil {
+		return Count{}, err
+	}
+	return Count{s.counts[cell].packets.Load(), s.counts[cell].bytes.Load()}, nil
+}
+
+// Register returns a cell of a register, big-endian in whole bytes.
+func (p *Pipeline) Register(name string, cell int) ([]byte, error) {
+	s, err := p.extern(externRegister, "register", name, cell)
+	if err != nil {
+		return nil, err
+	}
+	t := s.info.args[0]
+	out := make([]byte, (t.width+7)/8)
+	if s.cells != nil {
+		store(out, len(out), s.cells[cell].Load())
+		return out, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	storeWide(out, len(out), s.wide[cell*t.size:(cell+1)*t.size])
+	return out, nil
+}
+
+// SetRegister sets a cell of a register.
+func (p *Pipeline) SetRegister(name string, cell int, v []byte) error {
+	s, err := p.extern(externRegister, "register", name, cell)
+	if err != nil {
+		return err
+	}
+	t := s.info.args[0]
+	if len(v) != (t.width+7)/8 || t.width%8 != 0 && v[0]>>(t.width%8) != 0 {
+		return fmt.Errorf("a cell of register %s has %d bits in %d bytes, and %#x is no such number", name, t.width, (t.width+7)/8, v)
+	}
+	if s.cells != nil {
+		s.cells[cell].Store(load(v, len(v)))
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	loadWide(s.wide[cell*t.size:(cell+1)*t.size], v, len(v))
+	return nil
+}
+
+// SetMeter sets a cell of a meter. Its bursts are full at first.
+func (p *Pipeline) SetMeter(name string, cell int, cfg MeterConfig) error {
+	s, err := p.extern(externMeter, "meter", name, cell)
+	if err != nil {
+		return err
+	}
+	if cfg.CommittedRate > cfg.PeakRate {
+		return fmt.Errorf("meter %s: the committed rate of %d is above the peak rate of %d", name, cfg.CommittedRate, cfg.PeakRate)
+	}
+	c := &s.meters[cell]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.config, c.committed, c.peak = cfg, float64(cfg.CommittedBurst), float64(cfg.PeakBurst)
+	return nil
+}
