@@ -268,6 +268,7 @@ func (c *compiler) describeTable(t *tableSite, info *tableInfo, keys []value) {
 	}
 	info.ConstEntries = d.ConstEntries
 	ordered := false
+	seen := map[string]bool{}
 	for _, k := range info.Keys {
 		ordered = ordered || k.Kind == match.Ternary || k.Kind == match.Range
 	}
@@ -280,6 +281,14 @@ func (c *compiler) describeTable(t *tableSite, info *tableInfo, keys []value) {
 			// The entry that is written first wins.
 			spec.priority = len(d.Entries) - i
 		}
+		id := fmt.Sprint(spec.match)
+		if ordered && e.Priority != nil {
+			id += fmt.Sprint(" ", spec.priority)
+		}
+		if seen[id] {
+			c.rep.Warnf(e.Pos, "this entry is never reached, an entry before it has the same key")
+		}
+		seen[id] = true
 		spec.isConst = d.ConstEntries || e.Const
 		info.entries = append(info.entries, spec)
 	}
@@ -333,6 +342,16 @@ func (c *compiler) entryAction(t *tableSite, info *tableInfo, ref syntax.ActionR
 	params, args := info.actions[k].params, ref.Args
 	if a, ok := t.sc.lookup(catAction, ref.Name).(*action); ok && len(args) == len(a.decl.Params) {
 		// Those with a direction are set by the list of actions; an entry may repeat them.
+		var listed []syntax.Arg
+		if i := indexRef(t.decl.Actions, ref.Name); i >= 0 {
+			listed = t.decl.Actions[i].Args
+		}
+		for i, a := range args[:len(args)-len(params)] {
+			if i >= len(listed) || exprText(a.Value) != exprText(listed[i].Value) {
+				c.errorf(a.Value.At(), "this argument is not the one that action %s has among the actions of table %s", ref.Name, t.decl.Name)
+				return boundSpec{}, false
+			}
+		}
 		args = args[len(args)-len(params):]
 	}
 	if len(args) != len(params) {
@@ -376,6 +395,10 @@ func (c *compiler) entry(t *tableSite, info *tableInfo, e syntax.TableEntry) (en
 	}
 	ok := true
 	for i, k := range e.Keys {
+		if b, isOp := k.(*syntax.BinaryExpr); isOp && (b.Op == "&&&" || b.Op == "..") && t.decl.Keys[i].Match.Text == "optional" {
+			c.errorf(b.Pos, "key %s is optional, so an entry has a value for it or \"_\"", info.Keys[i].Name)
+			return spec, false
+		}
 		m, good := c.entryKey(t.sc, k, info.keys[i], info.Keys[i])
 		ok = ok && good
 		spec.match = append(spec.match, m)
