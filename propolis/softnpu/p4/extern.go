@@ -440,7 +440,7 @@ func (c *compiler) externMethod(sc *scope, x *externInst, e *syntax.CallExpr, na
 	case externDirectCounter:
 		if name == "count" && count(0) {
 			return void(e.Pos, func(m *machine) signal {
-				if m.entry != nil {
+				if m.entry != nil && m.entry.direct != nil {
 					m.entry.direct.packets.Add(1)
 					m.entry.direct.bytes.Add(uint64(len(m.pkt)))
 				}

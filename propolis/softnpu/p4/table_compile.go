@@ -17,6 +17,8 @@ type tableInfo struct {
 	def     boundSpec
 	entries []entrySpec
 	index   int
+	// direct says that the table has a direct counter.
+	direct bool
 }
 
 // actionInfo is how the arguments of an action lie in the slots, one behind the other.
@@ -319,6 +321,7 @@ func (c *compiler) tableProperty(t *tableSite, info *tableInfo, p syntax.TablePr
 			return
 		}
 		x.table = info
+		info.direct = true
 	case "support_timeout", "psa_idle_timeout", "largest_priority_wins", "priority_delta":
 		if b, ok := p.Value.(*syntax.BoolExpr); !ok || b.Value != (p.Name.Text == "largest_priority_wins") {
 			c.errorf(p.Name.Pos, "the property %s of a table is not supported with this value", p.Name.Text)
@@ -556,8 +559,7 @@ func (c *compiler) lookupFunc(info *tableInfo, keys []value, code []actionCode) 
 	index := info.index
 	run := func(m *machine, b *bound) uint64 {
 		a := &code[b.action]
-		copy(m.s[a.base:a.base+len(b.args)], b.args)
-		m.action = b.action
+		copy(m.s[a.base:], b.args())
 		if a.run(m) == exited {
 			m.exiting = true
 		}
