@@ -56,13 +56,16 @@ func openChannel(ctx context.Context, path string, silence time.Duration) (*chan
 func newChannel(ctx context.Context, path string, s stream, silence time.Duration) *channel {
 	// Answers to others that are still on the line have another ID. JSON
 	// numbers are exact up to 53 bits.
-	c := &channel{path: path, stream: s, from: bufio.NewReader(s), silence: silence, id: rand.Uint64() >> 12}
-	c.stop = context.AfterFunc(ctx, func() { _ = s.SetDeadline(time.Now()) }) // a closed stream has ended already
+	c := &channel{path: path, stream: s, silence: silence, id: rand.Uint64() >> 12}
+	c.from = bufio.NewReader(c)
+	c.stop = context.AfterFunc(ctx, func() { _ = s.Close() }) // only to end what reads and writes
 	return c
 }
 
 func (c *channel) close() error {
-	c.stop()
+	if !c.stop() {
+		return nil // it is closed already
+	}
 	return c.stream.Close()
 }
 
@@ -81,6 +84,20 @@ func (e *silenceError) Error() string {
 	return s
 }
 
+// refusal is a request that the ASIC has not done.
+type refusal struct {
+	code softnpu.Code
+	text string
+}
+
+func (e *refusal) Error() string { return e.text }
+
+// refused reports whether an ASIC has not done a request for some reason.
+func refused(err error, code softnpu.Code) bool {
+	r, ok := errors.AsType[*refusal](err)
+	return ok && r.code == code
+}
+
 // ask has a request done and reads its result, unless that is nil.
 func (c *channel) ask(ctx context.Context, r softnpu.Request, result any) error {
 	c.id++
@@ -91,7 +108,7 @@ func (c *channel) ask(ctx context.Context, r softnpu.Request, result any) error 
 	// What a program has left on the line without its end must not be in
 	// front of the request.
 	for rest := append([]byte{'\n'}, line...); len(rest) > 0; {
-		n, err := c.patiently(ctx, func() (int, error) { return c.stream.Write(rest[:min(len(rest), 4096)]) })
+		n, err := c.write(rest[:min(len(rest), 1024)])
 		if err != nil {
 			return c.failed(ctx, "", err)
 		}
@@ -102,7 +119,7 @@ func (c *channel) ask(ctx context.Context, r softnpu.Request, result any) error 
 		return err
 	}
 	if answer.Error != "" {
-		return errors.New(answer.Error)
+		return &refusal{answer.Code, answer.Error}
 	}
 	if result == nil {
 		return nil
@@ -115,42 +132,32 @@ func (c *channel) ask(ctx context.Context, r softnpu.Request, result any) error 
 
 // answer reads lines up to that which answers the last request.
 func (c *channel) answer(ctx context.Context) (softnpu.Answer, error) {
-	var line []byte
 	last := ""
 	for {
-		part, err := c.part(ctx)
-		line = append(line, part...)
-		switch {
-		case errors.Is(err, bufio.ErrBufferFull): // more is to come
-		case err != nil:
+		line, err := c.from.ReadBytes('\n')
+		if err != nil {
 			return softnpu.Answer{}, c.failed(ctx, last, err)
-		default:
-			if a, ok := softnpu.UnmarshalAnswer(line); ok && a.ID == c.id {
-				return a, nil
-			}
-			last, line = string(line[:min(len(line), 80)]), line[:0]
 		}
+		if a, ok := softnpu.UnmarshalAnswer(line); ok && a.ID == c.id {
+			return a, nil
+		}
+		last = string(line[:min(len(line), 80)])
 	}
 }
 
-// part reads up to the end of a line, or as much of it as came at once.
-func (c *channel) part(ctx context.Context) (part []byte, err error) {
-	_, err = c.patiently(ctx, func() (int, error) {
-		part, err = c.from.ReadSlice('\n')
-		return len(part), err
-	})
-	return part, err
-}
-
-// patiently does what the deadline then bounds.
-func (c *channel) patiently(ctx context.Context, do func() (int, error)) (int, error) {
+// Read reads what has come, and waits as long as the ASIC may be silent.
+func (c *channel) Read(b []byte) (int, error) {
 	if err := c.stream.SetDeadline(time.Now().Add(c.silence)); err != nil {
 		return 0, err
 	}
-	if err := ctx.Err(); err != nil { // its deadline has just been replaced
+	return c.stream.Read(b)
+}
+
+func (c *channel) write(b []byte) (int, error) {
+	if err := c.stream.SetDeadline(time.Now().Add(c.silence)); err != nil {
 		return 0, err
 	}
-	return do()
+	return c.stream.Write(b)
 }
 
 func (c *channel) failed(ctx context.Context, last string, err error) error {

@@ -11,6 +11,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -93,6 +95,9 @@ func (n *node) must(args ...string) string {
 	return out
 }
 
+// anyPath hides the number of a path, which follows from the prefix.
+var anyPath = regexp.MustCompile(`(index\(idx )[0-9]+|\n[0-9]+( → forward)`)
+
 // state is what dump-state prints, without the alignment.
 func (n *node) state() string {
 	n.t.Helper()
@@ -113,24 +118,24 @@ func TestVerbsSetWhatTheySay(t *testing.T) {
 		{"add-proxy-arp 10.0.0.50 10.0.0.60 a8:40:25:00:00:03", "ingress.pxarp.proxy_arp\n10.0.0.50..10.0.0.60 → proxy_arp_reply(mac a8:40:25:00:00:03)", "remove-proxy-arp 10.0.0.50 10.0.0.60"},
 		{"add-nat4 10.9.0.1 1000 1999 fd00:1122::1 77 a8:40:25:00:00:04", "ingress.nat.nat_v4\n10.9.0.1 1000..1999 → forward_to_sled(target fd00:1122::1, vni 77, mac a8:40:25:00:00:04)", "remove-nat4 10.9.0.1 1000 1999"},
 		{"add-nat6 fd00::9 1000 1999 fd00:1122::1 77 a8:40:25:00:00:04", "ingress.nat.nat_v6\nfd00::9 1000..1999 → forward_to_sled(target fd00:1122::1, vni 77, mac a8:40:25:00:00:04)", "remove-nat6 fd00::9 1000 1999"},
-		{"add-route4 10.0.1.0 24 2 10.0.0.1", "ingress.router.v4_idx.rtr\n10.0.1.0/24 → index(idx 1, slots 1)\ningress.router.v4_route.rtr\n1 → forward(port 2, nexthop 10.0.0.1)", "remove-route4 10.0.1.0 24"},
-		{"add-route4 10.0.1.0 24 2 10.0.0.1 --vlan 100", "ingress.router.v4_idx.rtr\n10.0.1.0/24 → index(idx 1, slots 1)\ningress.router.v4_route.rtr\n1 → forward_vlan(port 2, nexthop 10.0.0.1, vlan_id 100)", "remove-route4 10.0.1.0 24"},
-		{"add-route4 0.0.0.0 0 1 fe80::1", "ingress.router.v4_idx.rtr\n0.0.0.0/0 → index(idx 1, slots 1)\ningress.router.v4_route.rtr\n1 → forward_v6(port 1, nexthop fe80::1)", "remove-route4 0.0.0.0 0"},
-		{"add-route4 0.0.0.0 0 1 fe80::1 --vlan 7", "ingress.router.v4_idx.rtr\n0.0.0.0/0 → index(idx 1, slots 1)\ningress.router.v4_route.rtr\n1 → forward_vlan_v6(port 1, nexthop fe80::1, vlan_id 7)", "remove-route4 0.0.0.0 0"},
-		{"add-route6 fd00:1:: 32 3 fe80::2", "ingress.router.v6_idx.rtr\nfd00:1::/32 → index(idx 1, slots 1)\ningress.router.v6_route.rtr\n1 → forward(port 3, nexthop fe80::2)", "remove-route6 fd00:1:: 32"},
+		{"add-route4 10.0.1.0 24 2 10.0.0.1", "ingress.router.v4_idx.rtr\n10.0.1.0/24 → index(idx N, slots 1)\ningress.router.v4_route.rtrN → forward(port 2, nexthop 10.0.0.1)", "remove-route4 10.0.1.0 24"},
+		{"add-route4 10.0.1.0 24 2 10.0.0.1 --vlan 100", "ingress.router.v4_idx.rtr\n10.0.1.0/24 → index(idx N, slots 1)\ningress.router.v4_route.rtrN → forward_vlan(port 2, nexthop 10.0.0.1, vlan_id 100)", "remove-route4 10.0.1.0 24"},
+		{"add-route4 0.0.0.0 0 1 fe80::1", "ingress.router.v4_idx.rtr\n0.0.0.0/0 → index(idx N, slots 1)\ningress.router.v4_route.rtrN → forward_v6(port 1, nexthop fe80::1)", "remove-route4 0.0.0.0 0"},
+		{"add-route4 0.0.0.0 0 1 fe80::1 --vlan 7", "ingress.router.v4_idx.rtr\n0.0.0.0/0 → index(idx N, slots 1)\ningress.router.v4_route.rtrN → forward_vlan_v6(port 1, nexthop fe80::1, vlan_id 7)", "remove-route4 0.0.0.0 0"},
+		{"add-route6 fd00:1:: 32 3 fe80::2", "ingress.router.v6_idx.rtr\nfd00:1::/32 → index(idx N, slots 1)\ningress.router.v6_route.rtrN → forward(port 3, nexthop fe80::2)", "remove-route6 fd00:1:: 32"},
 		{"add ingress.nat.nat_v4 forward_to_sled 10.9.0.1 53 fd00::1 0x4d a8:40:25:00:00:04", "ingress.nat.nat_v4\n10.9.0.1 53 → forward_to_sled(target fd00::1, vni 77, mac a8:40:25:00:00:04)", "remove ingress.nat.nat_v4 10.9.0.1 53"},
 	} {
 		t.Run(tt.add, func(t *testing.T) {
 			n := newNode(t)
 			n.must(strings.Fields(tt.add)...)
-			if got := n.state(); got != tt.want {
+			if got := anyPath.ReplaceAllString(n.state(), "${1}N${2}"); got != tt.want {
 				t.Errorf("the state is\n%s\nwant\n%s", got, tt.want)
 			}
 			// Twice is refused, but for a route's path.
 			if _, err := n.npuadm(strings.Fields(tt.add)...); err == nil || !strings.Contains(err.Error(), "the entry exists") {
 				t.Errorf("the same again: %v", err)
 			}
-			if got := n.state(); got != tt.want {
+			if got := anyPath.ReplaceAllString(n.state(), "${1}N${2}"); got != tt.want {
 				t.Errorf("the state after the same again is\n%s\nwant\n%s", got, tt.want)
 			}
 			n.must(strings.Fields(tt.remove)...)
@@ -144,34 +149,44 @@ func TestVerbsSetWhatTheySay(t *testing.T) {
 	}
 }
 
-func TestRoutesShareAPath(t *testing.T) {
+func TestEachRouteHasItsOwnPath(t *testing.T) {
 	n := newNode(t)
 	n.must("add-route4", "10.0.1.0", "24", "2", "10.0.0.1")
 	n.must("add-route4", "10.0.2.0", "24", "2", "10.0.0.1")
-	n.must("add-route4", "10.0.3.0", "24", "2", "10.0.0.9")
-	n.must("remove-route4", "10.0.1.0", "24")
-	want := "ingress.router.v4_idx.rtr\n10.0.2.0/24 → index(idx 1, slots 1)\n10.0.3.0/24 → index(idx 2, slots 1)\n" +
-		"ingress.router.v4_route.rtr\n1 → forward(port 2, nexthop 10.0.0.1)\n2 → forward(port 2, nexthop 10.0.0.9)"
-	if got := n.state(); got != want {
-		t.Errorf("the state is\n%s\nwant\n%s", got, want)
-	}
-	n.must("remove-route4", "10.0.2.0", "24")
-	// The number is free again.
-	n.must("add-route4", "10.0.4.0", "24", "1", "10.0.0.7")
-	if got := n.state(); !strings.Contains(got, "10.0.4.0/24 → index(idx 1, slots 1)") {
+	if got := n.state(); strings.Count(got, "forward(port 2, nexthop 10.0.0.1)") != 2 {
 		t.Errorf("the state is\n%s", got)
+	}
+	n.must("remove-route4", "10.0.1.0", "24")
+	got := n.state()
+	if strings.Count(got, "forward(") != 1 || strings.Contains(got, "10.0.1.0") || !strings.Contains(got, "10.0.2.0/24 → index(") {
+		t.Errorf("the state is\n%s", got)
+	}
+	// Its number is another's by now: the next that is free is taken.
+	route := strings.Fields(strings.Split(got, "\n")[3])[0]
+	n.must("remove-route4", "10.0.2.0", "24")
+	n.must("add", tablePath(4), "forward", route, "9", "9.9.9.9")
+	n.must("add-route4", "10.0.2.0", "24", "2", "10.0.0.1")
+	number, err := strconv.Atoi(route)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := n.state(); !strings.Contains(got, fmt.Sprintf("10.0.2.0/24 → index(idx %d, slots 1)", number+1)) {
+		t.Errorf("path %s is taken, and the state is\n%s", route, got)
 	}
 }
 
-// A path within several slots of another route is not taken from it.
-func TestPathsInSlotsOfOthersStay(t *testing.T) {
+// What others have set beside a route is left alone.
+func TestRoutesOfOthersLoseNoPaths(t *testing.T) {
 	n := newNode(t)
-	n.must("add-route4", "10.0.1.0", "24", "1", "10.0.0.1")
-	n.must("add-route4", "10.0.2.0", "24", "2", "10.0.0.2")
+	n.must("add", tablePath(4), "forward", "1", "1", "10.0.0.1")
+	n.must("add", tablePath(4), "forward", "2", "2", "10.0.0.2")
 	n.must("add", tableIndex(4), "index", "10.1.0.0/16", "1", "2")
-	n.must("remove-route4", "10.0.2.0", "24")
-	n.must("remove-route4", "10.1.0.0", "16") // set by somebody else: its paths are not ours
-	if got := n.state(); strings.Count(got, "forward(") != 2 {
+	n.must("add", tableIndex(4), "drop", "10.2.0.0/16")
+	n.must("add", tableIndex(4), "index", "10.3.0.0/16", "77", "1")
+	for _, dst := range []string{"10.1.0.0", "10.2.0.0", "10.3.0.0"} {
+		n.must("remove-route4", dst, "16")
+	}
+	if got := n.state(); strings.Count(got, "forward(") != 2 || strings.Contains(got, "/16") {
 		t.Errorf("the state is\n%s", got)
 	}
 }

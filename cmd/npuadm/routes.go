@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -93,48 +94,37 @@ func addRoute(ctx context.Context, s *session, version, vlan int, args []string)
 	if err != nil {
 		return err
 	}
-	var dump softnpu.Dump
-	if err := s.ask(ctx, softnpu.DumpRequest{}, &dump); err != nil {
-		return err
-	}
-	index, there, err := choosePath(dump[tablePath(version)], action, params)
+	index, err := addPath(ctx, s, tablePath(version), prefix, action, params)
 	if err != nil {
 		return err
 	}
-	if !there {
-		if err := s.ask(ctx, softnpu.TableAdd{Table: tablePath(version), Action: action, Keys: index, Arguments: params}, nil); err != nil {
-			return err
-		}
-	}
 	oneSlot := append(bytes.Clone(index), 1)
 	err = s.ask(ctx, softnpu.TableAdd{Table: tableIndex(version), Action: actionIndex, Keys: prefix, Arguments: oneSlot}, nil)
-	if err != nil && !there {
+	if err != nil {
 		// Half a route is of no use.
 		undone := s.ask(ctx, softnpu.TableRemove{Table: tablePath(version), Keys: index}, nil)
 		return errors.Join(err, undone)
 	}
-	return err
+	return nil
 }
 
-// choosePath returns the number of a path that does as is wanted, or of none.
-func choosePath(paths []softnpu.DumpEntry, action string, params []byte) (index softnpu.Octets, there bool, err error) {
-	used := make(map[uint16]bool, len(paths))
-	for _, p := range paths {
-		if len(p.Keys) != 2 {
-			return nil, false, errors.New("the program has no routes as sidecar-lite has them")
-		}
-		if p.Action == action && bytes.Equal(p.Arguments, params) {
-			return p.Keys, true, nil
-		}
-		used[binary.LittleEndian.Uint16(p.Keys)] = true
-	}
+// addPath adds a path for a prefix under a number that none has. It begins
+// with one that follows from the prefix, since to ask for those in use takes
+// long over a serial port.
+func addPath(ctx context.Context, s *session, table string, prefix []byte, action string, params softnpu.Octets) (index softnpu.Octets, err error) {
 	// Others may mean nothing by path 0.
-	for n := uint16(1); n != 0; n++ {
-		if !used[n] {
-			return binary.LittleEndian.AppendUint16(nil, n), false, nil
+	const paths = 1<<16 - 1
+	h := fnv.New32a()
+	_, _ = h.Write(prefix) // it never fails
+	first := h.Sum32() % paths
+	for i := range uint32(paths) {
+		index = binary.LittleEndian.AppendUint16(nil, uint16(1+(first+i)%paths))
+		err = s.ask(ctx, softnpu.TableAdd{Table: table, Action: action, Keys: index, Arguments: params}, nil)
+		if !refused(err, softnpu.CodeExists) {
+			return index, err
 		}
 	}
-	return nil, false, errors.New("all 65535 paths are in use")
+	return nil, fmt.Errorf("all %d paths are in use: %w", paths, err)
 }
 
 func removeRoute(version int) func(context.Context, *session, []string) error {
@@ -143,44 +133,20 @@ func removeRoute(version int) func(context.Context, *session, []string) error {
 		if err != nil {
 			return err
 		}
-		var dump softnpu.Dump
-		if err := s.ask(ctx, softnpu.DumpRequest{}, &dump); err != nil {
+		var route softnpu.DumpEntry
+		if err := s.ask(ctx, softnpu.TableGet{Table: tableIndex(version), Keys: prefix}, &route); err != nil {
 			return err
 		}
 		if err := s.ask(ctx, softnpu.TableRemove{Table: tableIndex(version), Keys: prefix}, nil); err != nil {
 			return err
 		}
-		index := lonePath(dump[tableIndex(version)], prefix)
-		if index == nil {
-			return nil
+		if len(route.Arguments) != 3 || route.Arguments[2] != 1 {
+			return nil // several paths, or none: somebody else has set them
 		}
-		return s.ask(ctx, softnpu.TableRemove{Table: tablePath(version), Keys: index}, nil)
-	}
-}
-
-// lonePath returns the number of the path that a prefix has for itself, nil if
-// another has it too.
-func lonePath(prefixes []softnpu.DumpEntry, prefix []byte) softnpu.Octets {
-	first := func(e softnpu.DumpEntry) (index int, slots int, ok bool) {
-		if e.Action != actionIndex || len(e.Arguments) != 3 {
-			return 0, 0, false
+		err = s.ask(ctx, softnpu.TableRemove{Table: tablePath(version), Keys: route.Arguments[:2]}, nil)
+		if refused(err, softnpu.CodeNoEntry) {
+			return nil // a route to nowhere
 		}
-		return int(binary.LittleEndian.Uint16(e.Arguments)), int(e.Arguments[2]), true
+		return err
 	}
-	own := -1
-	for _, e := range prefixes {
-		if index, slots, ok := first(e); ok && bytes.Equal(e.Keys, prefix) && slots == 1 {
-			own = index
-		}
-	}
-	if own < 0 {
-		return nil // it had several, which somebody else has set
-	}
-	for _, e := range prefixes {
-		index, slots, ok := first(e)
-		if ok && !bytes.Equal(e.Keys, prefix) && own >= index && own < index+max(slots, 1) {
-			return nil
-		}
-	}
-	return binary.LittleEndian.AppendUint16(nil, uint16(own))
 }

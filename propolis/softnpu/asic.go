@@ -8,6 +8,13 @@
 // they were given, and the CPU's is 0. What SoftNPU does not do is added
 // beside it: a request that wants an answer, and the load of a program.
 //
+// A guest's NIC leaves checksums to be written and long frames to be cut. The
+// first is done as a frame comes in. A long frame goes through the program as it
+// is, and on as it is if the program has but routed it and the port that it
+// leaves by can take it: so two guests are as fast as on a cable. Otherwise it is
+// cut, and its segments go through the program one by one; what the program
+// counts itself has the long frame then too.
+//
 // Frames of one port are run by one goroutine, and written to each port by
 // another, so that no port waits for one that is not read. Whatever a guest
 // does wrong, on the cable or on the channel, costs it that frame or that
@@ -71,6 +78,7 @@ type program struct {
 	pipeline Pipeline
 	tables   []Table
 	byName   map[string]*Table
+	added    atomic.Int64 // entries that came by the channel and are there
 }
 
 // New returns an ASIC, which owns its wires from now on. It has no program and

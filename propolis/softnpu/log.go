@@ -10,6 +10,9 @@ import (
 // the log. The counters have all of them.
 const logEvery = 10 * time.Second
 
+// logText bounds what an error can say there: it may quote a guest.
+const logText = 500
+
 // limitedLog is a log that a guest cannot fill.
 type limitedLog struct {
 	to *slog.Logger
@@ -43,6 +46,13 @@ func (l *limitedLog) warn(message string, args ...any) {
 	l.mu.Unlock()
 	if kept > 0 {
 		args = append(args, "more_before", kept)
+	}
+	for i, a := range args {
+		if err, ok := a.(error); ok {
+			if text := err.Error(); len(text) > logText {
+				args[i] = text[:logText] + "…"
+			}
+		}
 	}
 	l.to.Warn(message, args...)
 }

@@ -1,6 +1,7 @@
 package softnpu
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,11 +12,15 @@ import (
 	"time"
 
 	"github.com/falcon-vm/falcon-go/propolis/softnpu/p4"
+	"github.com/falcon-vm/falcon-go/propolis/softnpu/p4/match"
 )
 
-// replyPatience is how long a guest may take to read a reply. The serial port
-// of an emulated machine passes some hundred kilobytes a second.
-const replyPatience = 30 * time.Second
+// A guest reads its replies by a serial port, which in an emulated machine
+// passes some ten kilobytes a second. So each part of a reply has its time.
+const (
+	replyPart     = 4 << 10
+	replyPatience = 30 * time.Second
+)
 
 // Channel is the ASIC's end of a management channel: a socket, or the far end
 // of a serial port.
@@ -72,15 +77,21 @@ func (w *replyWriter) write(line []byte) error {
 	if w.cut {
 		line = append([]byte{'\n'}, line...)
 	}
-	if err := w.to.SetWriteDeadline(time.Now().Add(replyPatience)); err != nil {
-		return err
+	for done := 0; done < len(line); {
+		if err := w.to.SetWriteDeadline(time.Now().Add(replyPatience)); err != nil {
+			return err
+		}
+		n, err := w.to.Write(line[done:min(done+replyPart, len(line))])
+		done += n
+		w.cut = w.cut && done == 0 || done > 0 && done < len(line)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return fmt.Errorf("%w: it took %d of %d bytes, and then none in %v", errUnread, done, len(line), replyPatience)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	n, err := w.to.Write(line)
-	w.cut = w.cut && n == 0 || n > 0 && n < len(line)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return fmt.Errorf("%w: %d of %d bytes went in %v", errUnread, n, len(line), replyPatience)
-	}
-	return err
+	return nil
 }
 
 // reply does a request as it came, and returns what to answer. It is nil where
@@ -106,7 +117,7 @@ func (a *ASIC) reply(request []byte) []byte {
 			answer.Result, err = json.Marshal(result)
 		}
 		if err != nil {
-			answer.Error = err.Error()
+			answer.Error, answer.Code = err.Error(), codeOf(err)
 		}
 		reply, err = marshalAnswer(answer)
 	case err != nil || result == nil:
@@ -123,6 +134,10 @@ func (a *ASIC) reply(request []byte) []byte {
 	}
 	return reply
 }
+
+// maxEntries is how many entries the channel may add, since all of them are held
+// by the host.
+const maxEntries = 1 << 20
 
 // errNoProgram is a request for tables where there are none.
 var errNoProgram = errors.New("no program is loaded")
@@ -150,6 +165,8 @@ func (a *ASIC) Do(r Request) (any, error) {
 		return p.tables, nil
 	case DumpRequest:
 		return p.dump()
+	case TableGet:
+		return p.get(r)
 	case TableAdd:
 		return nil, p.add(r)
 	case TableRemove:
@@ -182,7 +199,13 @@ func (p *program) add(r TableAdd) error {
 	if e.Args, err = DecodeArgs(action.Parameters, r.Arguments); err != nil {
 		return fmt.Errorf("add to table %s: action %s: %w", t.Name, action.Name, err)
 	}
-	if err := p.pipeline.Add(t.Name, e); err != nil {
+	if p.added.Add(1) > maxEntries {
+		err = fmt.Errorf("%d entries were added, and more are not allowed", maxEntries)
+	} else {
+		err = p.pipeline.Add(t.Name, e)
+	}
+	if err != nil {
+		p.added.Add(-1)
 		return fmt.Errorf("add to table %s: %w", t.Name, err)
 	}
 	return nil
@@ -193,33 +216,62 @@ func (p *program) remove(r TableRemove) error {
 	if err != nil {
 		return err
 	}
-	match, err := DecodeKeys(t.Keys, r.Keys)
+	keys, err := DecodeKeys(t.Keys, r.Keys)
 	if err == nil {
 		// The channel knows no priorities.
-		err = p.pipeline.Remove(t.Name, match, 0)
+		err = p.pipeline.Remove(t.Name, keys, 0)
 	}
 	if err != nil {
 		return fmt.Errorf("remove from table %s: %w", t.Name, err)
 	}
+	p.added.Add(-1)
 	return nil
+}
+
+// get finds an entry among all of its table, which is soon enough for what
+// comes over a serial port.
+func (p *program) get(r TableGet) (DumpEntry, error) {
+	t, err := p.table(r.Table)
+	if err != nil {
+		return DumpEntry{}, err
+	}
+	entries, err := p.entries(t)
+	if err != nil {
+		return DumpEntry{}, err
+	}
+	for _, e := range entries {
+		if bytes.Equal(e.Keys, r.Keys) {
+			return e, nil
+		}
+	}
+	return DumpEntry{}, fmt.Errorf("table %s: %w", t.Name, match.ErrNoEntry)
 }
 
 func (p *program) dump() (Dump, error) {
 	all := Dump{}
-	for _, t := range p.tables {
-		entries, err := p.pipeline.Entries(t.Name)
+	for i := range p.tables {
+		t := &p.tables[i]
+		var err error
+		if all[t.Name], err = p.entries(t); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// entries returns the entries of a table in the bytes of the channel.
+func (p *program) entries(t *Table) ([]DumpEntry, error) {
+	entries, err := p.pipeline.Entries(t.Name)
+	if err != nil {
+		return nil, fmt.Errorf("dump table %s: %w", t.Name, err)
+	}
+	list := make([]DumpEntry, len(entries))
+	for i, e := range entries {
+		keys, err := EncodeKeys(t.Keys, e.Match)
 		if err != nil {
 			return nil, fmt.Errorf("dump table %s: %w", t.Name, err)
 		}
-		list := make([]DumpEntry, len(entries))
-		for i, e := range entries {
-			keys, err := EncodeKeys(t.Keys, e.Match)
-			if err != nil {
-				return nil, fmt.Errorf("dump table %s: %w", t.Name, err)
-			}
-			list[i] = DumpEntry{Action: e.Action, Keys: keys, Arguments: EncodeArgs(e.Args)}
-		}
-		all[t.Name] = list
+		list[i] = DumpEntry{Action: e.Action, Keys: keys, Arguments: EncodeArgs(e.Args)}
 	}
-	return all, nil
+	return list, nil
 }

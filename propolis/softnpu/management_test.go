@@ -243,6 +243,9 @@ func TestAnAskIsAnswered(t *testing.T) {
 		{add, "add to table ingress.local.local_v4: the entry exists", ""},
 		{`{"TableRemove":{"table":"ingress.local.local_v4","keyset_data":[1,2,3,5]}}`, "remove from table ingress.local.local_v4: there is no such entry", ""},
 		{`{"TableRemove":{"table":"ingress.local.local_v4","keyset_data":[1,2]}}`, "key dst (exact, 32 bits): the bytes end early", ""},
+		{`{"TableGet":{"table":"ingress.local.local_v4","keyset_data":[1,2,3,4]}}`, "", `{"action_id":"local","keyset_data":[1,2,3,4],"parameter_data":[]}`},
+		{`{"TableGet":{"table":"ingress.local.local_v4","keyset_data":[1,2,3,5]}}`, "there is no such entry", ""},
+		{`{"TableGet":{"table":"x","keyset_data":[1,2,3,5]}}`, `the program has no table "x"`, ""},
 		{`"Reboot"`, `"Reboot" is not a request`, ""},
 		{`{"Ask":{"id":1,"request":"RadixRequest"}}`, `"Ask" is not a request`, ""},
 		{`"CountersRequest"`, "", `[{"received_frames":0`},
@@ -253,6 +256,40 @@ func TestAnAskIsAnswered(t *testing.T) {
 		if !strings.Contains(got.Error, tt.err) || (got.Error == "") != (tt.err == "") || !strings.HasPrefix(string(got.Result), tt.result) {
 			t.Errorf("%s: answered %q, %s", tt.request, got.Error, got.Result)
 		}
+		if (got.Code == CodeExists) != strings.Contains(got.Error, "the entry exists") ||
+			(got.Code == CodeNoEntry) != strings.Contains(got.Error, "there is no such entry") {
+			t.Errorf("%s: answered %q with code %q", tt.request, got.Error, got.Code)
+		}
+	}
+}
+
+// A guest cannot fill the host's memory with entries, nor its log with errors.
+func TestAGuestIsBounded(t *testing.T) {
+	a := newASIC(t, 1, nil)
+	a.Load(newScripted(t, hub(1)))
+	a.program.Load().added.Store(maxEntries - 1)
+	entry := func(n byte) TableAdd {
+		return TableAdd{Table: "ingress.local.local_v4", Action: "local", Keys: Octets{n, 0, 0, 10}}
+	}
+	if _, err := a.Do(entry(1)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // a refusal counts for nothing
+		if _, err := a.Do(entry(2)); err == nil || !strings.Contains(err.Error(), "1048576 entries were added") {
+			t.Errorf("one entry too many: %v", err)
+		}
+	}
+	if _, err := a.Do(TableRemove{Table: "ingress.local.local_v4", Keys: entry(1).Keys}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Do(entry(2)); err != nil {
+		t.Errorf("after a removal: %v", err)
+	}
+	for range 100 {
+		a.reply([]byte(`{"TableRemove":{"table":"` + strings.Repeat("x", 1<<14) + `","keyset_data":[]}}`))
+	}
+	if n := a.log.text.Len(); n == 0 || n > 2*logText {
+		t.Errorf("the log has %d bytes", n)
 	}
 }
 

@@ -3,8 +3,11 @@ package softnpu
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
+
+	"github.com/falcon-vm/falcon-go/propolis/softnpu/p4/match"
 )
 
 // Request is what a guest asks of an ASIC by its management channel. The first
@@ -34,6 +37,11 @@ type (
 	// ProgramLoad has the ASIC run another program. Its tables are as the
 	// source has them: no entry is kept.
 	ProgramLoad Source
+	// TableGet asks for one entry.
+	TableGet struct {
+		Table string `json:"table"`
+		Keys  Octets `json:"keyset_data"`
+	}
 	// TablesRequest asks for the tables that the program has.
 	TablesRequest struct{}
 	// CountersRequest asks for the counters of the ports.
@@ -51,6 +59,7 @@ func (DumpRequest) request()     {}
 func (TableAdd) request()        {}
 func (TableRemove) request()     {}
 func (ProgramLoad) request()     {}
+func (TableGet) request()        {}
 func (TablesRequest) request()   {}
 func (CountersRequest) request() {}
 func (Ask) request()             {}
@@ -62,6 +71,7 @@ const (
 	nameDump     = "DumpRequest"
 	nameAdd      = "TableAdd"
 	nameRemove   = "TableRemove"
+	nameGet      = "TableGet"
 	nameLoad     = "ProgramLoad"
 	nameTables   = "TablesRequest"
 	nameCounters = "CountersRequest"
@@ -126,10 +136,35 @@ type Answer struct {
 	ID uint64 `json:"id"`
 	// Error is empty if the request was done.
 	Error string `json:"error,omitempty"`
-	// Result is a number for a RadixRequest, a Dump for a DumpRequest, a list
-	// of Table for a TablesRequest, Counters for a CountersRequest, and
-	// nothing for the others.
+	// Code says what kind of error it is, if it is one that a client may
+	// want to know.
+	Code Code `json:"code,omitempty"`
+	// Result is a number for a RadixRequest, a Dump for a DumpRequest, a
+	// DumpEntry for a TableGet, a list of Table for a TablesRequest, a list
+	// of Counters by port for a CountersRequest, and nothing for the others.
 	Result json.RawMessage `json:"result,omitempty"`
+}
+
+// Code is a kind of error.
+type Code string
+
+// Kinds of errors.
+const (
+	// CodeExists is an entry to be added that is there already.
+	CodeExists Code = "exists"
+	// CodeNoEntry is an entry to be removed or got that is not there.
+	CodeNoEntry Code = "no_entry"
+)
+
+// codeOf returns the kind of an error, which may be nil.
+func codeOf(err error) Code {
+	switch {
+	case errors.Is(err, match.ErrExists):
+		return CodeExists
+	case errors.Is(err, match.ErrNoEntry):
+		return CodeNoEntry
+	}
+	return ""
 }
 
 // MarshalRequest returns a request as JSON, in one line.
@@ -147,6 +182,8 @@ func MarshalRequest(r Request) ([]byte, error) {
 		return json.Marshal(map[string]any{nameAdd: r})
 	case TableRemove:
 		return json.Marshal(map[string]any{nameRemove: r})
+	case TableGet:
+		return json.Marshal(map[string]any{nameGet: r})
 	case ProgramLoad:
 		return json.Marshal(map[string]any{nameLoad: r})
 	case Ask:
@@ -203,6 +240,8 @@ func plain(name string, content json.RawMessage, err error) (Request, error) {
 			return decoded[TableAdd](name, content, "table", "action", "keyset_data", "parameter_data")
 		case nameRemove:
 			return decoded[TableRemove](name, content, "table", "keyset_data")
+		case nameGet:
+			return decoded[TableGet](name, content, "table", "keyset_data")
 		case nameLoad:
 			return decoded[ProgramLoad](name, content, "main", "files")
 		}

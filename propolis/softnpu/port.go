@@ -11,7 +11,7 @@ const (
 	batchFrames = 32
 	// queueFrames is how many frames wait for a port. A port that is read
 	// too slowly loses what comes after.
-	queueFrames = 512
+	queueFrames = 2048
 	// queueBytes bounds what the waiting frames hold in memory.
 	queueBytes = 8 << 20
 )

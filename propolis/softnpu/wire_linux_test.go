@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -586,5 +587,131 @@ func BenchmarkASICOnDevices(b *testing.B) {
 			wires[2].Close()
 			wires[3].Close()
 		})
+	}
+}
+
+// noOffloads is a wire to where no segments can go.
+type noOffloads struct{ Wire }
+
+func (noOffloads) Offloads() bool { return false }
+
+// TCP of two kernels through the ASIC, with their own checksums and segments,
+// whole and cut.
+func TestTCPThroughTheASIC(t *testing.T) {
+	for _, whole := range []bool{true, false} {
+		t.Run(fmt.Sprintf("whole %v", whole), func(t *testing.T) {
+			asic, client, server := namespace(t, 2), namespace(t, 0), namespace(t, 0)
+			move(t, asic, "b0", client, "10.0.0.1/24")
+			move(t, asic, "b1", server, "10.0.0.2/24")
+			wires := []Wire{open(t, "a0", asic), open(t, "a1", asic)}
+			if !whole {
+				wires = []Wire{noOffloads{wires[0]}, noOffloads{wires[1]}}
+			}
+			log := &logLines{}
+			a, err := New(Config{Ports: wires, Log: newTestLog(log)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			a.Load(newScripted(t, hub(2)))
+			(&testASIC{ASIC: a}).serve(t)
+
+			var listener net.Listener
+			if err := inNamespace(server, func() (err error) {
+				listener, err = net.Listen("tcp4", "10.0.0.2:5201")
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+			defer listener.Close()
+			const size = 32 << 20
+			sent := make([]byte, size)
+			for i := range sent {
+				sent[i] = byte(i * i >> 8)
+			}
+			begin := time.Now()
+			var conn net.Conn
+			if err := inNamespace(client, func() (err error) {
+				conn, err = net.DialTimeout("tcp4", "10.0.0.2:5201", testPatience)
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan error, 1)
+			go func() {
+				_, err := conn.Write(sent)
+				done <- errors.Join(err, conn.Close())
+			}()
+			from, err := listener.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer from.Close()
+			if err := from.SetDeadline(time.Now().Add(6 * testPatience)); err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(from)
+			if err != nil || !bytes.Equal(got, sent) {
+				t.Errorf("%d bytes arrived of %d: %v", len(got), size, err)
+			}
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			c := a.Counters()
+			t.Logf("%d MiB in %v, in %d frames, of which %d were lost", size>>20, time.Since(begin), c[2].TransmittedFrames, c[2].Lost)
+			if longest := c[2].TransmittedBytes / c[2].TransmittedFrames; (longest > 9300) != whole {
+				t.Errorf("frames had %d bytes on average", longest)
+			}
+			if c[1].Refused+c[2].Refused > 0 || log.text.Len() > 0 {
+				t.Errorf("counters %+v, log %s", c, log.text.String())
+			}
+		})
+	}
+}
+
+// move moves a device to another namespace and gives it an address there.
+func move(t *testing.T, from, device, to, address string) {
+	t.Helper()
+	target, err := netns.GetFromPath(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.Close()
+	if err := inNamespace(from, func() error {
+		l, err := netlink.LinkByName(device)
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetNsFd(l, int(target))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := inNamespace(to, func() error {
+		l, err := netlink.LinkByName(device)
+		if err != nil {
+			return err
+		}
+		a, err := netlink.ParseAddr(address)
+		if err != nil {
+			return err
+		}
+		if err := netlink.AddrAdd(l, a); err != nil {
+			return err
+		}
+		if err := netlink.LinkSetUp(l); err != nil {
+			return err
+		}
+		ns, err := netns.Get()
+		if err != nil {
+			return err
+		}
+		defer ns.Close()
+		h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
+		if err != nil {
+			return err
+		}
+		defer h.Close()
+		return awaitUp(h, device)
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
