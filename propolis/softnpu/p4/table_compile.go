@@ -379,10 +379,12 @@ func (c *compiler) entryAction(t *tableSite, info *tableInfo, ref syntax.ActionR
 // entry works out one entry that the program has.
 func (c *compiler) entry(t *tableSite, info *tableInfo, e syntax.TableEntry) (entrySpec, bool) {
 	spec := entrySpec{pos: e.Pos}
-	if l, ok := e.Keys[0].(*syntax.ListExpr); ok && len(e.Keys) == 1 {
-		e.Keys = nil
-		for _, x := range l.Elems {
-			e.Keys = append(e.Keys, x.Value)
+	if len(e.Keys) == 1 {
+		if l, ok := e.Keys[0].(*syntax.ListExpr); ok {
+			e.Keys = nil
+			for _, x := range l.Elems {
+				e.Keys = append(e.Keys, x.Value)
+			}
 		}
 	}
 	if len(e.Keys) == 1 && len(info.Keys) > 1 {

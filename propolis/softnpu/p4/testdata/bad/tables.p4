@@ -53,6 +53,8 @@ control d(inout h_t h) {
             (1, 5): two(1);
             (_, 5): two(1);
             (1, 5): two(h.a, 2);
+            (): two(1);
+            {}: two(1);
         }
     }
     apply { t.apply(); }
