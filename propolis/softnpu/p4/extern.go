@@ -169,8 +169,8 @@ func (c *compiler) configure(x *externInst, d *syntax.InstanceDecl, vals []value
 	case externCounter, externMeter:
 		if args(1, 2) {
 			x.size = int(number(vals[0], "the size of "+x.typ.decl.Name, maxCells))
-			if len(vals) == 2 && vals[1].t.kind != kindEnum {
-				c.errorf(vals[1].pos, "the kind of %s is a member of an enum, and this is %s", x.typ.decl.Name, describeType(vals[1]))
+			if len(vals) == 2 && (vals[1].t.kind != kindEnum || vals[1].t.values != nil) {
+				c.errorf(vals[1].pos, "the kind of %s is a member of an enum without values, and this is %s", x.typ.decl.Name, describeType(vals[1]))
 			}
 		}
 		if x.kind == externMeter {
@@ -178,7 +178,7 @@ func (c *compiler) configure(x *externInst, d *syntax.InstanceDecl, vals []value
 		} else {
 			c.reserve(d, x, 2)
 		}
-		if len(vals) == 2 && vals[1].t.kind == kindEnum && vals[1].c != nil && x.kind == externMeter {
+		if len(vals) == 2 && vals[1].t.kind == kindEnum && vals[1].t.values == nil && vals[1].c != nil && x.kind == externMeter {
 			x.algorithm = vals[1].t.members[int(vals[1].c.Int64())]
 		}
 	case externDirectCounter:
@@ -440,7 +440,7 @@ func (c *compiler) externMethod(sc *scope, x *externInst, e *syntax.CallExpr, na
 	case externDirectCounter:
 		if name == "count" && count(0) {
 			return void(e.Pos, func(m *machine) signal {
-				if m.entry != nil {
+				if m.entry != nil && m.entry.direct != nil {
 					m.entry.direct.packets.Add(1)
 					m.entry.direct.bytes.Add(uint64(len(m.pkt)))
 				}

@@ -202,3 +202,17 @@ func TestMeterRefills(t *testing.T) {
 		t.Errorf("after an hour: %s", got)
 	}
 }
+
+// The kind of a meter or a hash is a member of an enum without values, and not just a number that looks like one.
+func TestKindsOfExterns(t *testing.T) {
+	for _, locals := range []string{
+		"Meter<bit<8>>(4, op_t.far) m;", "Meter<bit<8>>(4, 3) m;", "Hash<bit<8>>(op_t.far) m;", "Hash<bit<8>>(3) m;",
+		"Register(4) m;", "Random<bit<8>>(5, 3) m;", "Hash(PSA_HashAlgorithm_t.CRC32) m;", "Counter<bit<8>, bit<8>>(0, PSA_CounterType_t.BYTES) m;",
+	} {
+		p := parts{globals: "enum bit<16> op_t { far = 300 }", locals: locals}
+		_, err := Compile(Files("test.p4", map[string]string{"test.p4": p.text()}))
+		if err == nil {
+			t.Errorf("%s is taken", locals)
+		}
+	}
+}

@@ -15,9 +15,8 @@ type machine struct {
 	fault DropReason
 	// parserError is the error that the parser stopped with.
 	parserError uint64
-	// hit and action are the outcome of the last table.
-	hit    bool
-	action int
+	// hit says whether the last table found an entry.
+	hit bool
 	// entry is what the last table ran.
 	entry   *bound
 	exiting bool

@@ -75,28 +75,41 @@ var (
 	ErrConst = errors.New("the program sets this for good")
 )
 
-// bound is an action with its arguments, as an entry or a default has it. What a packet needs of it lies together, since
-// with many entries it has to come from memory each time.
+// bound is an action with its arguments, as an entry or a default has it. It is as large as a line of the cache, since with
+// many entries it has to come from memory for each packet.
 type bound struct {
 	packets atomic.Uint64
 	bytes   atomic.Uint64
-	action  int
-	args    []uint64
-	// room is where the arguments are if they are few.
-	room    [3]uint64
+	action  int32
 	isConst bool
-	direct  counterCell
+	// few is how many arguments lie in room; more has them if they are more than that holds.
+	few  uint8
+	room [3]uint64
+	more *[]uint64
+	// direct is what a direct counter counts, nil without one.
+	direct *counterCell
 }
 
-func newBound(action int, args []uint64) *bound {
-	b := &bound{action: action}
+func (t *tableInfo) bind(action int, args []uint64) *bound {
+	b := &bound{action: int32(action)}
 	if len(args) <= len(b.room) {
-		b.args = b.room[:len(args)]
+		b.few = uint8(copy(b.room[:], args))
 	} else {
-		b.args = make([]uint64, len(args))
+		all := slices.Clone(args)
+		b.more = &all
 	}
-	copy(b.args, args)
+	if t.direct {
+		b.direct = &counterCell{}
+	}
 	return b
+}
+
+// args are the arguments in the form of the slots.
+func (b *bound) args() []uint64 {
+	if b.more != nil {
+		return *b.more
+	}
+	return b.room[:b.few]
 }
 
 // tableState is a table of a pipeline.
@@ -109,7 +122,7 @@ type tableState struct {
 
 func newTableState(info *tableInfo) (*tableState, error) {
 	t := &tableState{info: info}
-	t.def.Store(newBound(info.def.action, info.def.args))
+	t.def.Store(info.bind(info.def.action, info.def.args))
 	if len(info.Keys) == 0 {
 		return t, nil
 	}
@@ -122,7 +135,7 @@ func newTableState(info *tableInfo) (*tableState, error) {
 		return nil, fmt.Errorf("table %s: %w", info.Name, err)
 	}
 	for _, e := range info.entries {
-		b := newBound(e.bound.action, e.bound.args)
+		b := info.bind(e.bound.action, e.bound.args)
 		b.isConst = e.isConst
 		// A second entry with the same match is never reached, since the first one wins.
 		if err := t.match.Add(match.Entry[*bound]{Match: e.match, Priority: e.priority, Value: b}); err != nil && !errors.Is(err, match.ErrExists) {
@@ -158,13 +171,13 @@ func (t *tableState) bind(action string, args [][]byte) (*bound, error) {
 		loadWide(l, args[i], len(args[i]))
 		slots = append(slots, l...)
 	}
-	return newBound(k, slots), nil
+	return t.info.bind(k, slots), nil
 }
 
 // unbind is the inverse of bind.
 func (t *tableState) unbind(b *bound) (action string, args [][]byte) {
 	a := t.info.Actions[b.action]
-	rest := b.args
+	rest := b.args()
 	for _, p := range a.Params {
 		out := make([]byte, (p.Bits+7)/8)
 		storeWide(out, len(out), rest)
@@ -181,7 +194,9 @@ func (t *tableState) entry(e *match.Entry[*bound]) Entry {
 	}
 	out.Action, out.Args = t.unbind(e.Value)
 	out.Count = Count{e.Value.packets.Load(), e.Value.bytes.Load()}
-	out.Direct = Count{e.Value.direct.packets.Load(), e.Value.direct.bytes.Load()}
+	if d := e.Value.direct; d != nil {
+		out.Direct = Count{d.packets.Load(), d.bytes.Load()}
+	}
 	return out
 }
 

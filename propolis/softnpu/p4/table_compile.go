@@ -17,6 +17,8 @@ type tableInfo struct {
 	def     boundSpec
 	entries []entrySpec
 	index   int
+	// direct says that the table has a direct counter.
+	direct bool
 }
 
 // actionInfo is how the arguments of an action lie in the slots, one behind the other.
@@ -268,6 +270,7 @@ func (c *compiler) describeTable(t *tableSite, info *tableInfo, keys []value) {
 	}
 	info.ConstEntries = d.ConstEntries
 	ordered := false
+	seen := map[string]bool{}
 	for _, k := range info.Keys {
 		ordered = ordered || k.Kind == match.Ternary || k.Kind == match.Range
 	}
@@ -280,6 +283,14 @@ func (c *compiler) describeTable(t *tableSite, info *tableInfo, keys []value) {
 			// The entry that is written first wins.
 			spec.priority = len(d.Entries) - i
 		}
+		id := fmt.Sprint(spec.match)
+		if ordered && e.Priority != nil {
+			id += fmt.Sprint(" ", spec.priority)
+		}
+		if seen[id] {
+			c.rep.Warnf(e.Pos, "this entry is never reached, an entry before it has the same key")
+		}
+		seen[id] = true
 		spec.isConst = d.ConstEntries || e.Const
 		info.entries = append(info.entries, spec)
 	}
@@ -310,6 +321,7 @@ func (c *compiler) tableProperty(t *tableSite, info *tableInfo, p syntax.TablePr
 			return
 		}
 		x.table = info
+		info.direct = true
 	case "support_timeout", "psa_idle_timeout", "largest_priority_wins", "priority_delta":
 		if b, ok := p.Value.(*syntax.BoolExpr); !ok || b.Value != (p.Name.Text == "largest_priority_wins") {
 			c.errorf(p.Name.Pos, "the property %s of a table is not supported with this value", p.Name.Text)
@@ -333,6 +345,16 @@ func (c *compiler) entryAction(t *tableSite, info *tableInfo, ref syntax.ActionR
 	params, args := info.actions[k].params, ref.Args
 	if a, ok := t.sc.lookup(catAction, ref.Name).(*action); ok && len(args) == len(a.decl.Params) {
 		// Those with a direction are set by the list of actions; an entry may repeat them.
+		var listed []syntax.Arg
+		if i := indexRef(t.decl.Actions, ref.Name); i >= 0 {
+			listed = t.decl.Actions[i].Args
+		}
+		for i, a := range args[:len(args)-len(params)] {
+			if i >= len(listed) || exprText(a.Value) != exprText(listed[i].Value) {
+				c.errorf(a.Value.At(), "this argument is not the one that action %s has among the actions of table %s", ref.Name, t.decl.Name)
+				return boundSpec{}, false
+			}
+		}
 		args = args[len(args)-len(params):]
 	}
 	if len(args) != len(params) {
@@ -357,10 +379,12 @@ func (c *compiler) entryAction(t *tableSite, info *tableInfo, ref syntax.ActionR
 // entry works out one entry that the program has.
 func (c *compiler) entry(t *tableSite, info *tableInfo, e syntax.TableEntry) (entrySpec, bool) {
 	spec := entrySpec{pos: e.Pos}
-	if l, ok := e.Keys[0].(*syntax.ListExpr); ok && len(e.Keys) == 1 {
-		e.Keys = nil
-		for _, x := range l.Elems {
-			e.Keys = append(e.Keys, x.Value)
+	if len(e.Keys) == 1 {
+		if l, ok := e.Keys[0].(*syntax.ListExpr); ok {
+			e.Keys = nil
+			for _, x := range l.Elems {
+				e.Keys = append(e.Keys, x.Value)
+			}
 		}
 	}
 	if len(e.Keys) == 1 && len(info.Keys) > 1 {
@@ -376,6 +400,10 @@ func (c *compiler) entry(t *tableSite, info *tableInfo, e syntax.TableEntry) (en
 	}
 	ok := true
 	for i, k := range e.Keys {
+		if b, isOp := k.(*syntax.BinaryExpr); isOp && (b.Op == "&&&" || b.Op == "..") && t.decl.Keys[i].Match.Text == "optional" {
+			c.errorf(b.Pos, "key %s is optional, so an entry has a value for it or \"_\"", info.Keys[i].Name)
+			return spec, false
+		}
 		m, good := c.entryKey(t.sc, k, info.keys[i], info.Keys[i])
 		ok = ok && good
 		spec.match = append(spec.match, m)
@@ -533,8 +561,7 @@ func (c *compiler) lookupFunc(info *tableInfo, keys []value, code []actionCode) 
 	index := info.index
 	run := func(m *machine, b *bound) uint64 {
 		a := &code[b.action]
-		copy(m.s[a.base:a.base+len(b.args)], b.args)
-		m.action = b.action
+		copy(m.s[a.base:], b.args())
 		if a.run(m) == exited {
 			m.exiting = true
 		}

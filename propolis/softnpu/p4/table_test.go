@@ -3,6 +3,7 @@ package p4
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -285,5 +286,12 @@ func TestUpdatesWhilePacketsFlow(t *testing.T) {
 	packets.Wait()
 	if c, _ := pl.Counters("ingress.t"); c.Misses != 0 || c.Hits != pl.Stats().Packets {
 		t.Errorf("the table counts %+v for %d packets", c, pl.Stats().Packets)
+	}
+}
+
+// What a look-up reads of an entry fits in one line of the cache.
+func TestEntryFitsInALine(t *testing.T) {
+	if n := reflect.TypeFor[bound]().Size(); n > 64 {
+		t.Errorf("it has %d bytes", n)
 	}
 }

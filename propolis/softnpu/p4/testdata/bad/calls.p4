@@ -14,7 +14,7 @@ parser p(packet_in pkt, out h_t h, out v_t v, inout h_t[2] s) {
         h.a = pkt.lookahead<bit<16>>();
         pkt.advance(true);
         pkt.rewind();
-        transition select(h.a, h.b) { 1: accept; (1, 2, 3): accept; (true, 1): accept; (5..3, 1): accept; _: accept; (1, 1): accept; };
+        transition select(h.a, h.b) { 1: accept; (1, 2, 3): accept; (true, 1): accept; (5..3, 1): accept; _: accept; (1, 1): accept; (): accept; };
     }
     state other { h.a = 1; }
     state third { transition select(h.a) { 1: fourth; } return; exit; }

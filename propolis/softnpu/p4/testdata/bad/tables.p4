@@ -41,3 +41,21 @@ control c(inout h_t h) {
         h.a = e.apply().action_run;
     }
 }
+
+control d(inout h_t h) {
+    action two(inout bit<8> y, bit<8> x) { y = x; }
+    table t {
+        key = { h.a: optional; h.b: ternary; }
+        actions = { two(h.a); }
+        default_action = two(h.b, 1);
+        const entries = {
+            (1 &&& 2, _): two(1);
+            (1, 5): two(1);
+            (_, 5): two(1);
+            (1, 5): two(h.a, 2);
+            (): two(1);
+            {}: two(1);
+        }
+    }
+    apply { t.apply(); }
+}
