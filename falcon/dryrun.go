@@ -132,7 +132,7 @@ func (t *Topology) rehearseOnModel() ([]DryStep, error) {
 			}
 			return "/dev/zvol/rdsk/" + topologyDataset(modelDataset, t.name, n.name)
 		},
-		defaultInterface: modelLink, noSidecar: noSidecarHere, hostLimits: illumosLimits,
+		defaultInterface: modelLink, noSidecar: noSidecarHere, noProgram: noProgramHere, hostLimits: illumosLimits,
 	}
 	for _, n := range t.nodes {
 		f.images[n.image] = assumedImage(n.image)

@@ -62,7 +62,11 @@ func (h *linuxHost) rehearse(ctx context.Context, l *lab, r *revision) ([]DrySte
 		if n.Agent != "" && l.propolis == "" {
 			agent = "unix:" + n.Name + agentExt
 		}
-		args := serverArgs(n, h.namespacePath(), agent)
+		asic := ""
+		if n.ASIC && l.propolis == "" {
+			asic = "unix:" + n.Name + asicExt
+		}
+		args := serverArgs(n, h.namespacePath(), agent, asic)
 		// The sockets are bound by the launch, which hands them over.
 		for j, a := range args {
 			if strings.HasPrefix(a, "fd:") {

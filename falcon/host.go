@@ -104,6 +104,7 @@ func Images() (image.Store, error) {
 type hostFacts struct {
 	defaultInterface                 string
 	noSoftNPU, noSidecar, noExternal string
+	noProgram                        string
 	// freeMemory is what guests may use, in bytes.
 	freeMemory Bytes
 	// checks are the host's findings for a preflight.

@@ -50,7 +50,7 @@ func (h *linuxHost) registry() state.Registry {
 const notYet = "the Linux host cannot run it yet"
 
 func (h *linuxHost) look(ctx context.Context, t *Topology) (hostFacts, error) {
-	f := hostFacts{noSoftNPU: "a SoftNPU ASIC: " + notYet, noSidecar: "a sidecar multiplexer: " + notYet}
+	f := hostFacts{noSidecar: "a sidecar multiplexer: " + notYet}
 	if h.namespace() == "" {
 		f.noExternal = "that needs root; UserExtLink does not"
 	}
@@ -111,7 +111,17 @@ func (h *linuxHost) serve(ctx context.Context, l *lab, np *NodePlan, o serveOpti
 		cfg.Files = append(cfg.Files, clients)
 		agent = fmt.Sprintf("fd:%d", process.GateFD+len(cfg.Files))
 	}
-	cfg.Args = serverArgs(np, h.namespacePath(), agent)
+	asic := ""
+	if np.ASIC && l.propolis == "" {
+		clients, err := listenSocket(l.folder, np.Name+asicExt)
+		if err != nil {
+			return nil, fmt.Errorf("the ASIC's socket: %w", err)
+		}
+		defer clients.Close()
+		cfg.Files = append(cfg.Files, clients)
+		asic = fmt.Sprintf("fd:%d", process.GateFD+len(cfg.Files))
+	}
+	cfg.Args = serverArgs(np, h.namespacePath(), agent, asic)
 	if o.template != "" {
 		cfg.Args = append(cfg.Args, "--template", o.template)
 	}
@@ -149,15 +159,18 @@ func (h *linuxHost) serve(ctx context.Context, l *lab, np *NodePlan, o serveOpti
 }
 
 // serverArgs returns the arguments of a node's server. It works in the state
-// folder, whose files are named without a path. Agent is where it serves the
-// guest agent, empty for nowhere.
-func serverArgs(np *NodePlan, namespace, agent string) []string {
+// folder, whose files are named without a path. Agent and asic are where it
+// serves the guest agent and the ASIC, empty for nowhere.
+func serverArgs(np *NodePlan, namespace, agent, asic string) []string {
 	args := []string{"run", "--pidfile", np.Name + vmmPIDExt, "--stop-grace", stopGrace.String()}
 	if namespace != "" {
 		args = append(args, "--netns", namespace)
 	}
 	if agent != "" {
 		args = append(args, "--agent-socket", agent)
+	}
+	if asic != "" {
+		args = append(args, "--softnpu-socket", asic)
 	}
 	if np.Boot.Method == image.BootKernel {
 		args = append(args, "--kernel", np.Boot.Kernel, "--initrd", np.Boot.Initrd, "--append", np.Boot.Append)
@@ -224,7 +237,8 @@ func (h *linuxHost) end(ctx context.Context, f *state.Folder, o state.Object) er
 
 // forgetServer removes the files of a server that has ended.
 func forgetServer(f *state.Folder, node string) error {
-	return errors.Join(f.RemoveFile(node+socketExt), f.RemoveFile(node+agentExt), f.RemoveFile(node+pidExt), f.RemoveFile(node+vmmPIDExt))
+	return errors.Join(f.RemoveFile(node+socketExt), f.RemoveFile(node+agentExt), f.RemoveFile(node+asicExt),
+		f.RemoveFile(node+pidExt), f.RemoveFile(node+vmmPIDExt))
 }
 
 // diskSpace returns what is free where a path is, or will be.

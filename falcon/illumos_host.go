@@ -74,8 +74,11 @@ var illumosLimits = hostLimits{
 // noSidecarHere is why sidecar links cannot be had.
 const noSidecarHere = "a sidecar multiplexer: Propolis has none any more"
 
+// noProgramHere is why no P4 source can be given.
+const noProgramHere = "the SoftNPU of Propolis takes compiled programs, and only from its guest: leave it out, and use scadm there"
+
 func (h *illumosHost) look(ctx context.Context, t *Topology) (hostFacts, error) {
-	f := hostFacts{noSidecar: noSidecarHere, hostLimits: illumosLimits}
+	f := hostFacts{noSidecar: noSidecarHere, noProgram: noProgramHere, hostLimits: illumosLimits}
 	have, err := h.dladm.Links(ctx)
 	if err != nil {
 		return f, err

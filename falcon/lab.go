@@ -240,7 +240,7 @@ func (l *lab) facts(ctx context.Context, t *Topology, r *record) (facts, hostFac
 		dataset:          l.host.store().Dataset(),
 		diskPath:         func(n *Node) string { return l.host.store().DiskPath(l.owner(n.name), n.backing) },
 		defaultInterface: hf.defaultInterface,
-		noSoftNPU:        hf.noSoftNPU, noSidecar: hf.noSidecar, noExternal: hf.noExternal,
+		noSoftNPU:        hf.noSoftNPU, noSidecar: hf.noSidecar, noExternal: hf.noExternal, noProgram: hf.noProgram,
 		hostLimits: hf.hostLimits,
 		takenMACs:  make(map[string]bool),
 	}

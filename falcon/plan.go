@@ -74,6 +74,10 @@ type NodePlan struct {
 	VNC        string          `json:"vnc,omitempty"`
 	// Spec is the Propolis instance.
 	Spec propolis.InstanceSpec `json:"spec"`
+	// ASIC is whether the node has a SoftNPU ASIC, and Program the path of the
+	// P4 source that it runs, empty for the built-in program.
+	ASIC    bool   `json:"asic,omitempty"`
+	Program string `json:"softnpu_program,omitempty"`
 	// Cold is whether the node is to boot when it is launched, and not to be
 	// a clone of a template.
 	Cold bool `json:"cold,omitempty"`
@@ -148,6 +152,8 @@ type facts struct {
 	// noSoftNPU says why the host cannot run a SoftNPU ASIC, noSidecar why
 	// not a sidecar multiplexer; empty when it can.
 	noSoftNPU, noSidecar string
+	// noProgram says why its ASICs do not run P4 source; empty when they do.
+	noProgram string
 	// noExternal says why the host cannot attach to its interfaces.
 	noExternal string
 	hostLimits
@@ -273,7 +279,14 @@ func planNode(n *Node, f facts, macs map[*End]string) (*NodePlan, error) {
 		np.Mounts = append(np.Mounts, MountPlan{
 			Mount: Mount{Source: absolute(f.workDir, m.Source), Target: m.Target}, Tag: mountTag(i, m.Target)})
 	}
+	if n.program != "" {
+		np.Program = absolute(f.workDir, n.program)
+		if f.noProgram != "" {
+			np.refuse("it has a SoftNPU program: %s", f.noProgram)
+		}
+	}
 	for _, e := range n.ends {
+		np.ASIC = np.ASIC || e.kind == EndSoftNPU
 		np.Interfaces = append(np.Interfaces, planEnd(e, f, macs[e]))
 		switch {
 		case e.kind == EndSoftNPU && f.noSoftNPU != "":

@@ -14,6 +14,7 @@ import (
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 	"github.com/falcon-vm/falcon-go/falcon/internal/image/build"
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
+	"github.com/falcon-vm/falcon-go/propolis/softnpu"
 )
 
 // Check is one finding about whether a topology can be launched.
@@ -188,6 +189,11 @@ func nodeProblems(n *Node, np *NodePlan, running bool) []error {
 			errs = append(errs, fmt.Errorf("mount source %s: %w", m.Source, errors.Unwrap(err)))
 		case !info.IsDir():
 			errs = append(errs, fmt.Errorf("mount source %s is not a folder", m.Source))
+		}
+	}
+	if np.Program != "" && len(np.Unsupported) == 0 {
+		if _, err := softnpu.ReadSource(np.Program); err != nil {
+			errs = append(errs, programError(np.Program, err))
 		}
 	}
 	if n.bootISO != "" {

@@ -25,6 +25,7 @@ const (
 	varsExt    = ".qemu.vars"  // what UEFI firmware remembers
 	socketExt  = ".sock"       // the server's API
 	agentExt   = ".agent.sock" // the guest agent
+	asicExt    = ".npu.sock"   // the ASIC's management channel
 	portExt    = ".port"       // the server's API where it is a TCP port
 	outExt     = ".out"        // the server's log
 	errExt     = ".err"        // what server and hypervisor said on stderr
@@ -163,6 +164,11 @@ func (l *lab) runInstance(ctx context.Context, client *propolis.Client, np *Node
 			err = fmt.Errorf("%w: %w", errNotCloned, err)
 		}
 		return err
+	}
+	if np.Program != "" {
+		if err := l.loadProgram(ctx, np); err != nil {
+			return err
+		}
 	}
 	if err := client.SetState(ctx, propolis.RequestRun); err != nil {
 		return fmt.Errorf("starting the machine: %w", err)

@@ -1,6 +1,7 @@
 package falcon
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -146,6 +147,7 @@ type Node struct {
 	vncPort    int
 	noSetup    bool
 	cold       bool
+	program    string // P4 source of the ASIC's program
 	mounts     []Mount
 	components []userComponent
 	ends       []*End
@@ -249,6 +251,18 @@ func (n *Node) NoSetup() *Node {
 // guest of its image that has booted before, where that can be had.
 func (n *Node) Cold() *Node {
 	n.cold = true
+	return n
+}
+
+// SoftNPUProgram has the node's SoftNPU ASIC, which its SoftNPU links give it,
+// run this P4 program instead of the built-in one. The path is that of its
+// source on the host; relative ones are taken from the working directory of the
+// program. ASICs of illumos hosts do not run P4 source.
+func (n *Node) SoftNPUProgram(path string) *Node {
+	if path == "" {
+		n.topology.check(&NodeError{Node: n.name, Err: errors.New("the path of its SoftNPU program is empty")})
+	}
+	n.program = path
 	return n
 }
 

@@ -116,6 +116,9 @@ func (n *Node) mistakes() []error {
 	if !slices.Contains([]Backing{BackingDefault, BackingZvol, BackingFile}, n.backing) {
 		errs = append(errs, fmt.Errorf("unknown disk backing %q, want %q or %q", n.backing, BackingZvol, BackingFile))
 	}
+	if n.program != "" && !slices.ContainsFunc(n.ends, func(e *End) bool { return e.kind == EndSoftNPU }) {
+		errs = append(errs, errors.New("it has a SoftNPU program, and no SoftNPU link"))
+	}
 	seen := make(map[string]bool)
 	for _, c := range n.components {
 		switch {

@@ -160,7 +160,7 @@ func TestGuestSetsItsASIC(t *testing.T) {
 		t.Fatalf("build npuadm: %v\n%s", err, out)
 	}
 	for _, name := range []string{"sidecar.p4", "headers.p4"} {
-		text, err := os.ReadFile(filepath.Join("testdata", name))
+		text, err := os.ReadFile(filepath.Join("..", "..", "propolis", "softnpu", "admin", "testdata", name))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -191,7 +191,7 @@ func TestGuestSetsItsASIC(t *testing.T) {
 	far.Close()
 
 	const npuadm = "/mnt/npuadm "
-	g.run(npuadm + "load-program /mnt/sidecar.p4 /mnt/headers.p4")
+	g.run(npuadm + "load-program /mnt/sidecar.p4")
 	if got := g.run(npuadm + "port-count"); got != "2\n" {
 		t.Errorf("port-count: %q", got)
 	}
@@ -239,5 +239,13 @@ func TestGuestSetsItsASIC(t *testing.T) {
 func neighbour(i int) p4.Entry {
 	address := make([]byte, 16)
 	address[0], address[14], address[15] = 0xfd, byte(i>>8), byte(i)
-	return p4.Entry{Match: []match.Match{{Value: address}}, Action: actionResolve, Args: [][]byte{make([]byte, 6)}}
+	return p4.Entry{Match: []match.Match{{Value: address}}, Action: "rewrite_dst", Args: [][]byte{make([]byte, 6)}}
 }
+
+// wire is that of a port without a cable.
+type wire struct{ closed chan struct{} }
+
+func (w wire) Read([]softnpu.Frame) (int, error)    { <-w.closed; return 0, net.ErrClosed }
+func (w wire) Write(f []softnpu.Frame) (int, error) { return len(f), nil }
+func (w wire) Offloads() bool                       { return false }
+func (w wire) Close() error                         { return nil }

@@ -13,6 +13,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/falcon-vm/falcon-go/propolis/softnpu/admin"
 )
 
 func main() { os.Exit(run()) }
@@ -20,7 +22,7 @@ func main() { os.Exit(run()) }
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := command().ExecuteContext(ctx); err != nil {
+	if err := admin.Command().ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "npuadm:", err)
 		return 1
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/falcon-vm/falcon-go/falcon"
+	"github.com/falcon-vm/falcon-go/propolis/softnpu"
 )
 
 // fakeLab is a lab without guests. It notes what is asked of it.
@@ -123,6 +124,10 @@ func (n *fakeNode) CopyTo(_ context.Context, source, target string, progress fal
 func (n *fakeNode) CopyFrom(_ context.Context, source, target string, progress falcon.CopyProgress) error {
 	progress(10, 10)
 	return n.do("copy to " + target + " from " + source + " of")
+}
+
+func (n *fakeNode) SoftNPU(context.Context) (*softnpu.Client, error) {
+	return nil, errors.Join(n.do("ASIC of"), errors.New("no ASIC"))
 }
 
 func (n *fakeNode) do(call string) error { return errors.Join(n.lab.note(call+" "+n.name), n.err) }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/falcon-vm/falcon-go/falcon"
+	"github.com/falcon-vm/falcon-go/propolis/softnpu"
 )
 
 // lab is what the commands ask of a topology. Tests have one without guests.
@@ -44,6 +45,8 @@ type node interface {
 	// CopyTo and CopyFrom copy a file or folder to and from the node.
 	CopyTo(ctx context.Context, source, target string, progress falcon.CopyProgress) error
 	CopyFrom(ctx context.Context, source, target string, progress falcon.CopyProgress) error
+	// SoftNPU opens the management channel of the node's ASIC.
+	SoftNPU(context.Context) (*softnpu.Client, error)
 }
 
 // consoleStream is a console as bytes.

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"time"
 
 	"github.com/falcon-vm/falcon-go/internal/mux"
 )
@@ -93,34 +92,16 @@ func (r *agentRelay) await(ctx context.Context) (*mux.Session, error) {
 	}
 }
 
-// acceptPause is how long the relay waits when the process has no descriptor
-// left for a client: nothing tells when there is one.
-const acceptPause = 50 * time.Millisecond
-
 // serve relays the clients of a listener until ctx ends, and closes it.
 func (r *agentRelay) serve(ctx context.Context, l net.Listener) {
-	stop := context.AfterFunc(ctx, func() { l.Close() })
-	defer stop()
-	var clients sync.WaitGroup
-	defer clients.Wait()
-	for {
-		conn, err := l.Accept()
-		switch {
-		case ctx.Err() != nil || errors.Is(err, net.ErrClosed):
+	acceptAll(ctx, l, func(conn net.Conn) {
+		defer conn.Close()
+		defer context.AfterFunc(ctx, func() { conn.Close() })()
+		s, err := r.await(ctx)
+		if err != nil {
+			mux.Refuse(conn, err)
 			return
-		case err != nil:
-			time.Sleep(acceptPause)
-			continue
 		}
-		clients.Go(func() {
-			defer conn.Close()
-			defer context.AfterFunc(ctx, func() { conn.Close() })()
-			s, err := r.await(ctx)
-			if err != nil {
-				mux.Refuse(conn, err)
-				return
-			}
-			s.Relay(ctx, conn)
-		})
-	}
+		s.Relay(ctx, conn)
+	})
 }

@@ -29,6 +29,7 @@ type instance struct {
 	props   propolis.InstanceProperties
 	grace   time.Duration // between the power button and the hard stop
 	agent   *agentRelay
+	asic    *asicDesk
 	states  *states
 	console *console
 
@@ -84,6 +85,7 @@ func newInstance(s *server, req propolis.InstanceEnsureRequest) *instance {
 		spec:     req.Spec,
 		grace:    s.grace,
 		agent:    s.agent,
+		asic:     s.asic,
 		console:  newConsole(),
 		requests: make(chan propolis.StateRequest, maxOutstanding),
 		commands: make(chan command),
@@ -170,6 +172,7 @@ func (i *instance) begin(ctx context.Context, m Machine) {
 	i.mu.Unlock()
 	i.console.start(m.Console())
 	i.agent.attach(m)
+	i.asic.attach(m)
 	go func() {
 		defer close(i.ended)
 		i.run(ctx)
@@ -341,6 +344,7 @@ func (i *instance) release(cause error) error {
 	}
 	i.machine.Console().Close()
 	i.agent.detach()
+	i.asic.detach()
 	i.console.end()
 	if err != nil && cause == nil {
 		return fmt.Errorf("close the machine: %w", err)

@@ -9,7 +9,9 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
 )
 
 // maxSocketPath is the longest path of a Unix socket on all systems that we
@@ -95,4 +97,28 @@ func removeStale(ctx context.Context, path string) error {
 		return fmt.Errorf("listen on unix:%s: is it in use? %w", path, err)
 	}
 	return os.Remove(path)
+}
+
+// acceptPause is how long a listener waits when the process has no descriptor
+// left for a client: nothing tells when there is one.
+const acceptPause = 50 * time.Millisecond
+
+// acceptAll has each client of a listener served, until ctx ends. Then it closes
+// the listener and waits for all.
+func acceptAll(ctx context.Context, l net.Listener, serve func(net.Conn)) {
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
+	var clients sync.WaitGroup
+	defer clients.Wait()
+	for {
+		conn, err := l.Accept()
+		switch {
+		case ctx.Err() != nil || errors.Is(err, net.ErrClosed):
+			return
+		case err != nil:
+			time.Sleep(acceptPause)
+			continue
+		}
+		clients.Go(func() { serve(conn) })
+	}
 }

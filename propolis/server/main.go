@@ -35,6 +35,7 @@ const (
 type config struct {
 	addr  string
 	agent string // where the guest agent's clients are served; empty for nowhere
+	asic  string // the same for clients of the machine's ASIC
 	grace time.Duration
 	level string
 	qemu  qemu.Config // what all instances have in common
@@ -105,6 +106,7 @@ VNC is where the guest's screen is served: IP:PORT or unix:PATH.`,
 	f.BoolVar(&cfg.makeTemplate, "make-template", false, "boot the instance, to be kept as the template")
 	f.IntVar(&cfg.endWith, "end-with", 0, "number of an inherited pipe: end when nobody holds its other end any more")
 	f.StringVar(&cfg.agent, "agent-socket", "", "give the guest a port for falcon's agent and serve its clients there: unix:PATH or fd:N")
+	f.StringVar(&cfg.asic, "softnpu-socket", "", "serve the management channel of a SoftNPU ASIC there too: unix:PATH or fd:N")
 	f.DurationVar(&cfg.grace, "stop-grace", 10*time.Second, "time for a guest to power off when stopped")
 	f.StringVar(&cfg.level, "log-level", "info", "trace, debug, info, warn, error or critical")
 	// Upstream's flags, which have no meaning here.
@@ -141,6 +143,11 @@ func run(ctx context.Context, cfg config, stdout, stderr io.Writer) error {
 		cfg.qemu.Template = &qemu.Template{Dir: cfg.template, Make: cfg.makeTemplate}
 	}
 	var relay *agentRelay
+	var desk *asicDesk
+	var served sync.WaitGroup
+	defer served.Wait()
+	clients, cancel := context.WithCancel(ctx)
+	defer cancel()
 	if cfg.agent != "" {
 		al, err := listen(ctx, cfg.agent)
 		if err != nil {
@@ -148,13 +155,18 @@ func run(ctx context.Context, cfg config, stdout, stderr io.Writer) error {
 			return err
 		}
 		cfg.qemu.Agent, relay = true, newAgentRelay()
-		var served sync.WaitGroup
-		defer served.Wait()
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		served.Go(func() { relay.serve(ctx, al) })
+		served.Go(func() { relay.serve(clients, al) })
 	}
-	s := &server{log: log, stderr: stderr, start: starter(cfg.qemu), grace: cfg.grace, vnc: cfg.qemu.VNC, agent: relay, template: cfg.template}
+	if cfg.asic != "" {
+		al, err := listen(ctx, cfg.asic)
+		if err != nil {
+			l.Close()
+			return err
+		}
+		desk = &asicDesk{}
+		served.Go(func() { desk.serve(clients, al) })
+	}
+	s := &server{log: log, stderr: stderr, start: starter(cfg.qemu), grace: cfg.grace, vnc: cfg.qemu.VNC, agent: relay, asic: desk, template: cfg.template}
 	return s.serve(ctx, l)
 }
 

@@ -32,6 +32,7 @@ type server struct {
 	grace  time.Duration
 	vnc    string // where QEMU serves VNC; empty for nowhere
 	agent  *agentRelay
+	asic   *asicDesk
 	// template is the folder of the template that instances are made of, or
 	// that one becomes; empty for neither.
 	template string

@@ -167,12 +167,32 @@ func (a *ASIC) Do(r Request) (any, error) {
 		return p.dump()
 	case TableGet:
 		return p.get(r)
+	case TraceRequest:
+		return a.trace(p, r)
 	case TableAdd:
 		return nil, p.add(r)
 	case TableRemove:
 		return nil, p.remove(r)
 	}
 	return nil, fmt.Errorf("%T is not a request to an ASIC", r)
+}
+
+// tracer is a pipeline that can tell the way of a packet.
+type tracer interface {
+	Trace(ingress uint16, frame []byte) *p4.Trace
+}
+
+func (a *ASIC) trace(p *program, r TraceRequest) (any, error) {
+	t, ok := p.pipeline.(tracer)
+	switch {
+	case !ok:
+		return nil, errors.New("the program cannot tell the way of a packet")
+	case int(r.Port) > a.Radix():
+		return nil, fmt.Errorf("there is no port %d: there are %d to %d", r.Port, CPUPort, a.Radix())
+	case len(r.Frame) > MaxFrame:
+		return nil, fmt.Errorf("the packet has %d bytes, and %d are allowed", len(r.Frame), MaxFrame)
+	}
+	return t.Trace(r.Port, r.Frame), nil
 }
 
 func (p *program) table(name string) (*Table, error) {

@@ -46,6 +46,12 @@ type (
 	TablesRequest struct{}
 	// CountersRequest asks for the counters of the ports.
 	CountersRequest struct{}
+	// TraceRequest has a packet run through the program and its way told. It
+	// is not sent, but counts as any other with the program's own counters.
+	TraceRequest struct {
+		Port  uint16 `json:"port"` // by which it comes in
+		Frame []byte `json:"frame"`
+	}
 	// Ask is a request that wants an [Answer], whatever comes of it.
 	Ask struct {
 		// ID is the answer's.
@@ -62,6 +68,7 @@ func (ProgramLoad) request()     {}
 func (TableGet) request()        {}
 func (TablesRequest) request()   {}
 func (CountersRequest) request() {}
+func (TraceRequest) request()    {}
 func (Ask) request()             {}
 
 // Names of the requests. Those without content are strings, the others are
@@ -75,6 +82,7 @@ const (
 	nameLoad     = "ProgramLoad"
 	nameTables   = "TablesRequest"
 	nameCounters = "CountersRequest"
+	nameTrace    = "TraceRequest"
 	nameAsk      = "Ask"
 	nameAnswer   = "Answer"
 )
@@ -141,7 +149,8 @@ type Answer struct {
 	Code Code `json:"code,omitempty"`
 	// Result is a number for a RadixRequest, a Dump for a DumpRequest, a
 	// DumpEntry for a TableGet, a list of Table for a TablesRequest, a list
-	// of Counters by port for a CountersRequest, and nothing for the others.
+	// of Counters by port for a CountersRequest, a p4.Trace for a TraceRequest,
+	// and nothing for the others.
 	Result json.RawMessage `json:"result,omitempty"`
 }
 
@@ -186,6 +195,8 @@ func MarshalRequest(r Request) ([]byte, error) {
 		return json.Marshal(map[string]any{nameGet: r})
 	case ProgramLoad:
 		return json.Marshal(map[string]any{nameLoad: r})
+	case TraceRequest:
+		return json.Marshal(map[string]any{nameTrace: r})
 	case Ask:
 		inner, err := MarshalRequest(r.Request)
 		if err != nil {
@@ -244,6 +255,8 @@ func plain(name string, content json.RawMessage, err error) (Request, error) {
 			return decoded[TableGet](name, content, "table", "keyset_data")
 		case nameLoad:
 			return decoded[ProgramLoad](name, content, "main", "files")
+		case nameTrace:
+			return decoded[TraceRequest](name, content, "port", "frame")
 		}
 	}
 	return nil, fmt.Errorf("%q is not a request", name)

@@ -39,6 +39,13 @@ type Source struct {
 	Files map[string]string `json:"files"`
 }
 
+// ReadSource reads the program at a path, with all that it includes. If the
+// source cannot be used the error is of type [p4.Diagnostics].
+func ReadSource(path string) (Source, error) {
+	main, files, err := p4.ReadFiles(path)
+	return Source{Main: main, Files: files}, err
+}
+
 // Program is a compiled P4 program as an ASIC runs it.
 type Program struct{ *p4.Pipeline }
 

@@ -27,12 +27,14 @@ type FDKind int
 
 // The kinds of inherited descriptors.
 const (
-	FDConsole  FDKind = iota // one end of a socket pair: COM1
-	FDQMP                    // one end of a socket pair: QMP
-	FDLink                   // a queue of a tap or macvtap
-	FDState                  // the device state of a template
-	FDAgent                  // one end of a socket pair: the guest agent's port
-	FDLooseTap               // a tap that nobody else knows of
+	FDConsole    FDKind = iota // one end of a socket pair: COM1
+	FDQMP                      // one end of a socket pair: QMP
+	FDLink                     // a queue of a tap or macvtap
+	FDState                    // the device state of a template
+	FDAgent                    // one end of a socket pair: the guest agent's port
+	FDLooseTap                 // a tap that nobody else knows of
+	FDManagement               // one end of a socket pair: the ASIC's management channel
+	FDCPUPort                  // one end of a socket pair: the ASIC's CPU port
 )
 
 // FD is a descriptor that QEMU inherits.
@@ -50,6 +52,10 @@ type Command struct {
 	FDs []FD
 	// VNCSocket is the path of the socket that QEMU makes for VNC, if any.
 	VNCSocket string
+	// asic says that the machine has a switch ASIC, and ports are on what its
+	// front ports are.
+	asic  bool
+	ports []vnic
 	// own is what a clone has of its own, by what its template has in its
 	// place.
 	own marks
@@ -83,6 +89,7 @@ func CommandLine(cfg Config, host Host) (Command, error) {
 	b.firmware()
 	b.control()
 	b.serialPorts()
+	b.softNPU()
 	b.devices()
 	b.agentPort()
 	b.screen()
@@ -153,16 +160,12 @@ func (b *builder) plan() {
 
 // unserved is why this server cannot serve a kind of component, or empty.
 func unserved(c propolis.Component) string {
-	const noSoftNPU = "this server has no SoftNPU"
 	switch c.(type) {
 	case propolis.SerialPort, propolis.VirtioDisk, propolis.NVMeDisk, propolis.FileStorageBackend,
 		propolis.VirtioNIC, propolis.VirtioNetworkBackend, propolis.P9FS, propolis.BootSettings,
-		propolis.PCIBridge, propolis.PVPanic, propolis.VirtioSocket:
+		propolis.PCIBridge, propolis.PVPanic, propolis.VirtioSocket,
+		propolis.SoftNPUP9, propolis.SoftNPUPCIPort, propolis.SoftNPUPort, propolis.DLPINetworkBackend:
 		return ""
-	case propolis.SoftNPUP9, propolis.SoftNPUPCIPort, propolis.SoftNPUPort:
-		return noSoftNPU
-	case propolis.DLPINetworkBackend:
-		return noSoftNPU + ", and nothing else uses a DLPI backend"
 	case propolis.CrucibleStorageBackend:
 		return "this server has no Crucible; use a file_storage_backend"
 	case propolis.BlobStorageBackend:
@@ -186,7 +189,7 @@ func (b *builder) checkBackends() {
 	}
 	for _, name := range b.names() {
 		switch b.spec.Components[name].(type) {
-		case propolis.FileStorageBackend, propolis.VirtioNetworkBackend:
+		case propolis.FileStorageBackend, propolis.VirtioNetworkBackend, propolis.DLPINetworkBackend:
 			switch n := len(users[name]); {
 			case n == 0:
 				b.refuse(name, "no device uses this backend")
@@ -205,6 +208,8 @@ func backendOf(c propolis.Component) string {
 	case propolis.NVMeDisk:
 		return c.BackendID
 	case propolis.VirtioNIC:
+		return c.BackendID
+	case propolis.SoftNPUPort:
 		return c.BackendID
 	}
 	return ""

@@ -38,6 +38,10 @@ func (b *builder) serialPorts() {
 			b.refuse(name, "serial port %s is taken by %q", port.Num, other)
 			continue
 		}
+		if port.Num == managementPort && b.cpuPortName() != "" {
+			b.refuse(name, "serial port %s is the ASIC's management channel", port.Num)
+			continue
+		}
 		owner[port.Num] = name
 		b.serialPort(port.Num, index/len("com1"))
 	}
@@ -72,6 +76,8 @@ func (b *builder) devices() {
 			b.nvmeDisk(name, c, at)
 		case propolis.VirtioNIC:
 			b.nic(name, c, at)
+		case propolis.SoftNPUPCIPort:
+			b.cpuPort(name, at)
 		case propolis.P9FS:
 			b.share(name, c, at)
 		case propolis.VirtioSocket:

@@ -80,6 +80,7 @@ type Machine struct {
 	qmp     *qmp.Client
 	console net.Conn
 	agent   net.Conn // nil without the agent's port
+	asic    *asic    // nil if it has none
 	events  chan Event
 	// migrated gets the end of a migration, that of a template being saved
 	// or restored.
@@ -141,9 +142,15 @@ func start(ctx context.Context, cfg Config, host Host, undo func()) (*Machine, e
 	if err != nil {
 		return nil, err
 	}
+	npu, err := startASIC(cfg, command, f)
+	if err != nil {
+		f.closeAll()
+		return nil, err
+	}
 	proc, err := startProcess(command, f.child, cfg.Stderr)
 	f.closeChild()
 	if err != nil {
+		npu.close()
 		f.closeAll()
 		return nil, err
 	}
@@ -151,11 +158,12 @@ func start(ctx context.Context, cfg Config, host Host, undo func()) (*Machine, e
 	if err != nil {
 		proc.kill()
 		removePID(cfg)
+		npu.close()
 		f.closeAll()
 		return nil, err
 	}
 	m := &Machine{
-		cfg: cfg, proc: proc, qmp: client, console: f.console, agent: f.agent, undo: undo, migrated: make(chan error, 1),
+		cfg: cfg, proc: proc, qmp: client, console: f.console, agent: f.agent, asic: npu, undo: undo, migrated: make(chan error, 1),
 		machine: digest, own: command.own,
 		events: make(chan Event, eventBacklog), done: make(chan struct{}), disks: blockNodes(cfg.Spec),
 	}
@@ -224,6 +232,7 @@ func blockNodes(spec propolis.InstanceSpec) map[string]string {
 func (m *Machine) reap() {
 	<-m.proc.gone
 	removePID(m.cfg)
+	m.asic.close()
 	m.undo()
 	close(m.done)
 }

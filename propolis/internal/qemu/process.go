@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/falcon-vm/falcon-go/propolis/softnpu"
 )
 
 // tailSize is how much of QEMU's last output is kept for its obituary.
@@ -145,6 +147,8 @@ type files struct {
 	console, qmp net.Conn
 	state        *os.File // to be written to a QEMU that is a clone
 	agent        net.Conn // nil without the agent's port
+	management   net.Conn // nil without an ASIC
+	cpu          softnpu.Wire
 }
 
 // openFiles opens what a command inherits.
@@ -164,6 +168,10 @@ func openFiles(c Command) (_ *files, err error) {
 			f.qmp, file, err = socketPair("qmp")
 		case FDAgent:
 			f.agent, file, err = socketPair("agent")
+		case FDManagement:
+			f.management, file, err = socketPair("management")
+		case FDCPUPort:
+			f.cpu, file, err = softnpu.SocketPair()
 		case FDLink:
 			file, err = openLink(fd.Link)
 		case FDLooseTap:
@@ -194,10 +202,13 @@ func (f *files) closeAll() {
 	if f.state != nil {
 		f.state.Close()
 	}
-	for _, conn := range []net.Conn{f.console, f.qmp, f.agent} {
+	for _, conn := range []net.Conn{f.console, f.qmp, f.agent, f.management} {
 		if conn != nil {
 			conn.Close()
 		}
+	}
+	if f.cpu != nil {
+		_ = f.cpu.Close() // nothing was sent
 	}
 }
 

@@ -71,6 +71,10 @@ func Compile(src Source) (*Program, error) {
 // CompileFile makes a program of the file at a path. Files that it includes are looked for in the include folders, and next
 // to the file that asks for them.
 func CompileFile(path string, include ...string) (*Program, error) {
+	return Compile(fileSource(path, include))
+}
+
+func fileSource(path string, include []string) Source {
 	dir, name := filepath.Split(path)
 	if dir == "" {
 		dir = "."
@@ -79,7 +83,39 @@ func CompileFile(path string, include ...string) (*Program, error) {
 	for _, i := range include {
 		src.Include = append(src.Include, folder(i))
 	}
-	return Compile(src)
+	return src
+}
+
+// ReadFiles returns the texts of the file at a path and of the files next to it that it includes, by the names that [Files]
+// wants, for it to be compiled elsewhere. It is compiled here too: if it cannot be used the error is of type [Diagnostics].
+func ReadFiles(path string) (name string, files map[string]string, err error) {
+	src := fileSource(path, nil)
+	read := recorder{src.FS, map[string]string{}}
+	_, err = Compile(Source{FS: read, Name: src.Name})
+	return src.Name, read.files, err
+}
+
+// recorder is a file system that keeps what is read of it.
+type recorder struct {
+	fs.FS
+	files map[string]string
+}
+
+func (r recorder) Open(name string) (fs.File, error) {
+	text, err := fs.ReadFile(r.FS, name)
+	if err != nil {
+		return nil, err
+	}
+	r.files[name] = string(text)
+	return texts(r.files).Open(name)
+}
+
+// Path is where a file is, which is how findings name it.
+func (r recorder) Path(name string) string {
+	if p, ok := r.FS.(interface{ Path(string) string }); ok {
+		return p.Path(name)
+	}
+	return name
 }
 
 // folder is a folder of the host as a file system. Unlike that of [os.DirFS] it lets an included file be outside, since

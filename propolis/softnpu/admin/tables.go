@@ -1,29 +1,31 @@
-package main
+package admin
 
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/falcon-vm/falcon-go/propolis/softnpu"
+	"github.com/falcon-vm/falcon-go/propolis/softnpu/p4"
 	"github.com/falcon-vm/falcon-go/propolis/softnpu/p4/match"
 )
 
 // schema asks for the tables of the program.
 func schema(ctx context.Context, s *session) ([]softnpu.Table, error) {
 	var all []softnpu.Table
-	err := s.ask(ctx, softnpu.TablesRequest{}, &all)
+	err := s.Ask(ctx, softnpu.TablesRequest{}, &all)
 	return all, err
 }
 
@@ -118,7 +120,7 @@ func dumpState(ctx context.Context, s *session, _ []string) error {
 		return err
 	}
 	var dump softnpu.Dump
-	if err := s.ask(ctx, softnpu.DumpRequest{}, &dump); err != nil {
+	if err := s.Ask(ctx, softnpu.DumpRequest{}, &dump); err != nil {
 		return err
 	}
 	texts := []entryText{}
@@ -184,7 +186,7 @@ func addEntry(ctx context.Context, s *session, args []string) error {
 			return fmt.Errorf("parameter %s (%d bits): %w", p.Name, p.Bits, err)
 		}
 	}
-	return s.ask(ctx, softnpu.TableAdd{Table: t.Name, Action: a.Name, Keys: keys, Arguments: softnpu.EncodeArgs(values)}, nil)
+	return s.Ask(ctx, softnpu.TableAdd{Table: t.Name, Action: a.Name, Keys: keys, Arguments: softnpu.EncodeArgs(values)}, nil)
 }
 
 func removeEntry(ctx context.Context, s *session, args []string) error {
@@ -199,12 +201,12 @@ func removeEntry(ctx context.Context, s *session, args []string) error {
 	if err != nil {
 		return err
 	}
-	return s.ask(ctx, softnpu.TableRemove{Table: t.Name, Keys: keys}, nil)
+	return s.Ask(ctx, softnpu.TableRemove{Table: t.Name, Keys: keys}, nil)
 }
 
 func counters(ctx context.Context, s *session, _ []string) error {
 	var all []softnpu.Counters
-	if err := s.ask(ctx, softnpu.CountersRequest{}, &all); err != nil {
+	if err := s.Ask(ctx, softnpu.CountersRequest{}, &all); err != nil {
 		return err
 	}
 	if s.json {
@@ -223,43 +225,49 @@ func counters(ctx context.Context, s *session, _ []string) error {
 	return w.Flush()
 }
 
-func loadProgram(ctx context.Context, s *session, files []string) error {
-	source := softnpu.ProgramLoad{Main: filepath.Base(files[0]), Files: map[string]string{}}
-	folder := filepath.Dir(files[0])
-	for _, f := range files {
-		text, err := os.ReadFile(f)
-		if err != nil {
-			return err
-		}
-		// Included files are named as the program finds them.
-		name, err := filepath.Rel(folder, f)
-		if err != nil {
-			return err
-		}
-		source.Files[filepath.ToSlash(name)] = string(text)
+// trace prints the way of a packet, whose bytes may have any spaces and colons
+// between them.
+func trace(ctx context.Context, s *session, args []string) error {
+	port, err := strconv.ParseUint(args[0], 10, 16)
+	if err != nil {
+		return fmt.Errorf("%q is not the number of a port", args[0])
 	}
-	return s.ask(ctx, source, nil)
+	frame, err := hex.DecodeString(strings.NewReplacer(" ", "", ":", "").Replace(strings.Join(args[1:], "")))
+	if err != nil {
+		return fmt.Errorf("the packet: %w", err)
+	}
+	var t p4.Trace
+	if err := s.Ask(ctx, softnpu.TraceRequest{Port: uint16(port), Frame: frame}, &t); err != nil {
+		return err
+	}
+	if s.json {
+		return s.print(t)
+	}
+	_, err = fmt.Fprint(s.out, t.String())
+	return err
+}
+
+func loadProgram(ctx context.Context, s *session, args []string) error {
+	source, err := softnpu.ReadSource(args[0])
+	if err != nil {
+		return err
+	}
+	return s.Ask(ctx, softnpu.ProgramLoad(source), nil)
 }
 
 func saveCommand(set *settings) *cobra.Command {
 	file := ""
-	c := &cobra.Command{Use: "save --filename FILE", Short: "Write the entries of all tables to a file", Args: cobra.NoArgs,
-		DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return set.session(cmd, args, func(ctx context.Context, s *session, _ []string) error { return save(ctx, s, file) })
-		}}
+	c := set.command(verb{"save --filename FILE", "Write the entries of all tables to a file", cobra.NoArgs,
+		func(ctx context.Context, s *session, _ []string) error { return save(ctx, s, file) }})
 	return withFile(c, &file)
 }
 
 func restoreCommand(set *settings) *cobra.Command {
 	file := ""
-	c := &cobra.Command{Use: "restore --filename FILE", Short: "Set the entries that a file has from save",
-		Long: `Set the entries that a file has from save. Entries that are there already stay,
-those that do something else are replaced, and others are left alone.`,
-		Args: cobra.NoArgs, DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return set.session(cmd, args, func(ctx context.Context, s *session, _ []string) error { return restore(ctx, s, file) })
-		}}
+	c := set.command(verb{"restore --filename FILE", "Set the entries that a file has from save", cobra.NoArgs,
+		func(ctx context.Context, s *session, _ []string) error { return restore(ctx, s, file) }})
+	c.Long = `Set the entries that a file has from save. Entries that are there already stay,
+those that do something else are replaced, and others are left alone.`
 	return withFile(c, &file)
 }
 
@@ -272,7 +280,7 @@ func withFile(c *cobra.Command, file *string) *cobra.Command {
 
 func save(ctx context.Context, s *session, file string) error {
 	var dump softnpu.Dump
-	if err := s.ask(ctx, softnpu.DumpRequest{}, &dump); err != nil {
+	if err := s.Ask(ctx, softnpu.DumpRequest{}, &dump); err != nil {
 		return err
 	}
 	b, err := json.MarshalIndent(dump, "", " ")
@@ -296,7 +304,7 @@ func restore(ctx context.Context, s *session, file string) error {
 	if err := json.Unmarshal(b, &wanted); err != nil {
 		return fmt.Errorf("%s is not a file of npuadm save: %w", file, err)
 	}
-	if err := s.ask(ctx, softnpu.DumpRequest{}, &there); err != nil {
+	if err := s.Ask(ctx, softnpu.DumpRequest{}, &there); err != nil {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
@@ -333,13 +341,13 @@ func restore(ctx context.Context, s *session, file string) error {
 // cannot.
 func put(ctx context.Context, s *session, table string, e, old softnpu.DumpEntry, exists bool) error {
 	if exists {
-		if err := s.ask(ctx, softnpu.TableRemove{Table: table, Keys: old.Keys}, nil); err != nil {
+		if err := s.Ask(ctx, softnpu.TableRemove{Table: table, Keys: old.Keys}, nil); err != nil {
 			return err
 		}
 	}
-	err := s.ask(ctx, softnpu.TableAdd{Table: table, Action: e.Action, Keys: e.Keys, Arguments: e.Arguments}, nil)
+	err := s.Ask(ctx, softnpu.TableAdd{Table: table, Action: e.Action, Keys: e.Keys, Arguments: e.Arguments}, nil)
 	if err != nil && exists {
-		back := s.ask(ctx, softnpu.TableAdd{Table: table, Action: old.Action, Keys: old.Keys, Arguments: old.Arguments}, nil)
+		back := s.Ask(ctx, softnpu.TableAdd{Table: table, Action: old.Action, Keys: old.Keys, Arguments: old.Arguments}, nil)
 		return errors.Join(err, back)
 	}
 	return err

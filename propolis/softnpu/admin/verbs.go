@@ -1,4 +1,4 @@
-package main
+package admin
 
 import (
 	"context"
@@ -45,9 +45,10 @@ func verbs() []verb {
 		{"counters", "Print what has passed each port", cobra.NoArgs, counters},
 		{"tables", "Print the tables of the program, with their keys and actions", cobra.NoArgs, tables},
 		{"dump-state", "Print the entries of all tables", cobra.NoArgs, dumpState},
+		{"trace PORT PACKET", "Run a packet, given in hexadecimal, and print its way through the program", cobra.MinimumNArgs(2), trace},
 		{"add TABLE ACTION KEY... [ARGUMENT...]", "Add an entry to a table", cobra.MinimumNArgs(2), addEntry},
 		{"remove TABLE KEY...", "Remove an entry from a table", cobra.MinimumNArgs(1), removeEntry},
-		{"load-program FILE.p4 [INCLUDED...]", "Have the ASIC run another program", cobra.MinimumNArgs(1), loadProgram},
+		{"load-program FILE.p4", "Have the ASIC run another P4 program, which this reads with all that it includes", cobra.ExactArgs(1), loadProgram},
 
 		{"set-mac PORT MAC", "Set the source address of what leaves a port", cobra.ExactArgs(2),
 			adds(tableMAC, actionMAC, 1, number(16), mac)},
@@ -155,7 +156,7 @@ func adds(table, action string, keys int, words ...word) func(context.Context, *
 		if err != nil {
 			return err
 		}
-		return s.ask(ctx, softnpu.TableAdd{Table: table, Action: action, Keys: k, Arguments: p}, nil)
+		return s.Ask(ctx, softnpu.TableAdd{Table: table, Action: action, Keys: k, Arguments: p}, nil)
 	}
 }
 
@@ -166,13 +167,13 @@ func removes(table string, words ...word) func(context.Context, *session, []stri
 		if err != nil {
 			return err
 		}
-		return s.ask(ctx, softnpu.TableRemove{Table: table, Keys: k}, nil)
+		return s.Ask(ctx, softnpu.TableRemove{Table: table, Keys: k}, nil)
 	}
 }
 
 func portCount(ctx context.Context, s *session, _ []string) error {
 	var n int
-	if err := s.ask(ctx, softnpu.RadixRequest{}, &n); err != nil {
+	if err := s.Ask(ctx, softnpu.RadixRequest{}, &n); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintln(s.out, n)

@@ -1,4 +1,4 @@
-package main
+package admin
 
 import (
 	"bytes"
@@ -27,15 +27,12 @@ const (
 
 func addRouteCommand(set *settings, version int) *cobra.Command {
 	vlan := 0
-	c := &cobra.Command{
-		Use:   fmt.Sprintf("add-route%d DST MASK PORT NEXTHOP", version),
-		Short: fmt.Sprintf("Add an IPv%d route", version), Args: cobra.ExactArgs(4), DisableFlagsInUseLine: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return set.session(cmd, args, func(ctx context.Context, s *session, args []string) error {
-				return addRoute(ctx, s, version, vlan, args)
-			})
+	c := set.command(verb{
+		fmt.Sprintf("add-route%d DST MASK PORT NEXTHOP", version), fmt.Sprintf("Add an IPv%d route", version), cobra.ExactArgs(4),
+		func(ctx context.Context, s *session, args []string) error {
+			return addRoute(ctx, s, version, vlan, args)
 		},
-	}
+	})
 	c.Flags().IntVar(&vlan, "vlan", 0, "VLAN of the next hop")
 	return c
 }
@@ -99,10 +96,10 @@ func addRoute(ctx context.Context, s *session, version, vlan int, args []string)
 		return err
 	}
 	oneSlot := append(bytes.Clone(index), 1)
-	err = s.ask(ctx, softnpu.TableAdd{Table: tableIndex(version), Action: actionIndex, Keys: prefix, Arguments: oneSlot}, nil)
+	err = s.Ask(ctx, softnpu.TableAdd{Table: tableIndex(version), Action: actionIndex, Keys: prefix, Arguments: oneSlot}, nil)
 	if err != nil {
 		// Half a route is of no use.
-		undone := s.ask(ctx, softnpu.TableRemove{Table: tablePath(version), Keys: index}, nil)
+		undone := s.Ask(ctx, softnpu.TableRemove{Table: tablePath(version), Keys: index}, nil)
 		return errors.Join(err, undone)
 	}
 	return nil
@@ -119,8 +116,8 @@ func addPath(ctx context.Context, s *session, table string, prefix []byte, actio
 	first := h.Sum32() % paths
 	for i := range uint32(paths) {
 		index = binary.LittleEndian.AppendUint16(nil, uint16(1+(first+i)%paths))
-		err = s.ask(ctx, softnpu.TableAdd{Table: table, Action: action, Keys: index, Arguments: params}, nil)
-		if !refused(err, softnpu.CodeExists) {
+		err = s.Ask(ctx, softnpu.TableAdd{Table: table, Action: action, Keys: index, Arguments: params}, nil)
+		if !softnpu.Refused(err, softnpu.CodeExists) {
 			return index, err
 		}
 	}
@@ -134,17 +131,17 @@ func removeRoute(version int) func(context.Context, *session, []string) error {
 			return err
 		}
 		var route softnpu.DumpEntry
-		if err := s.ask(ctx, softnpu.TableGet{Table: tableIndex(version), Keys: prefix}, &route); err != nil {
+		if err := s.Ask(ctx, softnpu.TableGet{Table: tableIndex(version), Keys: prefix}, &route); err != nil {
 			return err
 		}
-		if err := s.ask(ctx, softnpu.TableRemove{Table: tableIndex(version), Keys: prefix}, nil); err != nil {
+		if err := s.Ask(ctx, softnpu.TableRemove{Table: tableIndex(version), Keys: prefix}, nil); err != nil {
 			return err
 		}
 		if len(route.Arguments) != 3 || route.Arguments[2] != 1 {
 			return nil // several paths, or none: somebody else has set them
 		}
-		err = s.ask(ctx, softnpu.TableRemove{Table: tablePath(version), Keys: route.Arguments[:2]}, nil)
-		if refused(err, softnpu.CodeNoEntry) {
+		err = s.Ask(ctx, softnpu.TableRemove{Table: tablePath(version), Keys: route.Arguments[:2]}, nil)
+		if softnpu.Refused(err, softnpu.CodeNoEntry) {
 			return nil // a route to nowhere
 		}
 		return err

@@ -1,4 +1,4 @@
-package main
+package admin
 
 import (
 	"errors"
@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/falcon-vm/falcon-go/propolis/softnpu"
 )
 
 // serialPort is a serial port that gets its settings back when it is closed.
@@ -16,7 +18,7 @@ type serialPort struct {
 
 // openSerial opens a serial port for bytes as they are: without echo, which
 // the ASIC would get back, without lines, and without flow control.
-func openSerial(path string) (stream, error) {
+func openSerial(path string) (softnpu.Stream, error) {
 	// A serial port without O_NONBLOCK waits for a carrier when it is opened.
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
 	if err != nil {
