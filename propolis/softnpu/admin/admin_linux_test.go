@@ -210,7 +210,7 @@ func TestBadArgumentsAreRefused(t *testing.T) {
 		"add-route4 10.0.1.0 24 70000 10.0.0.1":                    `"70000" is not a number from 0 to 65535`,
 		"add-route4 10.0.1.0 24 1 10.0.0.1 --vlan 4095":            "VLAN 4095: want 1 to 4094",
 		"add-route6 fd00:: 16 1 10.0.0.1":                          `"10.0.0.1" is not an IPv6 address`,
-		"add nowhere x":                                            `the program has no table "nowhere": see npuadm tables`,
+		"add nowhere x":                                            `the program has no table "nowhere": tables lists them`,
 		"add ingress.local.local_v4 x 10.0.0.1":                    `table ingress.local.local_v4 has no action "x"`,
 		"add ingress.local.local_v4 local":                         "table ingress.local.local_v4 has 1 keys, and 0 were given",
 		"add ingress.local.local_v4 local 10.0.0.1 7":              "action local has 0 parameters, and 1 were given",

@@ -39,7 +39,7 @@ func table(ctx context.Context, s *session, name string) (softnpu.Table, error) 
 			return t, nil
 		}
 	}
-	return softnpu.Table{}, fmt.Errorf("the program has no table %q: see npuadm tables", name)
+	return softnpu.Table{}, fmt.Errorf("the program has no table %q: tables lists them", name)
 }
 
 // action returns an action of a table.
@@ -49,7 +49,7 @@ func action(t softnpu.Table, name string) (softnpu.Action, error) {
 			return a, nil
 		}
 	}
-	return softnpu.Action{}, fmt.Errorf("table %s has no action %q: see npuadm tables", t.Name, name)
+	return softnpu.Action{}, fmt.Errorf("table %s has no action %q: tables lists them", t.Name, name)
 }
 
 func tables(ctx context.Context, s *session, _ []string) error {
