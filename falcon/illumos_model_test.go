@@ -88,11 +88,13 @@ func withModel(change func(*model) error) error {
 	}
 	cerr := change(&m)
 	data, err := json.MarshalIndent(m, "", " ")
-	if err == nil {
-		err = f.Truncate(0)
-	}
+	// In this order: a program of the model may be killed in between, and what
+	// is behind the end of a state is not read.
 	if err == nil {
 		_, err = f.WriteAt(data, 0)
+	}
+	if err == nil {
+		err = f.Truncate(int64(len(data)))
 	}
 	return errors.Join(cerr, err)
 }
