@@ -113,8 +113,8 @@ func cableEnd(p *Plan, e Endpoint) (link.End, error) {
 		return link.End{}, fmt.Errorf("interface %d of node %s: %w", e.Index, e.Node, err)
 	}
 	end := link.End{Name: i.Name, Device: i.Device, MAC: mac, Kind: link.VM}
-	if i.Kind == EndSoftNPU {
-		end.Kind = link.Host
+	if i.Kind == EndSoftNPU || i.Kind == EndSidecar {
+		end.Kind = link.Host // a node's server is there, and not its guest
 	}
 	return end, nil
 }

@@ -46,11 +46,8 @@ func (h *linuxHost) registry() state.Registry {
 	return state.Registry{Dir: registryDir(h.images.Home())}
 }
 
-// notYet says that a declaration is planned for and cannot be run.
-const notYet = "the Linux host cannot run it yet"
-
 func (h *linuxHost) look(ctx context.Context, t *Topology) (hostFacts, error) {
-	f := hostFacts{noSidecar: "a sidecar multiplexer: " + notYet}
+	var f hostFacts
 	if h.namespace() == "" {
 		f.noExternal = "that needs root; UserExtLink does not"
 	}

@@ -2,6 +2,7 @@ package falcon
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"github.com/hashicorp/go-multierror"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
+	"github.com/falcon-vm/falcon-go/falcon/internal/link"
 	"github.com/falcon-vm/falcon-go/propolis"
 )
 
@@ -327,6 +329,9 @@ func endName(e *End) string {
 	return fmt.Sprintf("%s_%s_%s_vnic%d", e.node.topology.name, e.node.name, designator, e.index)
 }
 
+// guestMTU is the MTU in bytes of an interface to which none is announced.
+const guestMTU = 1500
+
 func planEnd(e *End, f facts, mac string) InterfacePlan {
 	p := InterfacePlan{Index: e.index, Kind: e.kind, MAC: mac, MTU: e.link.mtu, Name: endName(e)}
 	x := e.link.external
@@ -335,6 +340,10 @@ func planEnd(e *End, f facts, mac string) InterfacePlan {
 		peer := e.peer()
 		p.Peer, p.PeerIndex = peer.node.name, peer.index
 		p.Device = f.fabric.device(p.Name, e.node.name, e.index, false)
+		if peer.kind == EndSidecar {
+			// What the driver sends has a header more here.
+			p.MTU = cmp.Or(p.MTU, guestMTU) + int(e.link.sidecar)
+		}
 	case x.user:
 		p.External = "user"
 	default:
@@ -626,6 +635,29 @@ func (b *specBuilder) addEnd(e *End, p *InterfacePlan) {
 			// Derived, so that the same plan gives the same spec.
 			InterfaceID: uuid.NewSHA1(uuid.NameSpaceOID, []byte(p.Name+key+p.MAC)).String(),
 		})
-		b.add(key+"-backing", propolis.VirtioNetworkBackend{VNICName: p.vnic})
+		vnic := p.vnic
+		if e.kind == EndSidecar {
+			var err error
+			if vnic, err = sidecarVNIC(p, int(e.link.sidecar), i); err != nil {
+				b.errs = append(b.errs, err)
+			}
+		}
+		b.add(key+"-backing", propolis.VirtioNetworkBackend{VNICName: vnic})
 	}
+}
+
+// sidecarVNIC is the vnic_name of one of the interfaces that share a link. Their
+// addresses follow each other, as those of a card with several ports do.
+func sidecarVNIC(p *InterfacePlan, header, port int) (string, error) {
+	v, err := link.ParseVNICName(p.vnic)
+	if err != nil {
+		return "", err
+	}
+	mac, err := net.ParseMAC(p.MAC)
+	if err != nil {
+		return "", err
+	}
+	n := int(mac[4])<<8 | int(mac[5]) + port
+	mac[4], mac[5] = byte(n>>8), byte(n)
+	return v.Sidecar(port, header, mac.String()).String(), nil
 }

@@ -36,7 +36,7 @@ func (fakeFabric) device(full, _ string, _ int, external bool) string {
 }
 
 func (fakeFabric) vnic(self, peer *InterfacePlan) string {
-	name := fmt.Sprintf("%s?mac=%s", self.Name, self.MAC)
+	name := fmt.Sprintf("dgram:%s?mac=%s", self.Name, self.MAC)
 	if peer != nil {
 		name += "&peer=" + peer.Device
 	}

@@ -23,10 +23,8 @@ package softnpu
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 )
 
@@ -151,36 +149,13 @@ func (a *ASIC) Pipeline() Pipeline {
 // Serve forwards frames until the context ends or a wire does, and then closes
 // all wires. The error is that of the wires, or nil.
 func (a *ASIC) Serve(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var mu sync.Mutex
-	var errs []error
-	var running sync.WaitGroup
-	run := func(f func() error) {
-		running.Go(func() {
-			// What wires say once they are being closed is of no interest.
-			if err := f(); err != nil && ctx.Err() == nil {
-				mu.Lock()
-				errs = append(errs, err)
-				mu.Unlock()
-			}
-			cancel()
-		})
-	}
+	var ports []*port
 	for _, p := range a.ports {
 		if p != nil {
-			run(func() error { return (&runner{asic: a, port: p}).run() })
-			run(func() error { return p.transmit(ctx.Done()) })
+			ports = append(ports, p)
 		}
 	}
-	<-ctx.Done()
-	for _, p := range a.ports {
-		if p != nil {
-			_ = p.wire.Close() // only to end Read and Write
-		}
-	}
-	running.Wait()
-	return errors.Join(errs...)
+	return serveWires(ctx, ports, func(p *port) error { return (&runner{asic: a, port: p}).run() })
 }
 
 // runner runs the frames of one port.
@@ -205,23 +180,8 @@ type runner struct {
 func (r *runner) run() error {
 	r.emit = r.emitted
 	r.staged = make([][]*buffer, len(r.asic.ports))
-	frames := make([]Frame, batchFrames)
-	for i := range frames {
-		frames[i].Data = make([]byte, MaxFrame)
-	}
-	for {
-		for i := range frames {
-			frames[i].Data = frames[i].Data[:cap(frames[i].Data)]
-		}
-		n, err := r.port.wire.Read(frames)
-		for i := range frames[:n] {
-			r.receive(&frames[i])
-		}
-		r.flush()
-		if err != nil {
-			return fmt.Errorf("%s: receive frames: %w", r.port.name(), err)
-		}
-	}
+	err := readFrames(r.port.wire, r.receive, r.flush)
+	return fmt.Errorf("%s: receive frames: %w", r.port.name(), err)
 }
 
 // receive runs one frame that came in.

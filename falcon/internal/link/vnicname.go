@@ -22,6 +22,9 @@ const (
 	VNICSocket VNICKind = "dgram"
 	// VNICUser is QEMU's own NAT.
 	VNICUser VNICKind = "user"
+	// VNICSidecar is one of several NICs that share a cable on which frames
+	// have a sidecar header: a kernel device, or sockets with a Peer.
+	VNICSidecar VNICKind = "sidecar"
 )
 
 // VNICName is the vnic_name of a network backend in a Propolis instance spec.
@@ -32,6 +35,7 @@ const (
 //	host:NAME[?mtu=N]                      kernel device of the host
 //	dgram:LOCAL?peer=PEER&mac=MAC[&mtu=N]  Unix sockets
 //	user:?mac=MAC[&mtu=N]                  QEMU's own NAT
+//	sidecar:NAME?port=N&header=N&mac=MAC[&peer=PEER][&mtu=N]
 //
 // LOCAL stands as it is; the values after the question mark are encoded as
 // in the query of a URL.
@@ -46,6 +50,9 @@ type VNICName struct {
 	MAC string
 	// MTU in bytes is announced to the guest; 0 leaves the guest's alone.
 	MTU int
+	// Port is the number of the NIC among those that share a cable, and Header
+	// the length of the header there in bytes.
+	Port, Header int
 }
 
 // KernelVNIC returns the vnic_name of a cable's end.
@@ -69,6 +76,13 @@ func UserVNIC(mac string, mtu int) string {
 	return VNICName{Kind: VNICUser, MAC: mac, MTU: mtu}.String()
 }
 
+// Sidecar returns the vnic_name of a NIC that shares what this one is plugged
+// into.
+func (v VNICName) Sidecar(port, header int, mac string) VNICName {
+	v.Kind, v.Port, v.Header, v.MAC = VNICSidecar, port, header, mac
+	return v
+}
+
 // String returns the name as it stands in a spec.
 func (v VNICName) String() string {
 	var b, query strings.Builder
@@ -81,6 +95,10 @@ func (v VNICName) String() string {
 	}
 	if v.Peer != "" {
 		option("peer", url.QueryEscape(v.Peer))
+	}
+	if v.Kind == VNICSidecar {
+		option("port", strconv.Itoa(v.Port))
+		option("header", strconv.Itoa(v.Header))
 	}
 	if v.MAC != "" {
 		option("mac", v.MAC)
@@ -128,6 +146,10 @@ func (v *VNICName) set(key, value string) (err error) {
 		if err == nil && (v.MTU < MinMTU || v.MTU > MaxMTU) {
 			err = fmt.Errorf("MTU %d is not within %d to %d", v.MTU, MinMTU, MaxMTU)
 		}
+	case "port":
+		v.Port, err = strconv.Atoi(value)
+	case "header":
+		v.Header, err = strconv.Atoi(value)
 	default:
 		err = fmt.Errorf("the option %q is unknown", key)
 	}
@@ -145,8 +167,13 @@ func (v *VNICName) check() error {
 		named, peer, mac = true, true, true
 	case VNICUser:
 		mac = true
+	case VNICSidecar:
+		named, peer, mac = true, v.Peer != "", true
 	default:
 		return fmt.Errorf("the kind %q is unknown", v.Kind)
+	}
+	if shares := v.Kind == VNICSidecar; v.Port < 0 || v.Header < 0 || shares != (v.Header != 0) || !shares && v.Port != 0 {
+		return fmt.Errorf("port %d and header %d: only the kind %q has them", v.Port, v.Header, VNICSidecar)
 	}
 	if named != (v.Name != "") || peer != (v.Peer != "") || mac != (v.MAC != "") {
 		return fmt.Errorf("the kind %q is KIND:NAME?peer=PEER&mac=MAC with name %v, peer %v, MAC %v", v.Kind, named, peer, mac)

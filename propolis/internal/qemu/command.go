@@ -35,6 +35,7 @@ const (
 	FDLooseTap                 // a tap that nobody else knows of
 	FDManagement               // one end of a socket pair: the ASIC's management channel
 	FDCPUPort                  // one end of a socket pair: the ASIC's CPU port
+	FDSidecar                  // one end of a socket pair: a NIC on a sidecar cable
 )
 
 // FD is a descriptor that QEMU inherits.
@@ -56,6 +57,9 @@ type Command struct {
 	// front ports are.
 	asic  bool
 	ports []vnic
+	// sidecars are the NICs on sidecar cables, in the order of their
+	// descriptors.
+	sidecars []vnic
 	// own is what a clone has of its own, by what its template has in its
 	// place.
 	own marks

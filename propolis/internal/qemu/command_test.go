@@ -230,10 +230,17 @@ func TestRefusalsNameTheComponentAndTheReason(t *testing.T) {
 		components propolis.Components
 		want       string
 	}{
-		"softnpu port":         {propolis.Components{"x": propolis.SoftNPUPort{}}, `component "x" (soft_npu_port): this server has no SoftNPU`},
-		"softnpu p9":           {propolis.Components{"x": propolis.SoftNPUP9{PCIPath: at(6)}}, `component "x" (soft_npu_p9)`},
-		"softnpu pci port":     {propolis.Components{"x": propolis.SoftNPUPCIPort{PCIPath: at(6)}}, `component "x" (soft_npu_pci_port)`},
-		"dlpi":                 {propolis.Components{"x": propolis.DLPINetworkBackend{}}, `component "x" (dlpi_network_backend)`},
+		"softnpu port alone":   {propolis.Components{"x": propolis.SoftNPUPort{}}, `component "x" (soft_npu_port): an ASIC needs a soft_npu_pci_port`},
+		"softnpu loader alone": {propolis.Components{"x": propolis.SoftNPUP9{PCIPath: at(6)}}, `component "x" (soft_npu_p9): an ASIC needs a soft_npu_pci_port`},
+		"two CPU ports": {propolis.Components{"x": propolis.SoftNPUPCIPort{PCIPath: at(6)}, "y": propolis.SoftNPUPCIPort{PCIPath: at(7)}},
+			`component "y" (soft_npu_pci_port): the ASIC's CPU port is "x" already`},
+		"softnpu port on a NAT": {propolis.Components{"c": propolis.SoftNPUPCIPort{PCIPath: at(6)}, "x": propolis.SoftNPUPort{BackendID: "d"},
+			"d": propolis.DLPINetworkBackend{VNICName: "user:?mac=02:00:00:00:00:01"}}, `component "d" (dlpi_network_backend): vnic name`},
+		"softnpu port on a tap": {propolis.Components{"c": propolis.SoftNPUPCIPort{PCIPath: at(6)}, "x": propolis.SoftNPUPort{BackendID: "d"},
+			"d": propolis.VirtioNetworkBackend{VNICName: "tap0"}}, `its backend "d" is a virtio_network_backend; use a dlpi_network_backend`},
+		"com4 beside an ASIC": {propolis.Components{"c": propolis.SoftNPUPCIPort{PCIPath: at(6)}, "x": propolis.SerialPort{Num: "com4"}},
+			`component "x" (serial_port): serial port com4 is the ASIC's management channel`},
+		"dlpi":                 {propolis.Components{"x": propolis.DLPINetworkBackend{}}, `component "x" (dlpi_network_backend): no device uses this backend`},
 		"crucible":             {disk(propolis.CrucibleStorageBackend{}), `component "b" (crucible_storage_backend): this server has no Crucible`},
 		"blob":                 {disk(propolis.BlobStorageBackend{}), `component "b" (blob_storage_backend)`},
 		"failure injector":     {propolis.Components{"x": propolis.MigrationFailureInjector{}}, `component "x" (migration_failure_injector)`},
@@ -272,7 +279,7 @@ func TestRefusalsNameTheComponentAndTheReason(t *testing.T) {
 		"vnic EUI-64":          {nicOn("n", 5, "user:?mac=02:00:00:00:00:00:00:01"), `not a unicast MAC`},
 		"user without MAC":     {nicOn("n", 5, "user:"), `needs a mac option`},
 		"user with a name":     {nicOn("n", 5, "user:x?mac=02:00:00:00:00:01"), `has no name`},
-		"device with a peer":   {nicOn("n", 5, "ext0?peer=x"), `only a vnic of the kind dgram has a peer`},
+		"device with a peer":   {nicOn("n", 5, "ext0?peer=x"), `only a vnic of the kind dgram or sidecar has a peer`},
 		"dgram without peer":   {nicOn("n", 5, "dgram:x?mac=02:00:00:00:00:01"), `path of the socket is empty`},
 		"dgram path too long":  {nicOn("n", 5, "dgram:"+strings.Repeat("x", 108)+"?peer=y&mac=02:00:00:00:00:01"), `has 108 bytes`},
 	}

@@ -80,8 +80,9 @@ type Machine struct {
 	qmp     *qmp.Client
 	console net.Conn
 	agent   net.Conn // nil without the agent's port
-	asic    *asic    // nil if it has none
-	events  chan Event
+	// switching is what this process does for the machine's frames.
+	switching *switching
+	events    chan Event
 	// migrated gets the end of a migration, that of a template being saved
 	// or restored.
 	migrated chan error
@@ -142,7 +143,7 @@ func start(ctx context.Context, cfg Config, host Host, undo func()) (*Machine, e
 	if err != nil {
 		return nil, err
 	}
-	npu, err := startASIC(cfg, command, f)
+	sw, err := startSwitching(cfg, command, f)
 	if err != nil {
 		f.closeAll()
 		return nil, err
@@ -150,7 +151,7 @@ func start(ctx context.Context, cfg Config, host Host, undo func()) (*Machine, e
 	proc, err := startProcess(command, f.child, cfg.Stderr)
 	f.closeChild()
 	if err != nil {
-		npu.close()
+		sw.close()
 		f.closeAll()
 		return nil, err
 	}
@@ -158,12 +159,12 @@ func start(ctx context.Context, cfg Config, host Host, undo func()) (*Machine, e
 	if err != nil {
 		proc.kill()
 		removePID(cfg)
-		npu.close()
+		sw.close()
 		f.closeAll()
 		return nil, err
 	}
 	m := &Machine{
-		cfg: cfg, proc: proc, qmp: client, console: f.console, agent: f.agent, asic: npu, undo: undo, migrated: make(chan error, 1),
+		cfg: cfg, proc: proc, qmp: client, console: f.console, agent: f.agent, switching: sw, undo: undo, migrated: make(chan error, 1),
 		machine: digest, own: command.own,
 		events: make(chan Event, eventBacklog), done: make(chan struct{}), disks: blockNodes(cfg.Spec),
 	}
@@ -232,7 +233,7 @@ func blockNodes(spec propolis.InstanceSpec) map[string]string {
 func (m *Machine) reap() {
 	<-m.proc.gone
 	removePID(m.cfg)
-	m.asic.close()
+	m.switching.close()
 	m.undo()
 	close(m.done)
 }

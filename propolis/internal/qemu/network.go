@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/falcon-vm/falcon-go/propolis"
+	"github.com/falcon-vm/falcon-go/propolis/softnpu"
 )
 
 // Range of the MTU that a virtio NIC can announce (virtio 1.1, 5.1.4.1; the
@@ -24,6 +25,8 @@ const (
 	vnicHost   = "host"
 	vnicDgram  = "dgram"
 	vnicUser   = "user"
+	// vnicSidecar is one of several NICs that share a cable to a switch.
+	vnicSidecar = "sidecar"
 )
 
 // vnic is a vnic_name, taken apart. The forms are
@@ -32,6 +35,10 @@ const (
 //	host:NAME[?mtu=N]                      the same, in our own namespace
 //	dgram:LOCAL?peer=PEER&mac=MAC[&mtu=N]  a cable of two Unix sockets
 //	user:?mac=MAC[&mtu=N]                  QEMU's own NAT
+//	sidecar:NAME?port=N&header=N&mac=MAC[&peer=PEER][&mtu=N]
+//	                                       one of the NICs that share a cable
+//	                                       of frames with a sidecar header:
+//	                                       a device, or sockets with a peer
 //
 // What follows the question mark is encoded as in a URL. A device takes a mac
 // too, which replaces the device's own address.
@@ -41,6 +48,9 @@ type vnic struct {
 	peer string
 	mac  string
 	mtu  int // 0: the guest's own choice
+	// port is the NIC's number on a sidecar cable, and header the length of
+	// the header there.
+	port, header int
 }
 
 // link is the device's key in Host.Links, empty if there is no device.
@@ -92,6 +102,16 @@ func (v *vnic) set(key, value string) error {
 		v.mac = mac.String()
 	case "peer":
 		v.peer = value
+	case "port", "header":
+		n, err := strconv.Atoi(value)
+		if err != nil || n < 0 {
+			return fmt.Errorf("%s %q is not a number", key, value)
+		}
+		if key == "port" {
+			v.port = n
+		} else {
+			v.header = n
+		}
 	default:
 		return fmt.Errorf("option %q is unknown", key)
 	}
@@ -99,8 +119,11 @@ func (v *vnic) set(key, value string) error {
 }
 
 func (v *vnic) check() error {
-	if v.peer != "" && v.kind != vnicDgram {
-		return errors.New("only a vnic of the kind dgram has a peer")
+	if v.peer != "" && v.kind != vnicDgram && v.kind != vnicSidecar {
+		return errors.New("only a vnic of the kind dgram or sidecar has a peer")
+	}
+	if v.kind != vnicSidecar && (v.port != 0 || v.header != 0) {
+		return errors.New("only a vnic of the kind sidecar has a port and a header")
 	}
 	switch v.kind {
 	case vnicDevice, vnicHost:
@@ -112,12 +135,19 @@ func (v *vnic) check() error {
 		if err := errors.Join(checkSocketPath(v.name), checkSocketPath(v.peer)); err != nil {
 			return err
 		}
+	case vnicSidecar:
+		if v.name == "" {
+			return errors.New("the name of the cable is empty")
+		}
+		if v.header != softnpu.SidecarHeader && v.header != softnpu.OldSidecarHeader {
+			return fmt.Errorf("a sidecar header has %d or %d bytes, not %d", softnpu.SidecarHeader, softnpu.OldSidecarHeader, v.header)
+		}
 	case vnicUser:
 		if v.name != "" {
 			return errors.New("a vnic of the kind user has no name")
 		}
 	default:
-		return fmt.Errorf("the kind %q is unknown; there are host, dgram and user", v.kind)
+		return fmt.Errorf("the kind %q is unknown; there are host, dgram, user and sidecar", v.kind)
 	}
 	if v.mac == "" {
 		return fmt.Errorf("a vnic of the kind %s needs a mac option", v.kind)
@@ -149,6 +179,9 @@ func (b *builder) nic(name string, c propolis.VirtioNIC, at []string) {
 			"remote.type", "unix", "remote.path", v.peer))
 	case v.kind == vnicUser:
 		b.add("-netdev", option("user", "id", id))
+	case v.kind == vnicSidecar:
+		b.cmd.sidecars = append(b.cmd.sidecars, v)
+		b.ownCable(id, FD{Kind: FDSidecar})
 	default:
 		link, known := b.host.Links[v.link()]
 		if !known {
@@ -171,12 +204,19 @@ func (b *builder) nic(name string, c propolis.VirtioNIC, at []string) {
 	b.device("virtio-net-pci", objectID("dev", name), at, pairs...)
 }
 
+// ownCable plugs a NIC into a cable to ourselves. A person's QEMU has one with
+// nobody at its end.
+func (b *builder) ownCable(id string, fd FD) {
+	b.served("-netdev", option("dgram", "id", id, "local.type", "fd", "local.str", strconv.Itoa(b.inherit(fd))))
+	b.hand("-netdev", option("hubport", "id", id, "hubid", strconv.Itoa(len(b.cmd.FDs))))
+}
+
 // looseCable stands for what a template's NIC will be plugged into: nobody is
 // there yet, and who will be is not known. It offers the NIC the same, for a
 // guest keeps what it has once agreed on with its NIC.
 func (b *builder) looseCable(id string, v vnic, at propolis.PCIPath) {
 	switch v.kind {
-	case vnicDgram, vnicUser:
+	case vnicDgram, vnicUser, vnicSidecar:
 		hub := strconv.Itoa(int(at.Bus)<<8 | int(at.Device)<<3 | int(at.Function))
 		b.add("-netdev", option("hubport", "id", id, "hubid", hub))
 	default:

@@ -149,6 +149,7 @@ type files struct {
 	agent        net.Conn // nil without the agent's port
 	management   net.Conn // nil without an ASIC
 	cpu          softnpu.Wire
+	sidecars     []softnpu.Wire
 }
 
 // openFiles opens what a command inherits.
@@ -172,6 +173,11 @@ func openFiles(c Command) (_ *files, err error) {
 			f.management, file, err = socketPair("management")
 		case FDCPUPort:
 			f.cpu, file, err = softnpu.SocketPair()
+		case FDSidecar:
+			var w softnpu.Wire
+			if w, file, err = softnpu.SocketPair(); err == nil {
+				f.sidecars = append(f.sidecars, w)
+			}
 		case FDLink:
 			file, err = openLink(fd.Link)
 		case FDLooseTap:
@@ -207,8 +213,10 @@ func (f *files) closeAll() {
 			conn.Close()
 		}
 	}
-	if f.cpu != nil {
-		_ = f.cpu.Close() // nothing was sent
+	for _, w := range append(f.sidecars, f.cpu) {
+		if w != nil {
+			_ = w.Close() // nothing was sent
+		}
 	}
 }
 

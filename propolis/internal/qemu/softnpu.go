@@ -98,9 +98,7 @@ func (b *builder) softNPUPort(name string) {
 // cpuPort adds the NIC by which the guest reaches the ASIC.
 func (b *builder) cpuPort(name string, at []string) {
 	id := objectID("net", name)
-	fd := b.inherit(FD{Kind: FDCPUPort})
-	b.served("-netdev", option("dgram", "id", id, "local.type", "fd", "local.str", strconv.Itoa(fd)))
-	b.hand("-netdev", option("hubport", "id", id, "hubid", "0"))
+	b.ownCable(id, FD{Kind: FDCPUPort})
 	b.device("virtio-net-pci", objectID("dev", name), at, "netdev", id, "mac", cpuMAC(b.cfg.ID).String(), "romfile", "",
 		"host_mtu", strconv.Itoa(cpuMTU))
 }
@@ -116,77 +114,112 @@ func cpuMAC(id string) MAC {
 	return MAC{0xa8, 0x40, 0x25, 0xf0 | sum[0]&0x0f, sum[1], sum[2]}
 }
 
-// asic is the ASIC of a machine.
-type asic struct {
-	*softnpu.ASIC
+// switching is what this process does for a machine's frames: its ASIC, and the
+// sharing of sidecar cables.
+type switching struct {
+	asic   *softnpu.ASIC // nil if there is none
 	end    context.CancelFunc
 	served sync.WaitGroup
 }
 
-// startASIC makes the ASIC of a command, if it has one, and has it forward
-// frames and answer what the guest asks by its serial port until it is closed.
-// It owns from then on what f has for it. What ends it before is logged: the
-// machine goes on without it, as with any device that is broken.
-func startASIC(cfg Config, c Command, f *files) (*asic, error) {
+// startSwitching opens what a command's frames pass through, and has them
+// forwarded, and the guest's requests on the management channel answered, until
+// it is closed. It owns from then on what f has for it. What ends it before is
+// logged: the machine goes on without it, as with any device that is broken.
+func startSwitching(cfg Config, c Command, f *files) (_ *switching, err error) {
+	ctx, end := context.WithCancel(context.Background())
+	s := &switching{end: end}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if err := s.startMuxes(ctx, cfg, c, f); err != nil {
+		return nil, err
+	}
 	if !c.asic {
-		return nil, nil
+		return s, nil
 	}
 	wires := make([]softnpu.Wire, 0, len(c.ports))
-	closeAll := func() {
-		for _, w := range wires {
-			_ = w.Close() // the error that matters came before
-		}
-	}
 	for i, v := range c.ports {
 		w, err := openPort(v, cfg.NetNS)
 		if err != nil {
-			closeAll()
+			closeWires(wires)
 			return nil, fmt.Errorf("port %d of the ASIC: %w", i+1, err)
 		}
 		wires = append(wires, w)
 	}
-	npu, err := softnpu.New(softnpu.Config{Ports: wires, CPU: f.cpu, Log: cfg.log()})
+	s.asic, err = softnpu.New(softnpu.Config{Ports: wires, CPU: f.cpu, Log: cfg.log()})
 	if err != nil {
-		closeAll()
+		closeWires(wires)
 		return nil, err
 	}
-	ctx, end := context.WithCancel(context.Background())
-	a := &asic{ASIC: npu, end: end}
-	report := func(what string, err error) {
-		if err != nil && ctx.Err() == nil {
-			cfg.log().Error("the ASIC has failed", "part", what, "error", err.Error())
-		}
-	}
 	management := f.management.(softnpu.Channel)
-	a.served.Go(func() { report("ports", npu.Serve(ctx)) })
-	a.served.Go(func() { report("management", npu.ServeManagement(ctx, management)) })
 	f.cpu, f.management = nil, nil
-	return a, nil
+	s.run(ctx, cfg, "ASIC", s.asic.Serve)
+	s.run(ctx, cfg, "management channel", func(ctx context.Context) error { return s.asic.ServeManagement(ctx, management) })
+	return s, nil
 }
 
+// startMuxes has the NICs on each sidecar cable share it.
+func (s *switching) startMuxes(ctx context.Context, cfg Config, c Command, f *files) error {
+	muxes := make(map[string]*softnpu.SidecarMux)
+	for i, v := range c.sidecars {
+		m := muxes[v.name]
+		if m == nil {
+			m = &softnpu.SidecarMux{Header: v.header, Log: cfg.log()}
+			muxes[v.name] = m
+		}
+		if v.port != len(m.Ports) || v.header != m.Header {
+			return fmt.Errorf("port %d of sidecar cable %s: want port %d with a header of %d bytes", v.port, v.name, len(m.Ports), m.Header)
+		}
+		m.Ports = append(m.Ports, f.sidecars[i])
+	}
+	for i, v := range c.sidecars {
+		m := muxes[v.name]
+		if m.Link == nil {
+			link, err := openPort(v, cfg.NetNS)
+			if err != nil {
+				return fmt.Errorf("sidecar cable: %w", err)
+			}
+			m.Link = link
+			s.run(ctx, cfg, "sidecar cable", m.Serve)
+		}
+		f.sidecars[i] = nil // it is the multiplexer's
+	}
+	return nil
+}
+
+func (s *switching) run(ctx context.Context, cfg Config, what string, serve func(context.Context) error) {
+	s.served.Go(func() {
+		if err := serve(ctx); err != nil && ctx.Err() == nil {
+			cfg.log().Error("a part of the machine has failed", "part", what, "error", err.Error())
+		}
+	})
+}
+
+func closeWires(wires []softnpu.Wire) {
+	for _, w := range wires {
+		_ = w.Close() // the error that matters came before
+	}
+}
+
+// openPort opens the wire of a front port, or of a sidecar cable.
 func openPort(v vnic, netns string) (softnpu.Wire, error) {
-	switch v.kind {
-	case vnicDgram:
+	switch {
+	case v.kind == vnicDgram, v.kind == vnicSidecar && v.peer != "":
 		return softnpu.OpenSockets(v.name, v.peer)
-	case vnicHost:
+	case v.kind == vnicHost:
 		return softnpu.OpenDevice(v.name, "")
 	}
 	return softnpu.OpenDevice(v.name, netns)
 }
 
-// close ends the ASIC. A nil one is none.
-func (a *asic) close() {
-	if a != nil {
-		a.end()
-		a.served.Wait()
-	}
+func (s *switching) close() {
+	s.end()
+	s.served.Wait()
 }
 
 // ASIC returns the machine's switch ASIC, nil if it has none. It ends with the
 // machine.
-func (m *Machine) ASIC() *softnpu.ASIC {
-	if m.asic == nil {
-		return nil
-	}
-	return m.asic.ASIC
-}
+func (m *Machine) ASIC() *softnpu.ASIC { return m.switching.asic }
