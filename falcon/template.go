@@ -72,6 +72,10 @@ func commonSpec(spec propolis.InstanceSpec) (propolis.InstanceSpec, error) {
 		case propolis.P9FS:
 			c.Source = ""
 			common[name] = c
+		case propolis.SoftNPUPCIPort, propolis.SoftNPUP9:
+			common[name] = c
+		case propolis.SoftNPUPort, propolis.DLPINetworkBackend:
+			// They are outside of the machine.
 		default:
 			return spec, fmt.Errorf("its component %s is a %s, whose state cannot be kept", name, c.Kind())
 		}
@@ -96,6 +100,17 @@ func commonVNIC(name string) string {
 	return kind + ":" + mtu
 }
 
+// nics is how many of the node's ends are interfaces of its guest.
+func (np *NodePlan) nics() int {
+	n := 0
+	for _, i := range np.Interfaces {
+		if i.Kind != EndSoftNPU {
+			n++
+		}
+	}
+	return n
+}
+
 // templateOptions describe the template that a node can be a clone of.
 func templateOptions(np *NodePlan, img image.Image, vmm string) (image.TemplateOptions, error) {
 	spec, err := commonSpec(np.Spec)
@@ -104,7 +119,7 @@ func templateOptions(np *NodePlan, img image.Image, vmm string) (image.TemplateO
 	}
 	o := image.TemplateOptions{
 		Image: np.Image, Digest: img.Digest, VMM: vmm, Version: templateVersion, DiskSize: int64(np.DiskSize),
-		Cores: np.Cores, Memory: int64(np.Memory), Interfaces: len(np.Interfaces),
+		Cores: np.Cores, Memory: int64(np.Memory), Interfaces: np.nics(),
 	}
 	data, err := json.Marshal(struct {
 		image.TemplateOptions
@@ -310,6 +325,7 @@ func (l *lab) makeTemplate(ctx context.Context, store image.TemplateStore, o ima
 func templatePlan(np *NodePlan, dir string) (*NodePlan, error) {
 	t := *np
 	t.Name, t.Disk, t.Mounts = templateNode, filepath.Join(dir, image.TemplateDisk), nil
+	t.ASIC, t.Program = false, "" // nobody talks to it
 	t.Spec.Components = propolis.Components{}
 	for name, c := range np.Spec.Components {
 		switch c := c.(type) {
@@ -322,6 +338,8 @@ func templatePlan(np *NodePlan, dir string) (*NodePlan, error) {
 				return nil, err
 			}
 			t.Spec.Components[name] = c
+		case propolis.SoftNPUPort, propolis.DLPINetworkBackend:
+			// What is saved has an ASIC without ports.
 		default:
 			t.Spec.Components[name] = c
 		}

@@ -1,10 +1,10 @@
 // P4hub is a switch that runs a program of one's own, hub.p4, and three nodes on
 // it that share what all say.
 //
-//	go build ./examples/p4hub && cd examples/p4hub
-//	../../p4hub launch
-//	../../p4hub softnpu counters switch
-//	../../p4hub destroy
+//	cd examples/p4hub && go build
+//	./p4hub launch
+//	./p4hub softnpu counters switch
+//	./p4hub destroy
 package main
 
 import (

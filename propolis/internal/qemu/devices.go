@@ -77,7 +77,7 @@ func (b *builder) devices() {
 		case propolis.VirtioNIC:
 			b.nic(name, c, at)
 		case propolis.SoftNPUPCIPort:
-			b.cpuPort(name, at)
+			b.cpuPort(name, c, at)
 		case propolis.P9FS:
 			b.share(name, c, at)
 		case propolis.VirtioSocket:

@@ -47,9 +47,6 @@ func (b *builder) softNPU() {
 	if cpu == "" {
 		return
 	}
-	if b.cfg.Template != nil {
-		b.refuse(cpu, "the state of an ASIC cannot be kept")
-	}
 	if len(ports) > softnpu.MaxPorts {
 		b.refuse(cpu, "the ASIC has %d ports; there can be %d", len(ports), softnpu.MaxPorts)
 	}
@@ -58,10 +55,15 @@ func (b *builder) softNPU() {
 	for _, name := range ports {
 		b.softNPUPort(name)
 	}
-	b.cmd.asic = true
-	fd := strconv.Itoa(b.inherit(FD{Kind: FDManagement}))
-	b.served("-chardev", option("socket", "id", managementPort, "fd", fd))
-	b.hand("-chardev", option("null", "id", managementPort))
+	if b.cfg.Template.making() {
+		// The ASIC is no part of the guest: each clone gets its own.
+		b.add("-chardev", option("null", "id", managementPort))
+	} else {
+		b.cmd.asic = true
+		fd := strconv.Itoa(b.inherit(FD{Kind: FDManagement}))
+		b.served("-chardev", option("socket", "id", managementPort, "fd", fd))
+		b.hand("-chardev", option("null", "id", managementPort))
+	}
 	b.add("-device", option("isa-serial", "chardev", managementPort, "index", strconv.Itoa(managementIndex)))
 }
 
@@ -96,10 +98,16 @@ func (b *builder) softNPUPort(name string) {
 }
 
 // cpuPort adds the NIC by which the guest reaches the ASIC.
-func (b *builder) cpuPort(name string, at []string) {
-	id := objectID("net", name)
-	b.ownCable(id, FD{Kind: FDCPUPort})
-	b.device("virtio-net-pci", objectID("dev", name), at, "netdev", id, "mac", cpuMAC(b.cfg.ID).String(), "romfile", "",
+func (b *builder) cpuPort(name string, c propolis.SoftNPUPCIPort, at []string) {
+	id, mac := objectID("net", name), cpuMAC(b.cfg.ID)
+	if b.cfg.Template.making() {
+		b.looseCable(id, vnic{kind: vnicDgram}, c.PCIPath)
+		mac = placeholder(c.PCIPath)
+	} else {
+		b.ownCable(id, FD{Kind: FDCPUPort})
+	}
+	b.ownAddress(c.PCIPath, mac.String())
+	b.device("virtio-net-pci", objectID("dev", name), at, "netdev", id, "mac", mac.String(), "romfile", "",
 		"host_mtu", strconv.Itoa(cpuMTU))
 }
 
