@@ -34,6 +34,8 @@ func join(parts ...any) []byte {
 				panic(fmt.Sprintf("%q: %v", p, err))
 			}
 			b = append(b, digits...)
+		default:
+			panic(fmt.Sprintf("%T is no part of a frame", p))
 		}
 	}
 	return b
@@ -828,31 +830,27 @@ func processorTime(b *testing.B) time.Duration {
 func BenchmarkBuiltInRouted(b *testing.B) {
 	const routes = 10000
 	a := builtIn(b)
-	var frames [][]byte
 	v4, v6 := make([][]byte, routes), make([][]byte, routes)
 	for i := range routes {
 		// Far apart, as those of a table of the internet are, and never the
 		// one that was looked up before.
 		hi, lo := byte(i>>8), byte(i)
-		v4[i] = []byte{lo, hi, lo, 0}
-		v6[i] = join("2a", lo, []byte{lo, hi, lo}, make([]byte, 12))
-		v6[i] = v6[i][:16]
-	}
-	for i := range routes {
-		path := byte(1 + i%2)
-		entry(b, a, "ingress.router.v4_idx.rtr", "index", append(bytes.Clone(v4[i]), 24), []byte{path, 0, 1})
-		entry(b, a, "ingress.router.v6_idx.rtr", "index", append(bytes.Clone(v6[i]), 48), []byte{path, 0, 1})
+		v4[i] = []byte{100 + lo%100, hi, lo, 7}
+		v6[i] = join("2a00", []byte{lo, hi, lo, 0}, "0000 0000 0000 0000 0007")
+		path := []byte{byte(1 + i%2), 0, 1}
+		entry(b, a, "ingress.router.v4_idx.rtr", "index", join(v4[i][:3], "00 18"), path)
+		entry(b, a, "ingress.router.v6_idx.rtr", "index", join(v6[i][:6], "0000 0000 0000 0000 0000 30"), path)
 	}
 	for _, version := range []string{"v4", "v6"} {
-		frames = frames[:0]
+		var frames [][]byte
 		for i := range routes {
 			k := i * 7919 % routes
 			if version == "v4" {
-				dst := netip.AddrFrom4([4]byte{v4[k][0], v4[k][1], v4[k][2], 7})
-				frames = append(frames, join(portMAC, station, "0800", ipv4("192.0.2.9", dst.String(), 64, protoUDP, udp(5000, 6000, make([]byte, 22)))))
+				p := ipv4("192.0.2.9", netip.AddrFrom4([4]byte(v4[k])).String(), 64, protoUDP, udp(5000, 6000, make([]byte, 22)))
+				frames = append(frames, join(portMAC, station, "0800", p))
 			} else {
-				dst, _ := netip.AddrFromSlice(v6[k])
-				frames = append(frames, join(portMAC, station, "86dd", ipv6("2001:db8::9", dst.String(), 64, protoUDP, udp(5000, 6000, nil))))
+				p := ipv6("2001:db8::9", netip.AddrFrom16([16]byte(v6[k])).String(), 64, protoUDP, udp(5000, 6000, nil))
+				frames = append(frames, join(portMAC, station, "86dd", p))
 			}
 		}
 		b.Run(version, func(b *testing.B) {
