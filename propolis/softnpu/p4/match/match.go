@@ -246,6 +246,9 @@ func (t *Table[V]) Lookup(key []byte) *Entry[V] {
 // is faster than [Table.Lookup], since it need not go to the entry.
 func (t *Table[V]) Value(key []byte) (value V, ok bool) {
 	groups := *t.groups.Load()
+	if len(groups) == 0 {
+		return value, false
+	}
 	if t.prioritised || len(groups) != 1 || len(key) != t.size || t.lpm >= 0 && t.fields[t.lpm].Bits > maxLead {
 		if e := t.Lookup(key); e != nil {
 			return e.Value, true
