@@ -54,6 +54,9 @@ type Config struct {
 	Ports []Wire
 	// CPU is the wire to the node's own guest, or nil.
 	CPU Wire
+	// Program is what the ASIC runs until another is loaded: that of [BuiltIn]
+	// if it is nil, and none, so that all frames are dropped, if it is empty.
+	Program *Source
 	// Compile makes a pipeline of a program for a number of front ports. If
 	// it is nil it is [Compile].
 	Compile func(source Source, radix int) (Pipeline, error)
@@ -79,8 +82,7 @@ type program struct {
 	added    atomic.Int64 // entries that came by the channel and are there
 }
 
-// New returns an ASIC, which owns its wires from now on. It has no program and
-// drops all frames until one is loaded.
+// New returns an ASIC, which owns its wires from now on.
 func New(c Config) (*ASIC, error) {
 	if len(c.Ports) > MaxPorts {
 		return nil, fmt.Errorf("an ASIC with %d ports: it can have %d", len(c.Ports), MaxPorts)
@@ -98,6 +100,15 @@ func New(c Config) (*ASIC, error) {
 			continue
 		}
 		a.ports = append(a.ports, &port{number: uint16(i), wire: w, out: queue{wake: make(chan struct{}, 1)}})
+	}
+	first := BuiltIn()
+	if c.Program != nil {
+		first = *c.Program
+	}
+	if first.Main != "" {
+		if err := a.LoadSource(first); err != nil {
+			return nil, err
+		}
 	}
 	return a, nil
 }

@@ -248,7 +248,7 @@ func TestBadConfigsAreRefused(t *testing.T) {
 	if _, err := New(Config{Ports: []Wire{newMemoryWire(), nil}, Log: newTestLog(&logLines{})}); err == nil || !strings.Contains(err.Error(), "port 2 has no wire") {
 		t.Errorf("a port without a wire: %v", err)
 	}
-	a, err := New(Config{Ports: []Wire{newMemoryWire()}, Log: newTestLog(&logLines{})})
+	a, err := New(Config{Ports: []Wire{newMemoryWire()}, Program: &Source{}, Log: newTestLog(&logLines{})})
 	if err != nil || a.Radix() != 1 || len(a.Counters()) != 2 || a.Pipeline() != nil {
 		t.Errorf("without a CPU: %v, %v", a, err)
 	}

@@ -36,7 +36,7 @@ control egress(inout headers_t hdr, inout ingress_metadata_t ingress, inout egre
 SoftNPU(parse(), ingress(), egress()) main;
 `
 
-const headersP4 = `
+const switchHeadersP4 = `
 struct ingress_metadata_t { bit<16> port; }
 struct egress_metadata_t { bit<16> port; bool drop; bool broadcast; }
 header ethernet_t { bit<48> dst; bit<48> src; bit<16> ethertype; }
@@ -44,7 +44,7 @@ struct headers_t { ethernet_t ethernet; }
 `
 
 func switchSource() Source {
-	return Source{Main: "switch.p4", Files: map[string]string{"switch.p4": switchP4, "headers.p4": headersP4}}
+	return Source{Main: "switch.p4", Files: map[string]string{"switch.p4": switchP4, "headers.p4": switchHeadersP4}}
 }
 
 func TestAProgramInP4IsLoadedByAGuest(t *testing.T) {

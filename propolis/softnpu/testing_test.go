@@ -177,10 +177,11 @@ type testASIC struct {
 	log   *logLines
 }
 
+// newASIC returns an ASIC without a program.
 func newASIC(t testing.TB, radix int, compile func(Source, int) (Pipeline, error)) *testASIC {
 	t.Helper()
 	a := &testASIC{cpu: newMemoryWire(), log: &logLines{}}
-	c := Config{CPU: a.cpu, Compile: compile, Log: newTestLog(a.log)}
+	c := Config{CPU: a.cpu, Program: &Source{}, Compile: compile, Log: newTestLog(a.log)}
 	for range radix {
 		w := newMemoryWire()
 		a.ports = append(a.ports, w)

@@ -4,8 +4,8 @@ import "encoding/binary"
 
 // codec moves the fields of a header between a packet and the slots.
 //
-// Fields next to each other that fill whole bytes together, up to eight, are read at once. A field that is too wide for
-// that and any that does not end on a byte go bit by bit.
+// As many fields next to each other as fill whole bytes together, up to eight, are read at once. A field that is too wide
+// for that and any that does not end on a byte go bit by bit.
 type codec struct {
 	typ    *typ
 	groups []group
@@ -54,13 +54,13 @@ func newCodec(t *typ) *codec {
 			continue
 		}
 		n, k := 0, i
-		for k < len(t.leaves) && n+t.leaves[k].typ.width <= 64 {
-			n += t.leaves[k].typ.width
-			if k++; n%8 == 0 {
-				break
+		for sum, j := 0, i; j < len(t.leaves) && sum+t.leaves[j].typ.width <= 64; {
+			sum += t.leaves[j].typ.width
+			if j++; sum%8 == 0 {
+				n, k = sum, j
 			}
 		}
-		if n%8 != 0 {
+		if n == 0 {
 			c.slow = true
 			return c
 		}
@@ -202,7 +202,7 @@ func (c *codec) decode(s []uint64, base int, b []byte, off, varBits int) {
 			continue
 		}
 		for _, p := range g.parts {
-			s[base+p.slot] = v >> p.shift & p.mask
+			s[base+p.slot] = v >> (p.shift & 63) & p.mask
 		}
 	}
 }
@@ -258,7 +258,7 @@ func (c *codec) encode(s []uint64, base int, b []byte, off int) int {
 		}
 		var v uint64
 		for _, p := range g.parts {
-			v |= s[base+p.slot] << p.shift
+			v |= s[base+p.slot] << (p.shift & 63)
 		}
 		store(b[g.off:], g.n, v)
 	}

@@ -574,7 +574,7 @@ func (c *compiler) lookupFunc(info *tableInfo, keys []value, code []actionCode) 
 			m.hit = false
 			t.misses.Add(1)
 			if m.trace != nil {
-				m.trace.table(t, nil, nil, b)
+				m.trace.table(t, nil, false, b)
 			}
 			m.entry = b
 			return run(m, b)
@@ -602,21 +602,18 @@ func (c *compiler) lookupFunc(info *tableInfo, keys []value, code []actionCode) 
 		write(m)
 		t := m.tables[index]
 		key := m.keys[from:to]
-		var b *bound
-		e := t.match.Lookup(key)
-		if e != nil {
-			b = e.Value
-			m.hit = true
+		b, hit := t.match.Value(key)
+		m.hit = hit
+		if hit {
 			t.hits.Add(1)
 			b.packets.Add(1)
 			b.bytes.Add(uint64(len(m.pkt)))
 		} else {
 			b = t.def.Load()
-			m.hit = false
 			t.misses.Add(1)
 		}
 		if m.trace != nil {
-			m.trace.table(t, key, e, b)
+			m.trace.table(t, key, hit, b)
 		}
 		m.entry = b
 		return run(m, b)

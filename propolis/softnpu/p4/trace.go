@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"strings"
-
-	"github.com/falcon-vm/falcon-go/propolis/softnpu/p4/match"
 )
 
 // StepKind is what happened in a step of a trace.
@@ -155,8 +153,8 @@ func (t *tracer) extract(name string, typ *typ, s []uint64, at int) {
 	t.step(st)
 }
 
-func (t *tracer) table(ts *tableState, key []byte, e *match.Entry[*bound], b *bound) {
-	st := Step{Kind: StepTable, Name: ts.info.Name, Hit: e != nil}
+func (t *tracer) table(ts *tableState, key []byte, hit bool, b *bound) {
+	st := Step{Kind: StepTable, Name: ts.info.Name, Hit: hit}
 	for _, k := range ts.info.Keys {
 		n := min((k.Bits+7)/8, len(key))
 		st.Fields = append(st.Fields, FieldValue{Name: k.Name, Bits: k.Bits, Value: hexBytes(key[:n])})

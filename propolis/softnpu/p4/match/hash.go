@@ -19,6 +19,7 @@ type node[V any] struct {
 	next     *node[V]   // another leaf with the same hash
 	prefixes *prefix[V] // in a table with an lpm field
 	stack    *item[V]   // in another
+	value    V          // of the stack's top
 }
 
 const (
@@ -107,7 +108,9 @@ func (t *Table[V]) leaf(n *node[V], h uint64, old, added *Entry[V]) *node[V] {
 	if t.lpm >= 0 {
 		c.prefixes = t.prefixed(c.prefixes, old, added)
 	} else {
-		c.stack = t.stacked(c.stack, old, added)
+		if c.stack = t.stacked(c.stack, old, added); c.stack != nil {
+			c.value = c.stack.top.Value
+		}
 	}
 	if c.prefixes == nil && c.stack == nil {
 		return c.next

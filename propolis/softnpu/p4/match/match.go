@@ -242,6 +242,31 @@ func (t *Table[V]) Lookup(key []byte) *Entry[V] {
 	return best
 }
 
+// Value returns the value of the entry for a key, and whether there is one. It
+// is faster than [Table.Lookup], since it need not go to the entry.
+func (t *Table[V]) Value(key []byte) (value V, ok bool) {
+	groups := *t.groups.Load()
+	if len(groups) == 0 {
+		return value, false
+	}
+	if t.prioritised || len(groups) != 1 || len(key) != t.size || t.lpm >= 0 && t.fields[t.lpm].Bits > maxLead {
+		if e := t.Lookup(key); e != nil {
+			return e.Value, true
+		}
+		return value, false
+	}
+	leaf := groups[0].root
+	if len(t.fields) > 1 || t.lpm < 0 {
+		if leaf = leaf.find(hash(t.seed, key, groups[0].mask), key, groups[0].mask); leaf == nil {
+			return value, false
+		}
+	}
+	if t.lpm >= 0 {
+		return t.nearest(leaf.prefixes, key)
+	}
+	return leaf.value, true
+}
+
 // Add adds an entry. The table keeps a copy in which bits that do not count
 // are zero.
 func (t *Table[V]) Add(e Entry[V]) error {

@@ -237,6 +237,9 @@ func checkAgainstReference(t *rapid.T, fields []Field) {
 				if (got == nil) != (want == nil) || got != nil && got.Value != want.Value {
 					t.Fatalf("%x: got %v, want %v", key, got, want)
 				}
+				if value, ok := table.Value(key); ok != (want != nil) || ok && value != want.Value {
+					t.Fatalf("%x: got the value %v, %v, want %v", key, value, ok, want)
+				}
 			}
 		},
 		"dump": func(t *rapid.T) {

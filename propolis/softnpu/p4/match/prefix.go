@@ -1,6 +1,7 @@
 package match
 
 import (
+	"encoding/binary"
 	"math/bits"
 	"slices"
 )
@@ -11,14 +12,18 @@ import (
 // are left out. It never changes once it is published.
 type prefix[V any] struct {
 	depth int
-	path  []byte // a key that leads here: the field's first depth bits count
-
 	// Prefix v of n bits, after depth, is at 1<<n + v.
-	have   uint64
-	stacks []*item[V]
-
-	next     uint64 // children that are there, by the value of the six bits
+	have uint64
+	next uint64 // children that are there, by the value of the six bits
+	lead [2]uint64
+	// What [Table.Value] needs of the stacks: the value of the first, and of
+	// all if there are more. A line of the cache has it all with what is above.
+	value    V
 	children []*prefix[V]
+	values   []V
+
+	stacks []*item[V]
+	path   []byte // a key that leads here: the field's first depth bits count
 }
 
 // shorter has for each value of six bits the places of all its prefixes of
@@ -71,6 +76,73 @@ func (t *Table[V]) longest(n *prefix[V], key []byte, best *Entry[V]) *Entry[V] {
 	return best
 }
 
+// nearest is longest for a table without priorities and a field of up to
+// maxLead bits, and returns the value alone.
+func (t *Table[V]) nearest(n *prefix[V], key []byte) (value V, ok bool) {
+	k := t.lead(key)
+	var last *prefix[V]
+	var lastFound uint64
+	for known := 0; n != nil; known += stride {
+		if n.depth > known {
+			if !sameLead(k, n.lead, n.depth) {
+				break
+			}
+			known = n.depth
+		}
+		v := k[1] << max(known-64, 0)
+		if known < 64 {
+			v = k[0]<<known | k[1]>>(64-known)
+		}
+		v >>= 64 - stride
+		if found := n.have & shorter[v]; found != 0 {
+			last, lastFound = n, found
+		}
+		bit := uint64(1) << v
+		if n.next&bit == 0 {
+			break
+		}
+		n = n.children[bits.OnesCount64(n.next&(bit-1))]
+	}
+	if last == nil {
+		return value, false
+	}
+	at := 63 - bits.LeadingZeros64(lastFound)
+	if i := bits.OnesCount64(last.have & (1<<at - 1)); i > 0 {
+		return last.values[i], true
+	}
+	return last.value, true
+}
+
+// maxLead is how many bits of a field are compared at once.
+const maxLead = 128
+
+// lead returns the first bits of the lpm field of a key.
+func (t *Table[V]) lead(key []byte) (k [2]uint64) {
+	from := t.offsets[t.lpm]
+	f := t.fields[t.lpm]
+	b := key[from : from+f.Size()]
+	switch {
+	case len(b) == 4:
+		k[0] = uint64(binary.BigEndian.Uint32(b)) << 32
+	case len(b) >= 16:
+		k[0], k[1] = binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])
+	default:
+		for i, c := range b {
+			k[i/8] |= uint64(c) << (56 - i%8*8)
+		}
+	}
+	pad := 8*len(b) - f.Bits
+	return [2]uint64{k[0]<<pad | k[1]>>(64-pad), k[1] << pad}
+}
+
+// sameLead reports whether two fields have the same first n bits.
+func sameLead(a, b [2]uint64, n int) bool {
+	if n <= 64 {
+		return (a[0]^b[0])>>(64-n) == 0
+	}
+	return a[0] == b[0] && (a[1]^b[1])>>(128-n) == 0
+}
+
 // six returns the six bits from bit at on; those behind the end are zero.
 func six(field []byte, at int) uint {
 	i := at / 8
@@ -112,19 +184,20 @@ func (t *Table[V]) prefixed(n *prefix[V], old, added *Entry[V]) *prefix[V] {
 	pad := 8*size - t.fields[t.lpm].Bits
 	field := e.values[from : from+size]
 	if n == nil {
-		n = &prefix[V]{depth: depth, path: e.values}
+		n = &prefix[V]{depth: depth, path: e.values, lead: t.lead(e.values)}
 	}
 	shared := min(depth, n.depth)
 	shared = (equalBits(field, n.path[from:from+size], pad, pad+shared) - pad) / stride * stride
 	if shared < n.depth {
 		// The way to the node and that to the entry part above it.
-		n = &prefix[V]{depth: shared, path: e.values,
+		n = &prefix[V]{depth: shared, path: e.values, lead: t.lead(e.values),
 			next: 1 << six(n.path[from:from+size], pad+shared), children: []*prefix[V]{n}}
 	}
 	c := *n
 	if depth == n.depth {
 		v := six(field, pad+depth) >> (stride - (length - depth))
 		c.have, c.stacks = t.restacked(n.have, n.stacks, uint64(1)<<(1<<(length-depth)+v), old, added)
+		c.value, c.values = t.tops(c.stacks)
 	} else {
 		bit := uint64(1) << six(field, pad+n.depth)
 		at := bits.OnesCount64(n.next & (bit - 1))
@@ -149,6 +222,21 @@ func (t *Table[V]) restacked(have uint64, stacks []*item[V], bit uint64, old, ad
 		stack = stacks[bits.OnesCount64(have&(bit-1))]
 	}
 	return replaced(have, stacks, bit, t.stacked(stack, old, added))
+}
+
+// tops returns the values of the first of some stacks, and of all if there are
+// more. Those of a table with priorities are not needed.
+func (t *Table[V]) tops(stacks []*item[V]) (first V, all []V) {
+	if t.prioritised || len(stacks) == 0 {
+		return first, nil
+	}
+	if len(stacks) > 1 {
+		all = make([]V, len(stacks))
+		for i, s := range stacks {
+			all[i] = s.top.Value
+		}
+	}
+	return stacks[0].top.Value, all
 }
 
 // replaced returns a copy of a list with an element for each bit of have, in
