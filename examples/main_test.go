@@ -65,11 +65,11 @@ func buildAll(dir string) error {
 		return err
 	}
 	built.dir = dir
-	if err := build(dir, nil, "./solo", "./duo", "./ring", "./extra", "./testdata/any", "./testdata/ephemeral", "./testdata/zfshost", "../cmd/falcon"); err != nil {
+	if err := build(dir, nil, "./solo", "./duo", "./ring", "./extra", "./softnpu", "./p4hub", "./p4vlan", "./testdata/any", "./testdata/ephemeral", "./testdata/zfshost", "../cmd/falcon"); err != nil {
 		return err
 	}
 	// It runs in guests, which have no C library.
-	if err := build(filepath.Join(dir, "guest"), []string{"CGO_ENABLED=0"}, "./testdata/frames"); err != nil {
+	if err := build(filepath.Join(dir, "guest"), []string{"CGO_ENABLED=0"}, "./testdata/frames", "../cmd/npuadm"); err != nil {
 		return err
 	}
 	built.home = filepath.Join(dir, "home")

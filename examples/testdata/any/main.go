@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -17,6 +18,7 @@ import (
 type declaration struct {
 	name, image                                  string
 	nodes, disks, links, mounts, exts, exclusive []string
+	sidecars                                     []string
 }
 
 func main() {
@@ -30,6 +32,7 @@ func main() {
 			f.StringSliceVar(&d.nodes, "node", nil, "a node: NAME[:MEMORY IN MIB[:IMAGE]]")
 			f.StringSliceVar(&d.disks, "disk", nil, "the size of a node's disk: NODE:MIB")
 			f.StringSliceVar(&d.links, "link", nil, "a link: NODE:NODE[:MAC:MAC, with dashes]")
+			f.StringSliceVar(&d.sidecars, "sidecar", nil, "a sidecar link: SWITCH:DRIVER:RADIX:HEADER")
 			f.StringSliceVar(&d.mounts, "mount", nil, "a mount: NODE:SOURCE:TARGET")
 			f.StringSliceVar(&d.exts, "ext", nil, "an external link: NODE:INTERFACE, or NODE:user")
 			f.StringSliceVar(&d.exclusive, "exclusive", nil, "an exclusive external link: NODE:INTERFACE")
@@ -67,6 +70,14 @@ func (d *declaration) declare() (*falcon.Topology, error) {
 			link.A.MAC(words[2])
 			link.B.MAC(words[3])
 		}
+	}
+	for _, words := range split(d.sidecars) {
+		radix, err := strconv.Atoi(words[2])
+		header, herr := strconv.Atoi(words[3])
+		if err := errors.Join(err, herr); err != nil {
+			return nil, err
+		}
+		topo.SidecarLink(falcon.Sidecar{Switch: topo.Lookup(words[0]), Driver: topo.Lookup(words[1]), Radix: radix, Header: falcon.SidecarHeader(header)})
 	}
 	d.declareOutside(topo)
 	return topo, nil
