@@ -253,12 +253,11 @@ func geneve(dst, options string, hops byte, inner ...any) []byte {
 
 // Options of a tunnel.
 const (
-	external    = "0129 00 00"
-	multicast   = "0129 01 01 40000000"
-	mss         = "0129 02 01 000005b4"
-	elseOption  = "0130 80 02 1122334455667788"
-	brokenMSS   = "0129 02 01"
-	twoOfOneMSS = mss + mss
+	external   = "0129 00 00"
+	multicast  = "0129 01 01 40000000"
+	mss        = "0129 02 01 000005b4"
+	elseOption = "0130 80 02 1122334455667788"
+	brokenMSS  = "0129 02 01"
 )
 
 // path of a frame through the built-in program.
@@ -454,6 +453,8 @@ func ways() []way {
 		// NAT and attached subnets.
 		drop("NAT, below the ports", 1, came("0800", ipv4(from4, "198.51.100.5", 64, protoTCP, tcp(5000, 999, data))), p4.Dropped),
 		drop("NAT, above the ports", 1, came("0800", ipv4(from4, "198.51.100.5", 64, protoTCP, tcp(5000, 2001, data))), p4.Dropped),
+		// Its options look like one of those ports.
+		drop("NAT, behind options", 1, came("0800", options("198.51.100.5", 64)), p4.Dropped),
 		drop("NAT, last hop", 1, came("0800", ipv4(from4, "198.51.100.5", 1, protoTCP, tcp(5000, 1500, data))), p4.Dropped),
 		drop("NAT back", 2, came("0800", ipv4(from4, "198.51.100.5", 64, protoTCP, tcp(5000, 1500, data))), p4.Dropped),
 		forward("NAT into a VLAN", 1, came("0800", ipv4(from4, "198.51.100.5", 64, protoTCP, tcp(5000, 2000, data))),
@@ -479,6 +480,7 @@ func ways() []way {
 		drop("tunnel ends, last hop", 1, came("86dd", geneve("fd00:99::1", external, 64, innerEth, "0800", inner4(1))), p4.Dropped),
 		drop("tunnel ends, back", 2, came("86dd", geneve("fd00:99::1", external, 64, innerEth, "0800", inner4(64))), p4.Dropped),
 		cpu("tunnel ends, without a packet", 1, "86dd", geneve("fd00:99::1", external, 64, innerEth, "0806", arp("0001", station, "10.0.0.9", "000000000000", "10.0.0.50"))),
+		cpu("tunnel ends, without Ethernet", 1, "86dd", ipv6(from6, "fd00:99::1", 64, protoUDP, udp(1, 6081, join("0000 0800 001e61 00", innerEth, "0800", inner4(64))))),
 		forward("tunnel without Ethernet is carried on", 1, came("86dd", ipv6(from6, "fd00:2::7", 64, protoUDP, udp(1, 6081, join("0000 0800 001e61 00", data)))),
 			2, eth(next62, mac2, "86dd", ipv6(from6, "fd00:2::7", 63, protoUDP, udp(1, 6081, join("0000 0800 001e61 00", data))))),
 		drop("tunnel that ends within its options", 1, came("86dd", ipv6(from6, "fd00:2::7", 64, protoUDP, udp(1, 6081, join("3f00 6558 001e61 00", external, elseOption)))), p4.PacketTooShort),
@@ -502,7 +504,7 @@ func ways() []way {
 		}
 	}
 	for _, o := range []string{"", external, external + multicast, external + mss, external + multicast + mss, multicast, mss,
-		mss + external, multicast + external + mss, twoOfOneMSS, elseOption, external + elseOption + mss, strings.Repeat(elseOption, 21)} {
+		mss + external, multicast + external + mss, multicast + multicast, mss + mss, elseOption, external + elseOption + mss, strings.Repeat(elseOption, 21)} {
 		all = append(all, tunnels(o)...)
 	}
 	return all
