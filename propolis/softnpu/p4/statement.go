@@ -302,6 +302,15 @@ func (c *compiler) callStatement(sc *scope, s *syntax.CallStmt) stmt {
 	if run, ok := v.obj.(stmt); ok {
 		return run
 	}
+	if n := v.n; n != nil && v.c == nil {
+		// The apply of a table, most often.
+		return func(m *machine) signal {
+			if n(m); m.exiting {
+				return exited
+			}
+			return next
+		}
+	}
 	return c.withExit(true, c.effect(v))
 }
 

@@ -561,7 +561,13 @@ func (c *compiler) lookupFunc(info *tableInfo, keys []value, code []actionCode) 
 	index := info.index
 	run := func(m *machine, b *bound) uint64 {
 		a := &code[b.action]
-		copy(m.s[a.base:], b.args())
+		if b.more == nil {
+			for i, v := range b.room[:b.few] {
+				m.s[a.base+i] = v
+			}
+		} else {
+			copy(m.s[a.base:], *b.more)
+		}
 		if a.run(m) == exited {
 			m.exiting = true
 		}

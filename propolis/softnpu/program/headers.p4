@@ -181,7 +181,6 @@ struct headers_t {
 
 struct ingress_metadata_t {
     bit<16> port;
-    bool lldp;
     // The ports of TCP or UDP; for ICMP nat_id is its identifier.
     bit<16> src_port;
     bit<16> nat_id;

@@ -14,7 +14,7 @@ parser parse(
             TYPE_VLAN: vlan;
             TYPE_SIDECAR: sidecar;
             TYPE_ARP: arp;
-            TYPE_LLDP: lldp;
+            TYPE_LLDP: accept;
             default: reject;
         }
     }
@@ -31,14 +31,9 @@ parser parse(
             TYPE_IPV4: ipv4;
             TYPE_IPV6: ipv6;
             TYPE_ARP: arp;
-            TYPE_LLDP: lldp;
+            TYPE_LLDP: accept;
             default: reject;
         }
-    }
-
-    state lldp {
-        ingress.lldp = true;
-        transition accept;
     }
 
     state arp {

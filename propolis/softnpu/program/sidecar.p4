@@ -36,7 +36,6 @@ const bit<16> IPV6_SIZE = 40;
 // local says whether a packet is for the switch itself.
 control local(
     in headers_t hdr,
-    in ingress_metadata_t ingress,
     out bool is_local
 ) {
     action local() {
@@ -465,7 +464,7 @@ control ingress(
             }
         }
         bool is_local;
-        local.apply(hdr, ingress, is_local);
+        local.apply(hdr, is_local);
         if (is_local && !hdr.inner_ipv4.isValid() && !hdr.inner_ipv6.isValid()) {
             cpu.apply(hdr, ingress, egress);
             return;
