@@ -132,12 +132,10 @@ func (s *Files) createDisk(ctx context.Context, owner DiskOwner, image string, o
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
 	// The record comes first: a disk without one would not protect its image.
 	r := diskRecord{Version: recordVersion, Owner: owner, Image: parentRef{img.Name, img.Dir}}
-	if err := writeJSON(s.diskRecordPath(owner), r, 0o600); err != nil {
+	err = InFolder(filepath.Dir(path), func() error { return writeJSON(s.diskRecordPath(owner), r, 0o600) })
+	if err != nil {
 		return err
 	}
 	err = replaceFile(path, 0o600, func(f *os.File) error {
@@ -147,6 +145,21 @@ func (s *Files) createDisk(ctx context.Context, owner DiskOwner, image string, o
 		return errors.Join(err, os.Remove(s.diskRecordPath(owner)))
 	}
 	return nil
+}
+
+// InFolder writes the first file of a disk in the folder of its topology, which
+// it makes. Whoever removes the last disk from there takes the folder away, and
+// may do so at any moment until the file is there.
+func InFolder(dir string, write func() error) (err error) {
+	for range 10 {
+		if err = os.MkdirAll(dir, 0o700); err == nil {
+			err = write()
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
+	return err
 }
 
 // overlaySize is the size of a disk on an image, of which size bytes were asked.

@@ -338,9 +338,6 @@ func (s *Store) createDisk(ctx context.Context, owner image.DiskOwner, name stri
 	if s.HasDisk(ctx, owner, o.Backing) {
 		return fmt.Errorf("%w: %s", image.ErrDiskExists, path)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
 	r := diskRecord{Version: recordVersion, Topology: owner.Topology, Folder: owner.Folder, Image: name, Base: name}
 	var content []byte
 	img, err := s.Get(ctx, name)
@@ -368,14 +365,16 @@ func (s *Store) createDisk(ctx context.Context, owner image.DiskOwner, name stri
 	case r.Size%512 != 0:
 		return fmt.Errorf("disk size %d is not a multiple of 512", r.Size)
 	}
-	if content != nil {
-		if err := os.WriteFile(path, content, 0o600); err != nil {
-			return err
+	return image.InFolder(filepath.Dir(path), func() error {
+		if content != nil {
+			if err := os.WriteFile(path, content, 0o600); err != nil {
+				return err
+			}
 		}
-	}
-	// The record comes last: with it the disk is there. An image cannot go
-	// in between.
-	return s.shareRecord(owner, r)
+		// The record comes last: with it the disk is there. An image cannot go
+		// in between.
+		return s.shareRecord(owner, r)
+	})
 }
 
 // shareRecord gives a record that another disk has the name of this one's too,
