@@ -76,7 +76,7 @@ func BenchmarkLookup(b *testing.B) {
 				b.ReportAllocs()
 				i := 0
 				for b.Loop() {
-					if table.Lookup(keys[i%len(keys)]) == nil {
+					if _, ok := table.Value(keys[i%len(keys)]); !ok {
 						b.Fatal("a key has no entry")
 					}
 					i++

@@ -14,16 +14,17 @@ type prefix[V any] struct {
 	depth int
 	// Prefix v of n bits, after depth, is at 1<<n + v.
 	have uint64
-	next uint64 // children that are there, by the value of the six bits
-	lead [2]uint64
+	next uint64    // children that are there, by the value of the six bits
+	lead [2]uint64 // of via
 	// What [Table.Value] needs of the stacks: the value of the first, and of
-	// all if there are more. A line of the cache has it all with what is above.
+	// all if there are more.
 	value    V
 	children []*prefix[V]
-	values   []V
-
+	// With a value of eight bytes, all that is before this is one line of the
+	// cache, and the whole is two.
+	values []V
 	stacks []*item[V]
-	path   []byte // a key that leads here: the field's first depth bits count
+	via    *Entry[V] // has a key that leads here: the field's first depth bits count
 }
 
 // shorter has for each value of six bits the places of all its prefixes of
@@ -48,7 +49,7 @@ func (t *Table[V]) longest(n *prefix[V], key []byte, best *Entry[V]) *Entry[V] {
 	var last *item[V]
 	for known := 0; n != nil; known += stride {
 		if n.depth > known {
-			if equalBits(field, n.path[from:from+len(field)], pad+known, pad+n.depth) < pad+n.depth {
+			if equalBits(field, n.via.values[from:from+len(field)], pad+known, pad+n.depth) < pad+n.depth {
 				break
 			}
 			known = n.depth
@@ -184,14 +185,14 @@ func (t *Table[V]) prefixed(n *prefix[V], old, added *Entry[V]) *prefix[V] {
 	pad := 8*size - t.fields[t.lpm].Bits
 	field := e.values[from : from+size]
 	if n == nil {
-		n = &prefix[V]{depth: depth, path: e.values, lead: t.lead(e.values)}
+		n = &prefix[V]{depth: depth, via: e, lead: t.lead(e.values)}
 	}
 	shared := min(depth, n.depth)
-	shared = (equalBits(field, n.path[from:from+size], pad, pad+shared) - pad) / stride * stride
+	shared = (equalBits(field, n.via.values[from:from+size], pad, pad+shared) - pad) / stride * stride
 	if shared < n.depth {
 		// The way to the node and that to the entry part above it.
-		n = &prefix[V]{depth: shared, path: e.values, lead: t.lead(e.values),
-			next: 1 << six(n.path[from:from+size], pad+shared), children: []*prefix[V]{n}}
+		n = &prefix[V]{depth: shared, via: e, lead: t.lead(e.values),
+			next: 1 << six(n.via.values[from:from+size], pad+shared), children: []*prefix[V]{n}}
 	}
 	c := *n
 	if depth == n.depth {
