@@ -259,5 +259,6 @@ func nodeFiles(node string) []string {
 	for _, ext := range []string{uuidExt, pidExt, vmmPIDExt, varsExt, socketExt, agentExt, asicExt, portExt, outExt, errExt, consoleExt, lockExt, startExt} {
 		files = append(files, node+ext)
 	}
-	return files
+	// Its server, when it is killed, may leave these half-written.
+	return append(files, node+vmmPIDExt+halfExt, node+varsExt+halfExt)
 }

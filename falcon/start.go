@@ -32,6 +32,7 @@ const (
 	consoleExt = ".console"    // lock of the console
 	lockExt    = ".lock"       // lock of the node
 	startExt   = ".start"      // how it was started
+	halfExt    = ".tmp"        // after another one: what the server has not written yet
 )
 
 // linksLock is the lock of the links. No file of a node has that name.
