@@ -203,5 +203,4 @@ struct egress_metadata_t {
     bit<128> nexthop_v6;
     bit<12> vlan_id;
     bool drop;
-    bool broadcast;
 }

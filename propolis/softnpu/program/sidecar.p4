@@ -20,12 +20,11 @@
 
 const bit<16> CPU_PORT = 0;
 
-// Codes of a sidecar header.
+// Code and payload of a sidecar header to the CPU.
 const bit<8> SIDECAR_TO_CPU = 1;
-// The payload of a sidecar header to the CPU.
 const bit<128> SIDECAR_MARK = 0x1701d;
 
-// The ends of a tunnel for NAT: the switch is always this one.
+// The near end of every tunnel for NAT.
 const bit<128> TUNNEL_SOURCE = 0xfd000099000000000000000000000001;
 const bit<8> TUNNEL_HOP_LIMIT = 255;
 // What is around a packet in a tunnel, without the outer IPv6 header: UDP,
@@ -183,8 +182,8 @@ control tunnel(
     inout headers_t hdr,
     in ingress_metadata_t ingress
 ) {
-    // A packet that is too long for the lengths is still to be cut by whoever
-    // gave it to the switch.
+    // The lengths of a packet that is too long for them are wrong: it is one that
+    // a guest's NIC has yet to cut, and its segments come here one by one.
     action encapsulate(bit<16> size) {
         bit<16> len = size + TUNNEL_OVERHEAD;
         hdr.tunnel_ethernet = { ingress.forward_mac, hdr.ethernet.src, hdr.ethernet.ether_type };

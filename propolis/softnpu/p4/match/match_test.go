@@ -334,6 +334,44 @@ func TestManyPrefixesAreFoundByLength(t *testing.T) {
 	check()
 }
 
+// Prefixes that part at any bit of fields of any width.
+func TestValueIsThatOfTheLongestPrefix(t *testing.T) {
+	for _, width := range []int{1, 5, 6, 13, 32, 48, 63, 64, 65, 90, 100, 128, 129, 200} {
+		for _, fields := range [][]Field{{{LPM, width}}, {{Exact, 8}, {LPM, width}}} {
+			table := mustTable[int](t, fields...)
+			r := rand.New(rand.NewPCG(3, uint64(width)))
+			one := make([]byte, table.KeySize())
+			// near is a key that differs from one in a few bits.
+			near := func() []byte {
+				key := slices.Clone(one)
+				for range 1 + r.IntN(2) {
+					at := 8*len(key) - 1 - r.IntN(width)
+					key[at/8] ^= 0x80 >> (at % 8)
+				}
+				return key
+			}
+			for i := range 400 {
+				key := near()
+				match := make([]Match, len(fields))
+				for f, at := 0, 0; f < len(fields); f++ {
+					match[f] = Match{Value: key[at : at+fields[f].Size()], Prefix: r.IntN(width + 1)}
+					at += fields[f].Size()
+				}
+				if _, err := table.Set(Entry[int]{Match: match, Value: i}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 4000 {
+				key := near()
+				e := table.Lookup(key)
+				if value, ok := table.Value(key); ok != (e != nil) || ok && value != e.Value {
+					t.Fatalf("width %d, key %x: %d, %v, and the entry is %v", width, key, value, ok, e)
+				}
+			}
+		}
+	}
+}
+
 func mustTable[V any](t testing.TB, fields ...Field) *Table[V] {
 	t.Helper()
 	table, err := New[V](fields...)
@@ -405,6 +443,9 @@ func TestKeyOfAnotherLengthMatchesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := range 9 {
+		if _, ok := table.Value(make([]byte, n)); ok != (n == 4) {
+			t.Errorf("a key of %d bytes has a value: %v", n, ok)
+		}
 		if got := table.Lookup(make([]byte, n)) != nil; got != (n == 4) {
 			t.Errorf("a key of %d bytes: found %v", n, got)
 		}
