@@ -14,8 +14,9 @@
 // Failed, and the error of a failed creation, say why. The serial history
 // stays readable after an instance has ended, until the next is made. Any
 // number of 9p shares is served. Component keys are returned as they were
-// given. What this host cannot serve (SoftNPU, Crucible, migration, and so on)
-// is refused by name.
+// given. A SoftNPU ASIC runs P4 source, which it gets by its management channel:
+// soft_npu_p9 takes its place on PCI, and nothing is there. What this host cannot
+// serve (Crucible, migration, and so on) is refused by name.
 //
 // Network backends may name more than a host device; package qemu has the
 // forms. Two paths are ours:
