@@ -159,12 +159,9 @@ func TestGuestSetsItsASIC(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build npuadm: %v\n%s", err, out)
 	}
-	for _, name := range []string{"sidecar.p4", "headers.p4"} {
-		text, err := os.ReadFile(filepath.Join("..", "..", "propolis", "softnpu", "admin", "testdata", name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(folder, name), text, 0o644); err != nil {
+	program := softnpu.BuiltIn()
+	for name, text := range program.Files {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -191,7 +188,7 @@ func TestGuestSetsItsASIC(t *testing.T) {
 	far.Close()
 
 	const npuadm = "/mnt/npuadm "
-	g.run(npuadm + "load-program /mnt/sidecar.p4")
+	g.run(npuadm + "load-program /mnt/" + program.Main)
 	if got := g.run(npuadm + "port-count"); got != "2\n" {
 		t.Errorf("port-count: %q", got)
 	}

@@ -39,17 +39,6 @@ func newASIC(t *testing.T) *softnpu.ASIC {
 	if err != nil {
 		t.Fatal(err)
 	}
-	source := softnpu.Source{Main: "sidecar.p4", Files: map[string]string{}}
-	for _, name := range []string{"sidecar.p4", "headers.p4"} {
-		text, err := os.ReadFile(filepath.Join("testdata", name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		source.Files[name] = string(text)
-	}
-	if err := a.LoadSource(source); err != nil {
-		t.Fatal(err)
-	}
 	return a
 }
 
@@ -235,7 +224,7 @@ func TestWhatIsPrinted(t *testing.T) {
 	if got := n.must("port-count"); got != "3\n" {
 		t.Errorf("port-count: %q", got)
 	}
-	if got := n.must("tables"); !strings.Contains(got, "ingress.nat.nat_v4  (hdr.v4.dst exact 32, hdr.v4.id range 16)\n  forward_to_sled(target 128, vni 24, mac 48)\n") {
+	if got := n.must("tables"); !strings.Contains(got, "ingress.nat.nat_v4  (hdr.ipv4.dst exact 32, ingress.nat_id range 16)\n  forward_to_sled(target 128, vni 24, mac 48)\n") {
 		t.Errorf("tables:\n%s", got)
 	}
 	if got := n.must("counters"); strings.Count(got, "\n") != 5 || !strings.Contains(got, "CPU") {
@@ -246,7 +235,7 @@ func TestWhatIsPrinted(t *testing.T) {
 	if err := json.Unmarshal([]byte(n.must("dump-state", "--json")), &entries); err != nil {
 		t.Fatal(err)
 	}
-	if len(entries) != 1 || entries[0].Table != "ingress.local.local_v4" || entries[0].Keys["hdr.v4.dst"] != "10.0.0.2" || entries[0].Action != "local" {
+	if len(entries) != 1 || entries[0].Table != "ingress.local.local_v4" || entries[0].Keys["hdr.ipv4.dst"] != "10.0.0.2" || entries[0].Action != "local" {
 		t.Errorf("dump-state --json: %+v", entries)
 	}
 	var all []softnpu.Counters
@@ -293,7 +282,7 @@ func TestRestoreSetsWhatWasSaved(t *testing.T) {
 func TestLoadProgramSendsWhatItIncludes(t *testing.T) {
 	n := newNode(t)
 	n.must("add-address4", "10.0.0.2")
-	main := filepath.Join("testdata", "sidecar.p4")
+	main := filepath.Join("..", "program", "sidecar.p4")
 	text, err := os.ReadFile(main)
 	if err != nil {
 		t.Fatal(err)
@@ -302,7 +291,7 @@ func TestLoadProgramSendsWhatItIncludes(t *testing.T) {
 	if err := os.WriteFile(alone, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.npuadm("load-program", alone); err == nil || !strings.Contains(err.Error(), alone+":3:") || !strings.Contains(err.Error(), "headers.p4") {
+	if _, err := n.npuadm("load-program", alone); err == nil || !strings.Contains(err.Error(), alone+":18:") || !strings.Contains(err.Error(), "headers.p4") {
 		t.Errorf("without what it includes: %v", err)
 	}
 	if got := n.state(); got == "" {
