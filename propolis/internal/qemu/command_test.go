@@ -44,6 +44,37 @@ func nicOn(name string, slot uint8, vnicName string) propolis.Components {
 	}
 }
 
+// asicWith returns an ASIC with a number of front ports.
+func asicWith(ports int) propolis.Components {
+	c := propolis.Components{
+		"softnpu-p9":       propolis.SoftNPUP9{PCIPath: at(6)},
+		"softnpu-pci-port": propolis.SoftNPUPCIPort{PCIPath: at(7)},
+	}
+	for i := range ports {
+		name := fmt.Sprintf("softnpu%d", i)
+		c[name+"-port"] = propolis.SoftNPUPort{LinkName: name, BackendID: name + "-backing"}
+		c[name+"-backing"] = propolis.DLPINetworkBackend{VNICName: fmt.Sprintf("violin-%d", i)}
+	}
+	return c
+}
+
+// TestPortsOfAnASICAreInTheOrderOfTheirNumbers pins that the tenth port is not
+// the second.
+func TestPortsOfAnASICAreInTheOrderOfTheirNumbers(t *testing.T) {
+	c, err := golden{cfg: Config{Firmware: FirmwareBIOS, Spec: spec(asicWith(120))}}.command()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range c.ports {
+		if want := fmt.Sprintf("violin-%d", i); p.name != want {
+			t.Errorf("port %d is on %s, want %s", i+1, p.name, want)
+		}
+	}
+	if len(c.ports) != 120 {
+		t.Errorf("there are %d ports", len(c.ports))
+	}
+}
+
 // golden is one instance whose command line is kept in testdata.
 type golden struct {
 	name string
@@ -112,6 +143,11 @@ func goldens() []golden {
 		{name: "agent-elsewhere", cfg: Config{Firmware: FirmwareBIOS, Agent: true, Spec: spec(propolis.Components{
 			"fs0": propolis.P9FS{Source: "cargo-bay", Target: "x", PCIPath: at(3)},
 		})}},
+		{name: "softnpu", cfg: Config{Firmware: FirmwareBIOS, Spec: spec(asicWith(2))}},
+		{name: "softnpu-template", cfg: Config{Firmware: FirmwareBIOS, Template: &Template{Dir: "/tpl", Make: true}, Spec: spec(asicWith(0))}},
+		{name: "sidecar", cfg: Config{Firmware: FirmwareBIOS, Spec: spec(merge(
+			nicOn("net0-0", 5, "sidecar:piano-0?port=0&header=24&mac=02:00:00:00:00:01"),
+			nicOn("net0-1", 6, "sidecar:piano-0?port=1&header=24&mac=02:00:00:00:00:02&mtu=9000")))}},
 		{name: "the-rest", cfg: Config{Firmware: FirmwareBIOS, Spec: spec(propolis.Components{
 			"com2": propolis.SerialPort{Num: "com2"}, "com3": propolis.SerialPort{Num: "com3"}, "com4": propolis.SerialPort{Num: "com4"},
 			"panic": propolis.PVPanic{EnableISA: true}, "calm": propolis.PVPanic{},
@@ -134,7 +170,7 @@ func goldenText(c Command) string {
 	}
 	s.WriteString("\n")
 	for i, fd := range c.FDs {
-		kind := []string{"console", "qmp", "link", "state", "agent", "loose tap"}[fd.Kind]
+		kind := []string{"console", "qmp", "link", "state", "agent", "loose tap", "management", "CPU port", "sidecar"}[fd.Kind]
 		s.WriteString(strings.TrimSpace(strings.Join([]string{"# fd", string(rune('3' + i)), kind, fd.Link.Name, fd.Link.NetNS}, " ")) + "\n")
 	}
 	return s.String()
