@@ -12,8 +12,9 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/falcon-vm/falcon-go/propolis/internal/networkns"
 )
 
 // sendPatience is how long frames wait for a reader at the far end. QEMU holds
@@ -154,7 +155,7 @@ type deviceWire struct {
 // It reads all that arrives at the device, and what it writes leaves by it.
 func OpenDevice(name, path string) (Wire, error) {
 	var w *deviceWire
-	err := inNamespace(path, func() (err error) {
+	err := networkns.Run(path, func() (err error) {
 		w, err = openDevice(name)
 		return err
 	})
@@ -459,27 +460,4 @@ func (w *datagramWire) connect() error {
 	}
 	w.connected = err == nil
 	return err
-}
-
-// inNamespace calls f on a thread of its own inside the network namespace at
-// path, or just calls it if path is empty. The thread is not used again.
-func inNamespace(path string, f func() error) error {
-	if path == "" {
-		return f()
-	}
-	ns, err := netns.GetFromPath(path)
-	if err != nil {
-		return fmt.Errorf("network namespace %s: %w", path, err)
-	}
-	defer ns.Close()
-	result := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with us
-		if err := netns.Set(ns); err != nil {
-			result <- fmt.Errorf("enter network namespace %s: %w", path, err)
-			return
-		}
-		result <- f()
-	}()
-	return <-result
 }

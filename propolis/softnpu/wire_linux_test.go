@@ -17,6 +17,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/falcon-vm/falcon-go/propolis/internal/networkns"
 )
 
 // namespace makes a network namespace with veth pairs a0-b0, a1-b1 and so on,
@@ -616,7 +618,7 @@ func TestTCPThroughTheASIC(t *testing.T) {
 			(&testASIC{ASIC: a}).serve(t)
 
 			var listener net.Listener
-			if err := inNamespace(server, func() (err error) {
+			if err := networkns.Run(server, func() (err error) {
 				listener, err = net.Listen("tcp4", "10.0.0.2:5201")
 				return err
 			}); err != nil {
@@ -630,7 +632,7 @@ func TestTCPThroughTheASIC(t *testing.T) {
 			}
 			begin := time.Now()
 			var conn net.Conn
-			if err := inNamespace(client, func() (err error) {
+			if err := networkns.Run(client, func() (err error) {
 				conn, err = net.DialTimeout("tcp4", "10.0.0.2:5201", testPatience)
 				return err
 			}); err != nil {
@@ -676,7 +678,7 @@ func move(t *testing.T, from, device, to, address string) {
 		t.Fatal(err)
 	}
 	defer target.Close()
-	if err := inNamespace(from, func() error {
+	if err := networkns.Run(from, func() error {
 		l, err := netlink.LinkByName(device)
 		if err != nil {
 			return err
@@ -685,7 +687,7 @@ func move(t *testing.T, from, device, to, address string) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if err := inNamespace(to, func() error {
+	if err := networkns.Run(to, func() error {
 		l, err := netlink.LinkByName(device)
 		if err != nil {
 			return err

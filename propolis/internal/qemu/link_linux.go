@@ -13,6 +13,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/falcon-vm/falcon-go/propolis/internal/networkns"
 )
 
 // findLink looks a tap or macvtap up by name or alternative name in the
@@ -62,7 +64,7 @@ func netlinkIn(path string) (*netlink.Handle, error) {
 // let segments of up to 64 KiB pass whole and their checksums stay unwritten.
 func openLink(link Link) (*os.File, error) {
 	var f *os.File
-	err := inNamespace(link.NetNS, func() (err error) {
+	err := networkns.Run(link.NetNS, func() (err error) {
 		if link.MacVTap {
 			f, err = openMacVTap(link)
 		} else {
@@ -188,27 +190,4 @@ func control(file *os.File, f func(fd int) error) error {
 		return err
 	}
 	return result
-}
-
-// inNamespace calls f on a thread of its own inside the network namespace at
-// path, or just calls it if path is empty. The thread is not used again.
-func inNamespace(path string, f func() error) error {
-	if path == "" {
-		return f()
-	}
-	ns, err := netns.GetFromPath(path)
-	if err != nil {
-		return fmt.Errorf("network namespace %s: %w", path, err)
-	}
-	defer ns.Close()
-	result := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with us
-		if err := netns.Set(ns); err != nil {
-			result <- fmt.Errorf("entering network namespace %s: %w", path, err)
-			return
-		}
-		result <- f()
-	}()
-	return <-result
 }

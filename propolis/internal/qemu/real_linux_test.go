@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/falcon-vm/falcon-go/propolis"
+	"github.com/falcon-vm/falcon-go/propolis/internal/networkns"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -106,7 +107,7 @@ func addTap(t *testing.T, h *netlink.Handle, path, name, alt string) *netlink.Tu
 	tap := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: name}, Mode: netlink.TUNTAP_MODE_TAP,
 		Flags: netlink.TUNTAP_NO_PI | netlink.TUNTAP_VNET_HDR}
 	// The tun device acts in the namespace of the thread that opens it.
-	if err := inNamespace(path, func() error { return netlink.LinkAdd(tap) }); err != nil {
+	if err := networkns.Run(path, func() error { return netlink.LinkAdd(tap) }); err != nil {
 		t.Skipf("this host makes no taps: %v", err)
 	}
 	if err := h.LinkAddAltName(tap, alt); err != nil {

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"slices"
@@ -291,12 +290,7 @@ func save(ctx context.Context, s *session, file string) error {
 }
 
 func restore(ctx context.Context, s *session, file string) error {
-	f, err := os.Open(file)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(f)
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
