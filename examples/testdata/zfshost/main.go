@@ -23,7 +23,7 @@ func main() {
 		Declare: func() (*falcon.Topology, error) {
 			topo := falcon.New("zfshost")
 			// One core: with two, OpenZFS was once seen to spin in the kernel
-			// for ever (zpool create), and it is no faster here.
+			// for ever (zpool create).
 			host := topo.Node("host", "debian-12-zfs", 1, falcon.GiB(2))
 			host.Mount(cargo, "/opt/cargo")
 			host.Component("pool", propolis.VirtioDisk{BackendID: "pool_backing", PCIPath: propolis.PCIPath{Device: 24}})
