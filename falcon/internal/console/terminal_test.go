@@ -81,8 +81,14 @@ func sitDown(t *testing.T, s Stream, o TerminalOptions) *person {
 	o.In, o.Out, o.Notices, o.Name = tty, p.seen, p.notice, "violin"
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel = cancel
-	go func() { p.left <- Attach(ctx, s, o) }()
-	t.Cleanup(func() { cancel(); _ = keys.Close(); _ = tty.Close() })
+	var attached sync.WaitGroup
+	attached.Go(func() { p.left <- Attach(ctx, s, o) })
+	t.Cleanup(func() {
+		cancel()
+		attached.Wait()
+		_ = keys.Close()
+		_ = tty.Close()
+	})
 	p.notice.waitFor(t, "leave with Ctrl-q")
 	return p
 }
@@ -116,7 +122,9 @@ func TestATerminalIsJoinedToTheGuestAndLeftWithCtrlQ(t *testing.T) {
 	p.seen.waitFor(t, "earlier\r\nnode# ")
 	p.press(t, "echo $((6*7))\r")
 	p.seen.waitFor(t, "\r42\r\n")
-	p.press(t, "cat\r")
+	// Ctrl-C only once the command runs: bash, on its way to start one, swallows the key.
+	p.press(t, "sh -c 'echo up; exec cat'\r")
+	p.seen.waitFor(t, "\rup\r\n")
 	p.press(t, "\x03")
 	p.seen.waitFor(t, "^C")
 	p.press(t, "\x11")
