@@ -69,6 +69,8 @@ type falconLab struct {
 	*falcon
 	ring ring
 	dir  string
+	// flags are those of the topology program that its ring does not say.
+	flags []string
 	// returned is when the command had ended, in seconds.
 	returned float64
 }
@@ -81,8 +83,9 @@ func (l *falconLab) run(ctx context.Context, args ...string) ([]byte, error) {
 
 func (l *falconLab) launch(ctx context.Context) error {
 	begun := time.Now()
-	_, err := l.run(ctx, "-n", fmt.Sprint(l.ring.nodes), "--image", l.ring.image, "--memory", fmt.Sprint(memory[l.ring.image]),
-		fmt.Sprintf("--boot=%v", !l.warm), "launch", "--timeout", launchDeadline.String())
+	args := append([]string{"-n", fmt.Sprint(l.ring.nodes), "--image", l.ring.image, "--memory", fmt.Sprint(memory[l.ring.image]),
+		fmt.Sprintf("--boot=%v", !l.warm), "launch", "--timeout", launchDeadline.String()}, l.flags...)
+	_, err := l.run(ctx, args...)
 	if err != nil {
 		return err
 	}

@@ -122,6 +122,9 @@ func plural(n int, word string) string {
 // Addresses of the ends.
 const addressA, addressB = "10.77.0.1", "10.77.0.2"
 
+// asicMAC is the address of the front ports of an ASIC.
+const asicMAC = "02:00:00:00:00:01"
+
 // address sets the ends up, and waits until they reach each other: a guest's
 // interface takes a moment.
 func address(ctx context.Context, a, b end) error {
@@ -260,6 +263,16 @@ func (b *bench) guestWires(ctx context.Context) ([]wire, error) {
 			fl := l.(*falconLab)
 			return guest(fl.agent(0)), guest(fl.agent(1)), l.close, nil
 		}},
+		{peer{Name: "falcon's SoftNPU, hub", Settings: guests + "front ports of an ASIC that runs examples/p4hub/hub.p4"}, func(ctx context.Context) (end, end, func(), error) {
+			program, err := filepath.Abs("examples/p4hub/hub.p4") // scripts/bench works in the tree's root
+			if err != nil {
+				return end{}, end{}, nil, err
+			}
+			return b.asicGuests(ctx, f, "--program", program)
+		}},
+		{peer{Name: "falcon's SoftNPU, built-in program", Settings: guests + "front ports of an ASIC that routes between them"}, func(ctx context.Context) (end, end, func(), error) {
+			return b.asicGuests(ctx, f)
+		}},
 		{peer{Name: "taps, mirred", Settings: guests + "taps joined by tc's u32 and mirred, which falcon uses where there is no eBPF"},
 			tapWire(func(f *fabric) error { return f.mirred("t0", "t1") })},
 		{peer{Name: "taps, Linux bridge", Settings: guests + "taps on a bridge of the kernel's; it does not pass LACP, LLDP or PAUSE"},
@@ -280,6 +293,42 @@ func (b *bench) guestWires(ctx context.Context) ([]wire, error) {
 		}})
 	}
 	return wires, nil
+}
+
+// asicGuests launches two guests on the ASIC of a third, which can route between
+// the addresses of a link.
+func (b *bench) asicGuests(ctx context.Context, f *falcon, flags ...string) (end, end, func(), error) {
+	dir, err := os.MkdirTemp(b.work, "l")
+	if err != nil {
+		return end{}, end{}, nil, err
+	}
+	const asic = "asic"
+	l := &falconLab{falcon: f, ring: cableRing, dir: dir, flags: append([]string{"--asic", asic}, flags...)}
+	one, other := guest(l.agent(0)), guest(l.agent(1))
+	err = l.launch(ctx)
+	for port, address := range map[string]string{"1": addressA, "2": addressB} {
+		if len(flags) > 0 || err != nil {
+			break
+		}
+		e := map[string]end{addressA: one, addressB: other}[address]
+		mac, macErr := e.run(ctx, "cat", "/sys/class/net/"+e.device+"/address")
+		err = macErr
+		for _, verb := range [][]string{
+			{"add-route4", asic, address, "32", port, address},
+			{"add-arp-entry", asic, address, strings.TrimSpace(string(mac))},
+			{"set-mac", asic, port, asicMAC},
+			{"add-proxy-arp", asic, address, address, asicMAC},
+		} {
+			if err == nil {
+				_, err = l.run(ctx, append([]string{"softnpu"}, verb...)...)
+			}
+		}
+	}
+	if err != nil {
+		l.close()
+		return end{}, end{}, nil, err
+	}
+	return one, other, l.close, nil
 }
 
 // rememberLines launches a lab for its command lines.

@@ -1,5 +1,5 @@
-// Rings is the topology that scripts/bench measures: nodes in a ring, or a single
-// one without a link.
+// Rings is the topology that scripts/bench measures: nodes in a ring, a single one
+// without a link, or nodes on the front ports of one more, whose ASIC joins them.
 package main
 
 import (
@@ -16,6 +16,8 @@ var (
 	image  string
 	memory uint64
 	boot   bool
+
+	asic, program string
 )
 
 func main() {
@@ -27,6 +29,8 @@ func main() {
 			f.StringVar(&image, "image", "micro", "base image of the nodes")
 			f.Uint64Var(&memory, "memory", 128, "memory of each node in `MiB`")
 			f.BoolVar(&boot, "boot", false, "boot the nodes, in place of making them clones")
+			f.StringVar(&asic, "asic", "", "join the nodes by the ASIC of a node of this `name` and not in a ring")
+			f.StringVar(&program, "program", "", "P4 source of the ASIC, in place of its built-in program")
 		},
 		Declare: declare,
 	}.Main()
@@ -44,6 +48,16 @@ func declare() (*falcon.Topology, error) {
 			n.Cold()
 		}
 		nodes = append(nodes, n)
+	}
+	if asic != "" {
+		s := topo.Node(asic, image, 1, falcon.MiB(memory))
+		if program != "" {
+			s.SoftNPUProgram(program)
+		}
+		for _, n := range nodes {
+			topo.SoftNPULink(s, n)
+		}
+		return topo, nil
 	}
 	if count == 1 {
 		return topo, nil
