@@ -10,10 +10,10 @@
 //
 // A guest's NIC leaves checksums to be written and long frames to be cut. The
 // first is done as a frame comes in. A long frame goes through the program as it
-// is, and on as it is if the program has but routed it and the port that it
-// leaves by can take it: so two guests are as fast as on a cable. Otherwise it is
-// cut, and its segments go through the program one by one; what the program
-// counts itself has the long frame then too.
+// is, and on as it is if the program has but routed it, or cut if the port that
+// it leaves by cannot take it: so two guests are as fast as on a cable. Otherwise
+// it is cut first, and its segments go through the program one by one; what the
+// program counts itself has the long frame then too.
 //
 // Frames of one port are run by one goroutine, and written to each port by
 // another, so that no port waits for one that is not read. Whatever a guest
@@ -99,7 +99,7 @@ func New(c Config) (*ASIC, error) {
 			a.ports = append(a.ports, nil)
 			continue
 		}
-		a.ports = append(a.ports, &port{number: uint16(i), wire: w, out: queue{wake: make(chan struct{}, 1)}})
+		a.ports = append(a.ports, newPort(i, w))
 	}
 	first := BuiltIn()
 	if c.Program != nil {
@@ -185,6 +185,8 @@ type runner struct {
 	whole  bool   // it has segments, and all copies so far can have them too
 	again  []*buffer
 	staged [][]*buffer // by port
+
+	segment []byte // room for one
 }
 
 // run reads frames and runs them until the wire ends.
@@ -227,14 +229,21 @@ func (r *runner) receive(f *Frame) {
 		r.staged[i] = s[:before[i]]
 	}
 	segment := Frame{}
-	room := make([]byte, min(MaxFrame, len(f.Data)+int(f.Offload.SegmentSize)))
-	if err := f.cut(room, func(s []byte) {
+	if err := f.cut(r.room(), func(s []byte) {
 		segment.Data = s
 		r.forward(&segment)
-		r.flush()
 	}); err != nil {
 		r.refuse(err)
 	}
+	r.flush() // a batch of long frames is more than a port holds
+}
+
+// room returns where segments are made, one at a time.
+func (r *runner) room() []byte {
+	if r.segment == nil {
+		r.segment = make([]byte, MaxFrame)
+	}
+	return r.segment
 }
 
 // renew makes a thread of the program that is to run. It is false without one.
@@ -321,14 +330,24 @@ func (r *runner) emitted(egress uint16, frame []byte) {
 		r.port.count.misdirected.Add(1)
 		return
 	}
-	var left Offload
+	out := Frame{Data: frame}
 	if r.frame.Offload.Segments != SegmentNone {
-		if r.whole = r.whole && to.wire.Offloads() && r.frame.survives(frame); !r.whole {
+		if r.whole = r.whole && r.frame.survives(frame); !r.whole {
 			return
 		}
-		left = r.frame.Offload
+		out.Offload = r.frame.Offload
 	}
-	r.staged[egress] = append(r.staged[egress], newBuffer(frame, left))
+	if out.Offload.Segments == SegmentNone || to.wire.Offloads() {
+		r.staged[egress] = append(r.staged[egress], newBuffer(frame, out.Offload))
+		return
+	}
+	if to.out.full() {
+		to.count.lost.Add(1)
+		return
+	}
+	r.whole = nil == out.cut(r.room(), func(segment []byte) {
+		r.staged[egress] = append(r.staged[egress], newBuffer(segment, Offload{}))
+	})
 }
 
 // target returns the port that a frame of this one may leave by, nil if there
@@ -346,10 +365,7 @@ func (r *runner) flush() {
 		if len(frames) == 0 {
 			continue
 		}
-		to := r.asic.ports[i]
-		if lost := to.out.put(frames); lost > 0 {
-			to.count.lost.Add(uint64(lost))
-		}
+		r.asic.ports[i].send(frames)
 		r.staged[i] = frames[:0]
 	}
 }

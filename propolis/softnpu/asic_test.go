@@ -176,6 +176,8 @@ func TestAPortThatIsNotReadHoldsUpNoOther(t *testing.T) {
 // stuckWire is a wire whose Write never ends but by Close.
 type stuckWire struct{ *memoryWire }
 
+func (w *stuckWire) TryWrite([]Frame) int { return 0 }
+
 func (w *stuckWire) Write([]Frame) (int, error) {
 	<-w.closed
 	return 0, errors.New("closed")

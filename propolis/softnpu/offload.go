@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"math/bits"
 )
 
 // Offload is what the sender of a frame leaves to be done: a checksum that is
@@ -101,21 +102,18 @@ func notZero(c uint16) uint16 {
 	return c
 }
 
-// sum returns the ones' complement sum of 16-bit words, not folded.
+// sum returns the ones' complement sum of 16-bit words, not folded; some of them
+// can be added up.
 func sum(b []byte) uint64 {
-	var s uint64
-	for len(b) >= 4 {
-		s += uint64(binary.BigEndian.Uint32(b))
-		b = b[4:]
+	var s, carry uint64
+	for len(b) >= 8 {
+		s, carry = bits.Add64(s, binary.BigEndian.Uint64(b), carry)
+		b = b[8:]
 	}
-	if len(b) >= 2 {
-		s += uint64(binary.BigEndian.Uint16(b))
-		b = b[2:]
-	}
-	if len(b) == 1 {
-		s += uint64(b[0]) << 8
-	}
-	return s
+	var last [8]byte
+	copy(last[:], b)
+	s, carry = bits.Add64(s, binary.BigEndian.Uint64(last[:]), carry)
+	return s>>32 + s&(1<<32-1) + carry
 }
 
 func fold(s uint64) uint16 {

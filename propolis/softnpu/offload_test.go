@@ -195,8 +195,8 @@ func TestOffloadSurvivesItsHeader(t *testing.T) {
 	}
 }
 
-// What is routed goes on whole; what is changed otherwise, or goes where no
-// segments can, is cut before the program sees it.
+// What is routed goes on whole, and in segments where no long frame can go; what is
+// changed otherwise is cut before the program sees it.
 func TestFramesWithSegments(t *testing.T) {
 	encapsulate := func(frame []byte) []byte { return append([]byte("outer header"), frame...) }
 	route := func(frame []byte) []byte {
@@ -253,6 +253,41 @@ func TestFramesWithSegments(t *testing.T) {
 				t.Errorf("counters %+v", c)
 			}
 		})
+	}
+}
+
+// A port that takes no long frames costs the others nothing: a hub has one that
+// leads to the CPU.
+func TestALongFrameIsCutForThePortThatNeedsIt(t *testing.T) {
+	a := newASIC(t, 2, nil)
+	a.ports[0].offloads, a.ports[1].offloads = true, true
+	runs := 0
+	a.Load(newScripted(t, func(_ uint16, frame []byte, emit func(uint16, []byte)) {
+		runs++
+		emit(CPUPort, frame)
+		emit(2, frame)
+	}))
+	a.serve(t)
+	payload := bytes.Repeat([]byte("0123456789"), 250)
+	f := segmented(false, false, testFrame(false, false, false, payload), 1000)
+	a.ports[0].in <- f
+	if out := a.ports[1].next(t); out.Offload != f.Offload || !bytes.Equal(out.Data, f.Data) {
+		t.Errorf("port 2 got %d bytes with offload %+v", len(out.Data), out.Offload)
+	}
+	var got []byte
+	for range 3 {
+		s := a.cpu.next(t)
+		if s.Offload != (Offload{}) {
+			t.Errorf("the CPU got offload %+v", s.Offload)
+		}
+		checkChecksums(t, s.Data, false, false, false)
+		got = append(got, s.Data[len(f.Data)-len(payload):]...)
+	}
+	if !bytes.Equal(got, payload) {
+		t.Errorf("the CPU got %q", got)
+	}
+	if runs != 1 {
+		t.Errorf("the program saw the frame %d times", runs)
 	}
 }
 

@@ -22,6 +22,11 @@ type port struct {
 	wire   Wire
 	count  counters
 	out    queue
+	frames []Frame // of one write
+}
+
+func newPort(number int, w Wire) *port {
+	return &port{number: uint16(number), wire: w, out: queue{wake: make(chan struct{}, 1)}}
 }
 
 // name is how messages call the port.
@@ -113,72 +118,126 @@ type queue struct {
 	mu      sync.Mutex
 	waiting []*buffer
 	bytes   int
+	writing bool          // transmit has taken frames, and is not done with them
 	wake    chan struct{} // has one element when frames wait
 }
 
-// put appends frames and returns how many had no room.
-func (q *queue) put(frames []*buffer) (lost int) {
+// send writes frames at once if the cable takes them, which spares them a wait
+// for another goroutine, and lets the others wait for it. They belong to the
+// port from now on.
+func (p *port) send(frames []*buffer) {
+	q := &p.out
 	q.mu.Lock()
-	for i, b := range frames {
-		if len(q.waiting) >= queueFrames || q.bytes+cap(b.frame.Data) > queueBytes {
-			lost = len(frames) - i
+	if len(q.waiting) == 0 && !q.writing {
+		n := p.tryWrite(frames)
+		frames = frames[n:]
+	}
+	waiting := 0
+	for _, b := range frames {
+		if q.hasNoRoom(cap(b.frame.Data)) {
 			break
 		}
 		q.waiting = append(q.waiting, b)
 		q.bytes += cap(b.frame.Data)
+		waiting++
 	}
 	q.mu.Unlock()
-	for _, b := range frames[len(frames)-lost:] {
+	for _, b := range frames[waiting:] {
+		p.count.lost.Add(1)
 		b.free()
+	}
+	if waiting == 0 {
+		return
 	}
 	select {
 	case q.wake <- struct{}{}:
 	default:
 	}
-	return lost
 }
 
-// take swaps the waiting frames for an empty list.
-func (q *queue) take(empty []*buffer) []*buffer {
+func (q *queue) hasNoRoom(bytes int) bool {
+	return len(q.waiting) >= queueFrames || q.bytes+bytes > queueBytes
+}
+
+// full reports whether there is room for no long frame.
+func (q *queue) full() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.hasNoRoom(MaxFrame)
+}
+
+// tryWrite writes frames as long as none must wait, and returns how many.
+func (p *port) tryWrite(frames []*buffer) int {
+	done := 0
+	for done < len(frames) {
+		batch := p.batch(frames[done:])
+		n := p.wire.TryWrite(batch)
+		p.count.transmitted(batch[:n])
+		for _, b := range frames[done : done+n] {
+			b.free()
+		}
+		done += n
+		if n < len(batch) {
+			break
+		}
+	}
+	return done
+}
+
+// batch returns the first of some frames as a wire takes them, until the next
+// call. Who writes to the wire may call it.
+func (p *port) batch(from []*buffer) []Frame {
+	p.frames = p.frames[:0]
+	for _, b := range from[:min(len(from), batchFrames)] {
+		p.frames = append(p.frames, b.frame)
+	}
+	return p.frames
+}
+
+// take swaps the waiting frames for those that were written.
+func (q *queue) take(written []*buffer) []*buffer {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	all := q.waiting
-	q.waiting, q.bytes = empty[:0], 0
+	q.waiting, q.bytes = written[:0], 0
+	q.writing = len(all) > 0
 	return all
 }
 
 // transmit writes what waits for the port until its wire ends or done does.
 func (p *port) transmit(done <-chan struct{}) error {
 	var list []*buffer
-	batch := make([]Frame, 0, batchFrames)
 	for {
 		select {
 		case <-done:
 			return nil
 		case <-p.out.wake:
 		}
-		list = p.out.take(list)
-		for rest := list; len(rest) > 0; rest = rest[len(batch):] {
-			batch = batch[:0]
-			for _, b := range rest[:min(len(rest), batchFrames)] {
-				batch = append(batch, b.frame)
+		for list = p.out.take(list); len(list) > 0; list = p.out.take(list) {
+			for rest := list; len(rest) > 0; {
+				batch := p.batch(rest)
+				rest = rest[len(batch):]
+				if err := p.write(batch); err != nil {
+					return err
+				}
 			}
-			if err := p.write(batch); err != nil {
-				return err
+			for _, b := range list {
+				b.free()
 			}
-		}
-		for _, b := range list {
-			b.free()
 		}
 	}
 }
 
+func (c *counters) transmitted(frames []Frame) {
+	for _, f := range frames {
+		c.transmittedBytes.Add(uint64(len(f.Data)))
+	}
+	c.transmittedFrames.Add(uint64(len(frames)))
+}
+
 func (p *port) write(batch []Frame) error {
 	n, err := p.wire.Write(batch)
-	for _, f := range batch[:n] {
-		p.count.transmittedBytes.Add(uint64(len(f.Data)))
-	}
-	p.count.transmittedFrames.Add(uint64(n))
+	p.count.transmitted(batch[:n])
 	p.count.lost.Add(uint64(len(batch) - n))
 	if err != nil {
 		return fmt.Errorf("%s: send frames: %w", p.name(), err)

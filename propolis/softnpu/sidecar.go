@@ -42,10 +42,10 @@ type SidecarMux struct {
 // Serve passes frames until the context ends or a wire does, and then closes
 // all wires. The error is that of the wires, or nil.
 func (m *SidecarMux) Serve(ctx context.Context) error {
-	link := &port{wire: m.Link, out: queue{wake: make(chan struct{}, 1)}}
+	link := newPort(0, m.Link)
 	all := []*port{link}
 	for i, w := range m.Ports {
-		all = append(all, &port{number: uint16(i), wire: w, out: queue{wake: make(chan struct{}, 1)}})
+		all = append(all, newPort(i, w))
 	}
 	log := &limitedLog{to: m.Log}
 	return serveWires(ctx, all, func(p *port) error {
@@ -86,7 +86,7 @@ func (m *SidecarMux) toSwitch(link *port, number uint16, f *Frame) error {
 	binary.BigEndian.PutUint16(fields[2:], number)
 	copy(fields[4:6], f.Data[12:14])
 	binary.BigEndian.PutUint16(b.frame.Data[12:], SidecarEtherType)
-	link.count.lost.Add(uint64(link.out.put([]*buffer{b})))
+	link.send([]*buffer{b})
 	return nil
 }
 
@@ -109,7 +109,7 @@ func (m *SidecarMux) fromSwitch(ports []*port, f *Frame) error {
 	copy(f.Data[12:14], fields[4:6])
 	copy(f.Data[m.Header:], f.Data[:etherHeader])
 	b := newBuffer(f.Data[m.Header:], Offload{})
-	to.count.lost.Add(uint64(to.out.put([]*buffer{b})))
+	to.send([]*buffer{b})
 	return nil
 }
 

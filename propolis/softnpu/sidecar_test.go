@@ -77,18 +77,18 @@ func FuzzSidecarMux(f *testing.F) {
 			return
 		}
 		m := &SidecarMux{Header: SidecarHeader}
-		ports := []*port{{}, {number: 1}}
-		for _, p := range ports {
-			p.out.wake = make(chan struct{}, 1)
-		}
+		out := newMemoryWire()
+		ports := []*port{newPort(0, out), newPort(1, out)}
 		frame := Frame{Data: bytes.Clone(data)}
 		err := m.fromSwitch(ports, &frame)
-		got := append(ports[0].out.waiting, ports[1].out.waiting...)
-		if (err == nil) != (len(got) == 1) {
-			t.Fatalf("%d frames, and %v", len(got), err)
+		if (err == nil) != (len(out.out) == 1) {
+			t.Fatalf("%d frames, and %v", len(out.out), err)
 		}
-		if err == nil && len(got[0].frame.Data) != len(data)-SidecarHeader {
-			t.Fatalf("%d bytes became %d", len(data), len(got[0].frame.Data))
+		if err != nil {
+			return
+		}
+		if got := <-out.out; len(got.Data) != len(data)-SidecarHeader {
+			t.Fatalf("%d bytes became %d", len(data), len(got.Data))
 		}
 	})
 }

@@ -66,6 +66,11 @@ func (w *memoryWire) Write(frames []Frame) (int, error) {
 	return len(frames), nil
 }
 
+func (w *memoryWire) TryWrite(frames []Frame) int {
+	n, _ := w.Write(frames)
+	return n
+}
+
 func (w *memoryWire) Offloads() bool { return w.offloads }
 
 func (w *memoryWire) Close() error {

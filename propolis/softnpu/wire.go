@@ -13,8 +13,8 @@ type Frame struct {
 	Offload Offload
 }
 
-// Wire carries the frames of a port. One goroutine reads from it, and one
-// writes.
+// Wire carries the frames of a port. One goroutine at a time reads from it, and
+// one writes.
 type Wire interface {
 	// Read waits for frames and puts those that are there into frames, which
 	// have room for [MaxFrame] bytes each. It returns their number, more than
@@ -24,6 +24,9 @@ type Wire interface {
 	// the others are lost, as on a cable: because nobody is at the far end,
 	// or reads too slowly. After an error none can be sent any more.
 	Write(frames []Frame) (int, error)
+	// TryWrite sends frames in their order as long as it need not wait and
+	// nothing goes wrong, and returns how many. The others are as they were.
+	TryWrite(frames []Frame) int
 	// Offloads reports whether frames with work left to do can be written.
 	// On other wires they come as the far end will see them.
 	Offloads() bool

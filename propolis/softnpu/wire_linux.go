@@ -67,10 +67,12 @@ func (m *messages) prepare(frames []Frame, vnet, control bool) {
 	}
 }
 
-// call is recvmmsg or sendmmsg.
+// call is recvmmsg or sendmmsg. They do not block, so the runtime is not told of
+// them: it would give the processor of a call that takes long to another thread,
+// which cost more than the call did.
 func (m *messages) call(trap, fd uintptr, n int) (int, error) {
 	for {
-		done, _, errno := unix.Syscall6(trap, fd, uintptr(unsafe.Pointer(&m.headers)), uintptr(n), unix.MSG_DONTWAIT, 0, 0)
+		done, _, errno := unix.RawSyscall6(trap, fd, uintptr(unsafe.Pointer(&m.headers)), uintptr(n), unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case 0:
 			return int(done), nil
@@ -122,6 +124,38 @@ func (s *socket) send(m *messages, n int) (sent int, err error) {
 	return 0, fmt.Errorf("%w: %w", os.ErrClosed, waited) // there is no other reason not to wait
 }
 
+// trySend sends frames that are prepared, and does not wait.
+func (s *socket) trySend(m *messages, n int) (sent int) {
+	// The error, EAGAIN most often, comes again to who waits.
+	_ = s.raw.Control(func(fd uintptr) { sent, _ = m.call(unix.SYS_SENDMMSG, fd, n) })
+	return sent
+}
+
+// tryAll sends frames, and stops at the first that does not go at once.
+func (s *socket) tryAll(m *messages, frames []Frame, vnet bool) int {
+	done := 0
+	for done < len(frames) {
+		part := m.load(frames[done:], vnet)
+		n := s.trySend(m, len(part))
+		runtime.KeepAlive(part)
+		done += n
+		if n < len(part) {
+			break
+		}
+	}
+	return done
+}
+
+// load prepares as many of the frames to be sent as go at a time.
+func (m *messages) load(frames []Frame, vnet bool) []Frame {
+	part := frames[:min(len(frames), batchFrames)]
+	m.prepare(part, vnet, false)
+	for i := range part {
+		part[i].Offload.write(&m.vnet[i])
+	}
+	return part
+}
+
 // writeAll sends frames, and stops at the first that does not go.
 func (s *socket) writeAll(m *messages, frames []Frame, vnet bool) (int, error) {
 	// A deadline that cannot be set is that of a closed file, which the
@@ -129,11 +163,7 @@ func (s *socket) writeAll(m *messages, frames []Frame, vnet bool) (int, error) {
 	_ = s.file.SetWriteDeadline(time.Now().Add(sendPatience))
 	done := 0
 	for done < len(frames) {
-		part := frames[done:min(len(frames), done+batchFrames)]
-		m.prepare(part, vnet, false)
-		for i := range part {
-			part[i].Offload.write(&m.vnet[i])
-		}
+		part := m.load(frames[done:], vnet)
 		n, err := s.send(m, len(part))
 		runtime.KeepAlive(part)
 		if err != nil {
@@ -294,6 +324,8 @@ func (f *Frame) insertTag(tag [4]byte) {
 	}
 }
 
+func (w *deviceWire) TryWrite(frames []Frame) int { return w.tryAll(&w.out, frames, true) }
+
 func (w *deviceWire) Write(frames []Frame) (int, error) {
 	sent := 0
 	for done := 0; done < len(frames); {
@@ -419,6 +451,13 @@ func (w *datagramWire) Read(frames []Frame) (int, error) {
 		f.Offload = Offload{}
 	}
 	return n, nil
+}
+
+func (w *datagramWire) TryWrite(frames []Frame) int {
+	if !w.connected {
+		return 0
+	}
+	return w.out.tryAll(&w.writing, frames, false)
 }
 
 func (w *datagramWire) Write(frames []Frame) (int, error) {
