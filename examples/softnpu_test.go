@@ -141,7 +141,7 @@ func TestTopologiesNameTheProgramsOfTheirASICs(t *testing.T) {
 		}
 		l.pings("a", "10.0.0.2")
 		l.pings("c", "fd00::1")
-		if out := l.must("softnpu", "trace", "switch", "2", "ffffffffffff 020000000001 0800 45"); !strings.Contains(out, "state start\nextract headers.ethernet [dst 0xffffffffffff") || !strings.Contains(out, "out by port 3, 15 bytes") {
+		if out := l.must("softnpu", "trace", "switch", "2", "ffffffffffff 020000000001 0800 45"); !strings.Contains(out, "state start\nextract headers.ethernet [dst ff:ff:ff:ff:ff:ff") || !strings.Contains(out, "out by port 3, 15 bytes") {
 			t.Errorf("the way of a packet is\n%s", out)
 		}
 

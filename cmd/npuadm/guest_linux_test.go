@@ -244,5 +244,6 @@ type wire struct{ closed chan struct{} }
 
 func (w wire) Read([]softnpu.Frame) (int, error)    { <-w.closed; return 0, net.ErrClosed }
 func (w wire) Write(f []softnpu.Frame) (int, error) { return len(f), nil }
+func (w wire) TryWrite(f []softnpu.Frame) int       { return len(f) }
 func (w wire) Offloads() bool                       { return false }
 func (w wire) Close() error                         { return nil }

@@ -226,7 +226,7 @@ func (p *program) add(r TableAdd) error {
 	}
 	if err != nil {
 		p.added.Add(-1)
-		return fmt.Errorf("add to table %s: %w", t.Name, err)
+		return fmt.Errorf("not added: %w", err) // it names the table
 	}
 	return nil
 }
@@ -237,12 +237,12 @@ func (p *program) remove(r TableRemove) error {
 		return err
 	}
 	keys, err := DecodeKeys(t.Keys, r.Keys)
-	if err == nil {
-		// The channel knows no priorities.
-		err = p.pipeline.Remove(t.Name, keys, 0)
-	}
 	if err != nil {
 		return fmt.Errorf("remove from table %s: %w", t.Name, err)
+	}
+	// The channel knows no priorities.
+	if err := p.pipeline.Remove(t.Name, keys, 0); err != nil {
+		return fmt.Errorf("not removed: %w", err) // it names the table
 	}
 	p.added.Add(-1)
 	return nil

@@ -31,6 +31,7 @@ type wire struct{ closed chan struct{} }
 
 func (w wire) Read([]softnpu.Frame) (int, error)    { <-w.closed; return 0, net.ErrClosed }
 func (w wire) Write(f []softnpu.Frame) (int, error) { return len(f), nil }
+func (w wire) TryWrite(f []softnpu.Frame) int       { return len(f) }
 func (w wire) Offloads() bool                       { return false }
 func (w wire) Close() error                         { return nil }
 
@@ -205,7 +206,7 @@ func TestBadArgumentsAreRefused(t *testing.T) {
 		"add ingress.local.local_v4 local 10.0.0.1 7":              "action local has 0 parameters, and 1 were given",
 		"add ingress.mac.mac_rewrite rewrite 1 7.7.7.7":            "parameter mac (48 bits): 7.7.7.7 is an address of 32 bits",
 		"remove ingress.local.local_v4 10.0.0.1 10.0.0.2":          "table ingress.local.local_v4 has 1 keys, and 2 were given",
-		"save":                          `required flag(s) "filename" not set`,
+		"save":                          "save needs the name of a file",
 		"restore --filename /nowhere/x": "no such file",
 		"load-program /nowhere/x.p4":    "no such file",
 		"reboot":                        "unknown command",
@@ -238,9 +239,17 @@ func TestWhatIsPrinted(t *testing.T) {
 	if len(entries) != 1 || entries[0].Table != "ingress.local.local_v4" || entries[0].Keys["hdr.ipv4.dst"] != "10.0.0.2" || entries[0].Action != "local" {
 		t.Errorf("dump-state --json: %+v", entries)
 	}
-	var all []softnpu.Counters
-	if err := json.Unmarshal([]byte(n.must("counters", "--json")), &all); err != nil || len(all) != 4 {
+	var all []portCounters
+	if err := json.Unmarshal([]byte(n.must("counters", "--json")), &all); err != nil || len(all) != 4 || all[3].Port != 3 {
 		t.Errorf("counters --json: %v, %v", all, err)
+	}
+	n.must("add-route4", "10.0.1.0", "24", "2", "10.0.0.1")
+	n.must("add-arp-entry", "10.0.0.1", "a8:40:25:00:00:01")
+	way := n.must("trace", "1", "020000000009 020000000001 0800 45000014 00000000 40fd0000 0a000002 0a000102")
+	for _, want := range []string{"dst 02:00:00:00:00:09", "ether_type 0x0800", "ingress.router.v4_idx.rtr [dst 10.0.1.2] hit", "forward(port 2, nexthop 10.0.0.1)", "ethernet.dst 02:00:00:00:00:09 → a8:40:25:00:00:01"} {
+		if !strings.Contains(way, want) {
+			t.Errorf("trace does not say %q:\n%s", want, way)
+		}
 	}
 }
 
@@ -251,7 +260,7 @@ func TestRestoreSetsWhatWasSaved(t *testing.T) {
 	n.must("add-arp-entry", "10.0.0.1", "a8:40:25:00:00:01")
 	n.must("add-route4", "10.0.1.0", "24", "2", "10.0.0.1")
 	want := n.state()
-	n.must("save", "--filename", file)
+	n.must("save", file)
 	if got := n.must("restore", "--filename", file); got != "added 0 entries, replaced 0\n" {
 		t.Errorf("restoring what is there: %s", got)
 	}

@@ -94,7 +94,9 @@ func (set *settings) commands() []*cobra.Command {
 	for _, v := range verbs() {
 		all = append(all, set.command(v))
 	}
-	return append(all, addRouteCommand(set, 4), addRouteCommand(set, 6), saveCommand(set), restoreCommand(set))
+	return append(all, addRouteCommand(set, 4), addRouteCommand(set, 6),
+		fileCommand(set, "save", "Write the entries of all tables to a file", save),
+		fileCommand(set, "restore", "Set the entries that a file has from save", restore))
 }
 
 // shortNames are those of verbs that scadm has longer ones for.
@@ -103,6 +105,9 @@ var shortNames = map[string]string{"dump-state": "dump", "load-program": "load"}
 // command makes a command of a verb.
 func (set *settings) command(v verb) *cobra.Command {
 	c := &cobra.Command{Use: v.use, Short: v.short, Args: v.args, DisableFlagsInUseLine: true}
+	if more := details[c.Name()]; more != "" {
+		c.Long = v.short + ".\n\n" + more
+	}
 	c.RunE = func(cmd *cobra.Command, args []string) error { return set.session(cmd, args, v.run) }
 	if short := shortNames[c.Name()]; short != "" {
 		c.Aliases = []string{short}

@@ -203,16 +203,26 @@ func removeEntry(ctx context.Context, s *session, args []string) error {
 	return s.Ask(ctx, softnpu.TableRemove{Table: t.Name, Keys: keys}, nil)
 }
 
+// portCounters are the counters of a port as JSON has them.
+type portCounters struct {
+	Port int `json:"port"`
+	softnpu.Counters
+}
+
 func counters(ctx context.Context, s *session, _ []string) error {
 	var all []softnpu.Counters
 	if err := s.Ask(ctx, softnpu.CountersRequest{}, &all); err != nil {
 		return err
 	}
 	if s.json {
-		return s.print(all)
+		ports := make([]portCounters, len(all))
+		for i, c := range all {
+			ports[i] = portCounters{i, c}
+		}
+		return s.print(ports)
 	}
 	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "port\treceived\tbytes\tsent\tbytes\tdropped\trefused\tmisdirected\tlooped\tlost\t")
+	fmt.Fprintln(w, "PORT\tRECEIVED\tBYTES\tSENT\tBYTES\tDROPPED\tREFUSED\tMISDIRECTED\tLOOPED\tLOST\t")
 	for i, c := range all {
 		name := fmt.Sprint(i)
 		if i == softnpu.CPUPort {
@@ -233,7 +243,7 @@ func trace(ctx context.Context, s *session, args []string) error {
 	}
 	frame, err := hex.DecodeString(strings.NewReplacer(" ", "", ":", "").Replace(strings.Join(args[1:], "")))
 	if err != nil {
-		return fmt.Errorf("the packet: %w", err)
+		return fmt.Errorf("the packet is not hexadecimal: %w", err)
 	}
 	var t p4.Trace
 	if err := s.Ask(ctx, softnpu.TraceRequest{Port: uint16(port), Frame: frame}, &t); err != nil {
@@ -242,8 +252,26 @@ func trace(ctx context.Context, s *session, args []string) error {
 	if s.json {
 		return s.print(t)
 	}
+	for _, step := range t.Steps {
+		readable(step.Fields, step.Kind == p4.StepTable)
+		readable(step.Args, true)
+	}
 	_, err = fmt.Fprint(s.out, t.String())
 	return err
+}
+
+// readable has addresses written as people know them, and what is in tables as
+// dump prints it. Other fields stay hexadecimal.
+func readable(fields []p4.FieldValue, inTable bool) {
+	for i := range fields {
+		f := &fields[i]
+		for _, v := range []*string{&f.Value, &f.Old} {
+			b, err := hex.DecodeString(strings.TrimPrefix(*v, "0x"))
+			if *v != "" && err == nil && (inTable || f.Bits == 32 || f.Bits == 48 || f.Bits == 128) {
+				*v = softnpu.FormatValue(f.Bits, b)
+			}
+		}
+	}
 }
 
 func loadProgram(ctx context.Context, s *session, args []string) error {
@@ -254,26 +282,21 @@ func loadProgram(ctx context.Context, s *session, args []string) error {
 	return s.Ask(ctx, softnpu.ProgramLoad(source), nil)
 }
 
-func saveCommand(set *settings) *cobra.Command {
+// fileCommand makes a command whose last argument is a file. Scadm has a flag
+// for it, which stays.
+func fileCommand(set *settings, name, short string, run func(ctx context.Context, s *session, file string) error) *cobra.Command {
 	file := ""
-	c := set.command(verb{"save --filename FILE", "Write the entries of all tables to a file", cobra.NoArgs,
-		func(ctx context.Context, s *session, _ []string) error { return save(ctx, s, file) }})
-	return withFile(c, &file)
-}
-
-func restoreCommand(set *settings) *cobra.Command {
-	file := ""
-	c := set.command(verb{"restore --filename FILE", "Set the entries that a file has from save", cobra.NoArgs,
-		func(ctx context.Context, s *session, _ []string) error { return restore(ctx, s, file) }})
-	c.Long = `Set the entries that a file has from save. Entries that are there already stay,
-those that do something else are replaced, and others are left alone.`
-	return withFile(c, &file)
-}
-
-func withFile(c *cobra.Command, file *string) *cobra.Command {
-	c.Flags().StringVar(file, "filename", "", "the file")
-	// It fails only for a flag that there is not.
-	_ = c.MarkFlagRequired("filename")
+	c := set.command(verb{name + " FILE", short, cobra.MaximumNArgs(1),
+		func(ctx context.Context, s *session, args []string) error {
+			if len(args) > 0 {
+				file = args[0]
+			}
+			if file == "" {
+				return fmt.Errorf("%s needs the name of a file", name)
+			}
+			return run(ctx, s, file)
+		}})
+	c.Flags().StringVar(&file, "filename", "", "the `file`, as scadm has it")
 	return c
 }
 

@@ -38,6 +38,30 @@ func tableNAT(version int) string {
 	return fmt.Sprintf("ingress.nat.nat_v%d", version)
 }
 
+// details is what the help of some commands says besides.
+var details = map[string]string{
+	"add": entryDetails, "remove": entryDetails,
+	"trace": `It is as if the packet came in by the port, but that it leaves by none; what the
+program itself counts counts it. Blanks and colons in it mean nothing.`,
+	"counters": `Received is what came in by a port, and sent what left by it. Of what came in,
+dropped is what the program sent nowhere, refused what it could not take,
+misdirected what it sent to a port that there is not, and looped what it sent
+round too often. Lost is what was to leave by the port when nobody read there.`,
+	"load-program": `If it does not compile, its errors are printed and the running program stays.
+Otherwise all tables are as the new one has them. An ASIC that is powered off
+forgets it: a topology names its program by SoftNPUProgram.`,
+	"restore": `Entries that are there already stay, those that do something else are replaced,
+and others are left alone.`,
+}
+
+const entryDetails = `Tables and their keys and actions are those that "tables" prints. A key is VALUE
+where the table wants it exact, VALUE/LENGTH for lpm, VALUE&&&MASK for ternary,
+LOW..HIGH for range, and _ for any value. Values are numbers, in hexadecimal
+after 0x, or addresses of IPv4, IPv6 or Ethernet.
+
+  add ingress.router.v4_idx.rtr index 10.0.9.0/24 5 1
+  remove ingress.router.v4_idx.rtr 10.0.9.0/24`
+
 // verbs returns the commands that take no flags of their own.
 func verbs() []verb {
 	all := []verb{

@@ -88,7 +88,7 @@ func (t *Trace) String() string {
 		}
 	}
 	for _, o := range t.Outputs {
-		fmt.Fprintf(&b, "out by port %d, %d bytes\n", o.Port, len(o.Frame))
+		fmt.Fprintf(&b, "out by port %d, %d bytes: %x\n", o.Port, len(o.Frame), o.Frame)
 	}
 	if t.Dropped != "" {
 		fmt.Fprintf(&b, "dropped: %s\n", t.Dropped)

@@ -25,7 +25,7 @@ table ingress.t [hdr.h.a 0x01, from 0x0002] hit → set(x 0x77)
 action gone
 egress 1
 rewritten h.b 0x02 → 0x77, g valid → invalid
-out by port 1, 3 bytes
+out by port 1, 3 bytes: 0177ff
 `
 	if got.String() != want {
 		t.Errorf("got\n%swant\n%s", got, want)

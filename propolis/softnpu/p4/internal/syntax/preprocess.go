@@ -71,7 +71,10 @@ func Preprocess(src Source, rep *Report) []Token {
 	}
 	text, err := readSource(src.FS, src.Name)
 	if err != nil {
-		rep.Errorf(Pos{}, "reading the program: %v", err)
+		if cause := new(fs.PathError); errors.As(err, &cause) {
+			err = cause.Err // its path may be below the folder that it was read from
+		}
+		rep.Errorf(Pos{}, "the program %s cannot be read: %v", shown(src.FS, src.Name), err)
 		return []Token{{Kind: EOF}}
 	}
 	f := newFile(shown(src.FS, src.Name), text)

@@ -47,7 +47,7 @@ func TestPreprocess(t *testing.T) {
 		{name: "nothing in what is not read counts", files: map[string]string{"m": "#if 0\n#include <nowhere>\n#error no\n#if 1\na\n#else\nb\n#endif\n#define A\n#endif\n#ifdef A\nc\n#endif\nd"}, want: "d"},
 		{name: "a division by zero in a condition", files: map[string]string{"m": "#if 1 / 0\na\n#endif\nb"}, want: "b", err: "this condition cannot be worked out"},
 		{name: "files that include each other without end", files: map[string]string{"m": "#include \"m\"\n#include \"x\"", "x": "x"}, want: "x"},
-		{name: "no program", files: map[string]string{}, err: "reading the program: open m: file does not exist"},
+		{name: "no program", files: map[string]string{}, err: "the program m cannot be read: file does not exist"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var rep Report
