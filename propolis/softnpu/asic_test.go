@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -36,6 +37,50 @@ func TestFramesOfAPortArriveUnchangedAndInOrder(t *testing.T) {
 }
 
 // Twelve ports: the tenth is not the second.
+// What goes at once does not overtake what waits.
+func TestFramesKeepTheirOrderOnACableThatIsFullNowAndThen(t *testing.T) {
+	full := &fullWire{memoryWire: newMemoryWire()}
+	a := &testASIC{ports: []*memoryWire{newMemoryWire(), full.memoryWire}, log: &logLines{}}
+	var err error
+	if a.ASIC, err = New(Config{Ports: []Wire{a.ports[0], full}, Program: &Source{}, Log: newTestLog(a.log)}); err != nil {
+		t.Fatal(err)
+	}
+	a.Load(newScripted(t, hub(2)))
+	a.serve(t)
+	for i := range 3000 {
+		a.ports[0].in <- Frame{Data: ethernet(i)}
+		if i%100 < 99 {
+			continue
+		}
+		for j := i - 99; j <= i; j++ {
+			if f := a.ports[1].next(t); !bytes.Equal(f.Data, ethernet(j)) {
+				t.Fatalf("frame %d is %q", j, f.Data)
+			}
+		}
+	}
+	eventually(t, "what left was not counted", func() bool { return a.Counters()[2].TransmittedFrames == 3000 })
+	if !full.waited.Load() {
+		t.Error("no frame has waited")
+	}
+}
+
+// fullWire is a wire that takes one frame at once, then none, then two.
+type fullWire struct {
+	*memoryWire
+	tries  int
+	waited atomic.Bool
+}
+
+func (w *fullWire) TryWrite(frames []Frame) int {
+	w.tries++
+	return w.memoryWire.TryWrite(frames[:min(len(frames), []int{1, 0, 2}[w.tries%3])])
+}
+
+func (w *fullWire) Write(frames []Frame) (int, error) {
+	w.waited.Store(true)
+	return w.memoryWire.Write(frames)
+}
+
 func TestPortsAreNumberedAsTheyWereGiven(t *testing.T) {
 	a := newASIC(t, 12, nil)
 	a.Load(newScripted(t, func(ingress uint16, frame []byte, emit func(uint16, []byte)) {
