@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 func TestFramesOfAPortArriveUnchangedAndInOrder(t *testing.T) {
@@ -78,6 +79,7 @@ func (w *fullWire) TryWrite(frames []Frame) int {
 
 func (w *fullWire) Write(frames []Frame) (int, error) {
 	w.waited.Store(true)
+	time.Sleep(200 * time.Microsecond) // in which others come
 	return w.memoryWire.Write(frames)
 }
 
