@@ -87,21 +87,10 @@ func Refused(err error, code Code) bool {
 // Ask has a request done and reads its result, unless that is nil: see
 // [Answer.Result].
 func (c *Client) Ask(ctx context.Context, r Request, result any) error {
-	c.id++
-	line, err := FrameRequest(Ask{ID: c.id, Request: r})
-	if err != nil {
+	if err := c.send(ctx, r); err != nil {
 		return err
 	}
-	// What a program has left on the line without its end must not be in
-	// front of the request.
-	for rest := append([]byte{'\n'}, line...); len(rest) > 0; {
-		n, err := c.write(rest[:min(len(rest), 1024)])
-		if err != nil {
-			return c.failed(ctx, "", err)
-		}
-		rest = rest[n:]
-	}
-	answer, err := c.answer(ctx)
+	answer, err := c.answer(ctx, c.id)
 	if err != nil {
 		return err
 	}
@@ -117,15 +106,66 @@ func (c *Client) Ask(ctx context.Context, r Request, result any) error {
 	return nil
 }
 
-// answer reads lines up to that which answers the last request.
-func (c *Client) answer(ctx context.Context) (Answer, error) {
+// onTheWay is how many requests of [Client.AskAll] wait for their answers at a
+// time. All of these fit into what a Linux guest holds for a serial port, 4 KiB.
+const onTheWay = 32
+
+// AskAll has requests done in their order without waiting for each, and returns
+// how many were. If some are refused the error is of the first; a few that come
+// after it may have been done.
+func (c *Client) AskAll(ctx context.Context, requests []Request) (done int, err error) {
+	for len(requests) > 0 && err == nil {
+		part := requests[:min(len(requests), onTheWay)]
+		requests = requests[len(part):]
+		first := c.id + 1
+		for _, r := range part {
+			if err := c.send(ctx, r); err != nil {
+				return done, err
+			}
+		}
+		for i := range part {
+			answer, failed := c.answer(ctx, first+uint64(i))
+			switch {
+			case failed != nil:
+				return done, failed
+			case answer.Error == "":
+				done++
+			case err == nil:
+				err = &RefusedError{answer.Code, answer.Error}
+			}
+		}
+	}
+	return done, err
+}
+
+// send writes a request, whose ID is then the client's.
+func (c *Client) send(ctx context.Context, r Request) error {
+	c.id++
+	line, err := FrameRequest(Ask{ID: c.id, Request: r})
+	if err != nil {
+		return err
+	}
+	// What a program has left on the line without its end must not be in
+	// front of the request.
+	for rest := append([]byte{'\n'}, line...); len(rest) > 0; {
+		n, err := c.write(rest[:min(len(rest), 1024)])
+		if err != nil {
+			return c.failed(ctx, "", err)
+		}
+		rest = rest[n:]
+	}
+	return nil
+}
+
+// answer reads lines up to that which answers a request.
+func (c *Client) answer(ctx context.Context, id uint64) (Answer, error) {
 	last := ""
 	for {
 		line, err := c.from.ReadBytes('\n')
 		if err != nil {
 			return Answer{}, c.failed(ctx, last, err)
 		}
-		if a, ok := UnmarshalAnswer(line); ok && a.ID == c.id {
+		if a, ok := UnmarshalAnswer(line); ok && a.ID == id {
 			return a, nil
 		}
 		last = string(line[:min(len(line), 80)])

@@ -139,6 +139,11 @@ type DumpEntry struct {
 	Arguments Octets `json:"parameter_data"`
 }
 
+// AddTo returns the request that adds the entry to a table.
+func (e DumpEntry) AddTo(table string) TableAdd {
+	return TableAdd{Table: table, Action: e.Action, Keys: e.Keys, Arguments: e.Arguments}
+}
+
 // Answer is what comes of an [Ask].
 type Answer struct {
 	ID uint64 `json:"id"`

@@ -335,37 +335,41 @@ func restore(ctx context.Context, s *session, file string) error {
 		for _, e := range there[name] {
 			have[string(e.Keys)] = e
 		}
+		var adds []softnpu.Request
 		for _, e := range wanted[name] {
 			old, exists := have[string(e.Keys)]
-			if exists && old.Action == e.Action && bytes.Equal(old.Arguments, e.Arguments) {
-				continue
-			}
-			if err := put(ctx, s, name, e, old, exists); err != nil {
-				return fmt.Errorf("after %d entries were added and %d replaced: %w", added, replaced, err)
-			}
-			if exists {
+			switch {
+			case !exists:
+				adds = append(adds, e.AddTo(name))
+			case old.Action != e.Action || !bytes.Equal(old.Arguments, e.Arguments):
+				if err := replace(ctx, s, name, e, old); err != nil {
+					return halfway(added, replaced, err)
+				}
 				replaced++
-			} else {
-				added++
 			}
+		}
+		n, err := s.AskAll(ctx, adds)
+		if added += n; err != nil {
+			return halfway(added, replaced, err)
 		}
 	}
 	_, err = fmt.Fprintf(s.out, "added %d entries, replaced %d\n", added, replaced)
 	return err
 }
 
-// put adds an entry in the place of an old one, which it puts back if it
+func halfway(added, replaced int, err error) error {
+	return fmt.Errorf("after %d entries were added and %d replaced: %w", added, replaced, err)
+}
+
+// replace adds an entry in the place of an old one, which it puts back if it
 // cannot.
-func put(ctx context.Context, s *session, table string, e, old softnpu.DumpEntry, exists bool) error {
-	if exists {
-		if err := s.Ask(ctx, softnpu.TableRemove{Table: table, Keys: old.Keys}, nil); err != nil {
-			return err
-		}
+func replace(ctx context.Context, s *session, table string, e, old softnpu.DumpEntry) error {
+	if err := s.Ask(ctx, softnpu.TableRemove{Table: table, Keys: old.Keys}, nil); err != nil {
+		return err
 	}
-	err := s.Ask(ctx, softnpu.TableAdd{Table: table, Action: e.Action, Keys: e.Keys, Arguments: e.Arguments}, nil)
-	if err != nil && exists {
-		back := s.Ask(ctx, softnpu.TableAdd{Table: table, Action: old.Action, Keys: old.Keys, Arguments: old.Arguments}, nil)
-		return errors.Join(err, back)
+	err := s.Ask(ctx, e.AddTo(table), nil)
+	if err != nil {
+		return errors.Join(err, s.Ask(ctx, old.AddTo(table), nil))
 	}
-	return err
+	return nil
 }
