@@ -332,6 +332,23 @@ func TestSerialPort(t *testing.T) {
 	if got := strings.Count(n.state(), "local()"); got != 200 {
 		t.Errorf("%d entries: want 200", got)
 	}
+	// Many more at once, the last of which is there already: what is in front of
+	// it on the line is done.
+	more := softnpu.Dump{}
+	for i := range 101 {
+		more["ingress.local.local_v4"] = append(more["ingress.local.local_v4"], softnpu.DumpEntry{Action: "local", Keys: []byte{byte(i % 100), 0, 0, 10}})
+	}
+	content, err := json.Marshal(more)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "tables.json")
+	if err := os.WriteFile(file, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.npuadm("restore", file); err == nil || !strings.HasPrefix(err.Error(), "after 100 entries were added and 0 replaced: not added: ") {
+		t.Errorf("restoring an entry twice: %v", err)
+	}
 	if after := settingsOf(t, near); after != before {
 		t.Errorf("the port's settings were %+v and are %+v", before, after)
 	}
