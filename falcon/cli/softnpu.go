@@ -26,14 +26,23 @@ does the same.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(admin.NodeCommands(func(ctx context.Context, name string) (*softnpu.Client, error) {
+	commands := admin.NodeCommands(func(ctx context.Context, name string) (*softnpu.Client, error) {
 		n, err := a.node(cmd, name)
 		if err != nil {
 			return nil, err
 		}
 		return n.SoftNPU(ctx)
-	})...)
-	cmd.AddCommand(a.softNPUPortsCommand())
+	})
+	for _, c := range commands {
+		check := c.Args
+		c.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return UsageError(cmd, "%w", err)
+			}
+			return nil
+		}
+	}
+	cmd.AddCommand(append(commands, a.softNPUPortsCommand())...)
 	return cmd
 }
 

@@ -186,7 +186,7 @@ func TestBadArgumentsAreRefused(t *testing.T) {
 		"add-address4 fd00::1":                                     `"fd00::1" is not an IPv4 address`,
 		"add-address6 10.0.0.1":                                    `"10.0.0.1" is not an IPv6 address`,
 		"add-address6 ::ffff:10.0.0.1%1":                           `is not an IPv6 address`,
-		"add-address4":                                             "accepts 1 arg(s), received 0",
+		"add-address4":                                             "want npuadm add-address4 ADDRESS",
 		"add-arp-entry 10.0.0.1 a8:40:25":                          `"a8:40:25" is not a MAC address`,
 		"set-mac 65536 a8:40:25:00:00:01":                          `"65536" is not a number from 0 to 65535`,
 		"set-mac -- -1 a8:40:25:00:00:01":                          `"-1" is not a number`,

@@ -104,7 +104,14 @@ var shortNames = map[string]string{"dump-state": "dump", "load-program": "load"}
 
 // command makes a command of a verb.
 func (set *settings) command(v verb) *cobra.Command {
-	c := &cobra.Command{Use: v.use, Short: v.short, Args: v.args, DisableFlagsInUseLine: true}
+	c := &cobra.Command{Use: v.use, Short: v.short, DisableFlagsInUseLine: true}
+	named := 0 // arguments that name a node
+	c.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) < named || v.args(cmd, args[named:]) != nil {
+			return fmt.Errorf("want %s", cmd.UseLine())
+		}
+		return nil
+	}
 	if more := details[c.Name()]; more != "" {
 		c.Long = v.short + ".\n\n" + more
 	}
@@ -119,13 +126,7 @@ func (set *settings) command(v verb) *cobra.Command {
 	if short := shortNames[name]; short != "" {
 		c.Aliases, name = []string{name}, short
 	}
-	c.Use = strings.TrimSpace(name + " NODE " + words)
-	c.Args = func(cmd *cobra.Command, args []string) error {
-		if len(args) == 0 {
-			return fmt.Errorf("%s needs the name of a node: usage: %s", cmd.CommandPath(), cmd.UseLine())
-		}
-		return v.args(cmd, args[1:])
-	}
+	c.Use, named = strings.TrimSpace(name+" NODE "+words), 1
 	return c
 }
 

@@ -65,10 +65,10 @@ after 0x, or addresses of IPv4, IPv6 or Ethernet.
 // verbs returns the commands that take no flags of their own.
 func verbs() []verb {
 	all := []verb{
-		{"port-count", "Print the number of front ports", cobra.NoArgs, portCount},
-		{"counters", "Print what has passed each port", cobra.NoArgs, counters},
-		{"tables", "Print the tables of the program, with their keys and actions", cobra.NoArgs, tables},
-		{"dump-state", "Print the entries of all tables", cobra.NoArgs, dumpState},
+		{"port-count", "Print the number of front ports", cobra.ExactArgs(0), portCount},
+		{"counters", "Print what has passed each port", cobra.ExactArgs(0), counters},
+		{"tables", "Print the tables of the program, with their keys and actions", cobra.ExactArgs(0), tables},
+		{"dump-state", "Print the entries of all tables", cobra.ExactArgs(0), dumpState},
 		{"trace PORT PACKET", "Run a packet, given in hexadecimal, and print its way through the program", cobra.MinimumNArgs(2), trace},
 		{"add TABLE ACTION KEY... [ARGUMENT...]", "Add an entry to a table", cobra.MinimumNArgs(2), addEntry},
 		{"remove TABLE KEY...", "Remove an entry from a table", cobra.MinimumNArgs(1), removeEntry},
