@@ -86,7 +86,11 @@
 //   - A packet that ends within a header is dropped. x4c stops the process.
 //   - A field of any width and place goes into the packet as it came out of it. x4c spoils fields of more than 8 bits whose
 //     width is neither a multiple of 8 nor 4 more than one, such as the fragment offset of IPv4.
-//   - Checksum.run is a true ones-complement checksum. That of x4c folds no carry, so paths that are chosen by it differ.
+//   - Checksum.run is a true ones-complement checksum. That of x4c folds no carry, so paths that are chosen by it differ, and
+//     so do checksums that a program writes into packets.
+//   - A parameter of more than 8 bits whose width is no multiple of 8 has the value that it was given. x4c misreads a VLAN
+//     above 255.
+//   - An entry that is there already is refused. x4c keeps the first and says nothing.
 //   - Copies of a broadcast do not see the changes that egress made to the metadata for another copy.
 //   - An E.port that was not assigned to reads as 0, and not as a number without bits that equals nothing.
 //   - A division or remainder by zero drops the packet. x4c stops the process.
