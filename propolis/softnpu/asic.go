@@ -15,8 +15,9 @@
 // it is cut first, and its segments go through the program one by one; what the
 // program counts itself has the long frame then too.
 //
-// Frames of one port are run by one goroutine, and written to each port by
-// another, so that no port waits for one that is not read. Whatever a guest
+// Frames of one port are run by one goroutine, which also writes them to the ports
+// that take them at once. For each port another goroutine writes those that have to
+// wait, so that no port waits for one that is not read. Whatever a guest
 // does wrong, on the cable or on the channel, costs it that frame or that
 // request, is counted or logged, and changes nothing for the others.
 package softnpu
