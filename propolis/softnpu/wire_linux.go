@@ -124,47 +124,23 @@ func (s *socket) send(m *messages, n int) (sent int, err error) {
 	return 0, fmt.Errorf("%w: %w", os.ErrClosed, waited) // there is no other reason not to wait
 }
 
-// trySend sends frames that are prepared, and does not wait.
-func (s *socket) trySend(m *messages, n int) (sent int) {
-	// The error, EAGAIN most often, comes again to who waits.
-	_ = s.raw.Control(func(fd uintptr) { sent, _ = m.call(unix.SYS_SENDMMSG, fd, n) })
-	return sent
+// trySend sends n frames, or fails if there is no room.
+func (s *socket) trySend(m *messages, n int) (sent int, err error) {
+	closed := s.raw.Control(func(fd uintptr) { sent, err = m.call(unix.SYS_SENDMMSG, fd, n) })
+	return sent, errors.Join(closed, err)
 }
 
-// tryAll sends frames, and stops at the first that does not go at once.
-func (s *socket) tryAll(m *messages, frames []Frame, vnet bool) int {
+// all gives frames to trySend or send, as many as go at a time, and stops at
+// the first that does not go.
+func (m *messages) all(frames []Frame, vnet bool, send func(m *messages, n int) (int, error)) (int, error) {
 	done := 0
 	for done < len(frames) {
-		part := m.load(frames[done:], vnet)
-		n := s.trySend(m, len(part))
-		runtime.KeepAlive(part)
-		done += n
-		if n < len(part) {
-			break
+		part := frames[done:min(len(frames), done+batchFrames)]
+		m.prepare(part, vnet, false)
+		for i := range part {
+			part[i].Offload.write(&m.vnet[i])
 		}
-	}
-	return done
-}
-
-// load prepares as many of the frames to be sent as go at a time.
-func (m *messages) load(frames []Frame, vnet bool) []Frame {
-	part := frames[:min(len(frames), batchFrames)]
-	m.prepare(part, vnet, false)
-	for i := range part {
-		part[i].Offload.write(&m.vnet[i])
-	}
-	return part
-}
-
-// writeAll sends frames, and stops at the first that does not go.
-func (s *socket) writeAll(m *messages, frames []Frame, vnet bool) (int, error) {
-	// A deadline that cannot be set is that of a closed file, which the
-	// first call reports.
-	_ = s.file.SetWriteDeadline(time.Now().Add(sendPatience))
-	done := 0
-	for done < len(frames) {
-		part := m.load(frames[done:], vnet)
-		n, err := s.send(m, len(part))
+		n, err := send(m, len(part))
 		runtime.KeepAlive(part)
 		if err != nil {
 			return done, err
@@ -172,6 +148,21 @@ func (s *socket) writeAll(m *messages, frames []Frame, vnet bool) (int, error) {
 		done += n
 	}
 	return done, nil
+}
+
+// tryAll sends those frames that need not wait.
+func (s *socket) tryAll(m *messages, frames []Frame, vnet bool) int {
+	// The error, EAGAIN most often, comes again to who waits.
+	n, _ := m.all(frames, vnet, s.trySend)
+	return n
+}
+
+// writeAll sends frames, each of which may wait for a while.
+func (s *socket) writeAll(m *messages, frames []Frame, vnet bool) (int, error) {
+	// A deadline that cannot be set is that of a closed file, which the
+	// first call reports.
+	_ = s.file.SetWriteDeadline(time.Now().Add(sendPatience))
+	return m.all(frames, vnet, s.send)
 }
 
 // deviceWire is a network device of the host, through a packet socket.

@@ -122,8 +122,8 @@ func plural(n int, word string) string {
 // Addresses of the ends.
 const addressA, addressB = "10.77.0.1", "10.77.0.2"
 
-// asicMAC is the address of the front ports of an ASIC.
-const asicMAC = "02:00:00:00:00:01"
+// The node of an ASIC, and the address of all its front ports.
+const asicNode, asicMAC = "asic", "02:00:00:00:00:01"
 
 // address sets the ends up, and waits until they reach each other: a guest's
 // interface takes a moment.
@@ -302,33 +302,40 @@ func (b *bench) asicGuests(ctx context.Context, f *falcon, flags ...string) (end
 	if err != nil {
 		return end{}, end{}, nil, err
 	}
-	const asic = "asic"
-	l := &falconLab{falcon: f, ring: cableRing, dir: dir, flags: append([]string{"--asic", asic}, flags...)}
-	one, other := guest(l.agent(0)), guest(l.agent(1))
+	l := &falconLab{falcon: f, ring: cableRing, dir: dir, flags: append([]string{"--asic", asicNode}, flags...)}
+	ends := []end{guest(l.agent(0)), guest(l.agent(1))}
 	err = l.launch(ctx)
-	for port, address := range map[string]string{"1": addressA, "2": addressB} {
-		if len(flags) > 0 || err != nil {
-			break
-		}
-		e := map[string]end{addressA: one, addressB: other}[address]
-		mac, macErr := e.run(ctx, "cat", "/sys/class/net/"+e.device+"/address")
-		err = macErr
-		for _, verb := range [][]string{
-			{"add-route4", asic, address, "32", port, address},
-			{"add-arp-entry", asic, address, strings.TrimSpace(string(mac))},
-			{"set-mac", asic, port, asicMAC},
-			{"add-proxy-arp", asic, address, address, asicMAC},
-		} {
-			if err == nil {
-				_, err = l.run(ctx, append([]string{"softnpu"}, verb...)...)
-			}
-		}
+	if err == nil && len(flags) == 0 {
+		err = l.route(ctx, ends)
 	}
 	if err != nil {
 		l.close()
 		return end{}, end{}, nil, err
 	}
-	return one, other, l.close, nil
+	return ends[0], ends[1], l.close, nil
+}
+
+// route sets the tables of the built-in program, by which the ends reach each
+// other.
+func (l *falconLab) route(ctx context.Context, ends []end) error {
+	for i, address := range []string{addressA, addressB} {
+		mac, err := ends[i].run(ctx, "cat", "/sys/class/net/"+ends[i].device+"/address")
+		if err != nil {
+			return err
+		}
+		port := strconv.Itoa(i + 1)
+		for _, verb := range [][]string{
+			{"add-route4", asicNode, address, "32", port, address},
+			{"add-arp-entry", asicNode, address, strings.TrimSpace(string(mac))},
+			{"set-mac", asicNode, port, asicMAC},
+			{"add-proxy-arp", asicNode, address, address, asicMAC},
+		} {
+			if _, err := l.run(ctx, append([]string{"softnpu"}, verb...)...); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // rememberLines launches a lab for its command lines.
