@@ -58,7 +58,7 @@ func (e *AgentVersionError) Unwrap() []error { return []error{e.Err, errAgentSil
 // serve one.
 func (l *lab) agent(np *NodePlan) *agent.Client {
 	path := l.folder.File(np.Name + agentExt)
-	if !fileExists(path) {
+	if !l.folder.Has(np.Name + agentExt) {
 		return nil
 	}
 	return agent.New(func(ctx context.Context) (io.ReadWriteCloser, error) {

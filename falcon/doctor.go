@@ -1,11 +1,15 @@
 package falcon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
+	"github.com/falcon-vm/falcon-go/falcon/internal/process"
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
 )
 
@@ -18,8 +22,9 @@ type DoctorReport struct {
 
 // Leftover is an object of a topology that cannot be reached any more.
 type Leftover struct {
-	// Kind and Name say what it is: a "namespace", a "disk", or a
-	// "registration" in the list of topologies.
+	// Kind and Name say what it is: a "process", a "registration" in the list
+	// of topologies, a "disk", a "namespace", a "device", "links", or the
+	// "journal" of a topology that stands, which is then written anew.
 	Kind string `json:"kind"`
 	Name string `json:"name"`
 	// Reason says how it is known that nobody uses it.
@@ -33,70 +38,229 @@ type Leftover struct {
 // Doctor looks at what this host can do and for leftovers, which it removes
 // when fix is set. A report with failed checks is no error.
 func Doctor(ctx context.Context, fix bool) (*DoctorReport, error) {
-	labs, err := hosts()
+	labs, err := hosts("")
 	if err != nil {
 		return nil, err
 	}
 	r := &DoctorReport{Checks: labs[0].host.survey(ctx), Leftovers: []Leftover{}}
-	var left []Leftover
-	for _, l := range labs {
-		of, err := l.leftovers(ctx)
+	e := &examination{labs: labs, own: len(labs), listed: make(map[string]bool)}
+	if err := e.otherHomes(); err != nil {
+		return nil, err
+	}
+	// What a process uses is offered once the process has gone.
+	for _, find := range []func(context.Context) ([]Leftover, error){e.processes, e.objects} {
+		if err := e.list(); err != nil {
+			return nil, err
+		}
+		left, err := find(ctx)
 		if err != nil {
 			return nil, err
 		}
-		left = append(left, of...)
-	}
-	for _, o := range left {
-		if fix {
-			if err := o.remove(ctx); err != nil {
-				o.Error = err.Error()
+		for _, o := range left {
+			if fix {
+				if err := o.remove(ctx); err != nil {
+					o.Error = err.Error()
+				}
+				o.Fixed = o.Error == ""
 			}
-			o.Fixed = o.Error == ""
+			r.Leftovers = append(r.Leftovers, o)
 		}
-		r.Leftovers = append(r.Leftovers, o)
 	}
 	return r, nil
 }
 
-func (l *lab) leftovers(ctx context.Context) ([]Leftover, error) {
+// examination is what a doctor knows of the host: a lab for each kind of host and
+// each home in which this user has topologies.
+type examination struct {
+	labs []*lab
+	own  int // of labs, those of this home
+	// listed are the IDs of topologies that can be reached; lost are the
+	// entries of the others, by the lab whose list they are in.
+	listed map[string]bool
+	lost   map[*lab][]state.Entry
+}
+
+// otherHomes adds the homes of running topologies, and as root of those that
+// have something on the host.
+func (e *examination) otherHomes() error {
+	marks, err := marked("")
+	if err != nil {
+		return err
+	}
+	var homes []string
+	for _, m := range marks {
+		homes = append(homes, m.Home)
+	}
+	if os.Geteuid() == 0 {
+		entries, err := hostRegistry.List()
+		if err != nil {
+			return err
+		}
+		for _, entry := range entries {
+			homes = append(homes, entry.Home)
+		}
+	}
+	known := map[string]bool{e.labs[0].home: true}
+	for _, home := range homes {
+		if known[home] || !filepath.IsAbs(home) {
+			continue
+		}
+		known[home] = true
+		labs, err := hosts(home)
+		if err != nil {
+			return err
+		}
+		e.labs = append(e.labs, labs...)
+	}
+	return nil
+}
+
+// list finds out which topologies can be reached.
+func (e *examination) list() error {
+	e.lost = make(map[*lab][]state.Entry)
+	for _, l := range e.labs {
+		entries, err := l.host.registry().List()
+		if err != nil {
+			return err
+		}
+		for _, entry := range entries {
+			if reachable(entry) {
+				e.listed[entry.ID] = true
+			} else {
+				e.lost[l] = append(e.lost[l], entry)
+			}
+		}
+	}
+	return nil
+}
+
+// reachable reports whether a listed topology has a folder, where it was or
+// near to that.
+func reachable(e state.Entry) bool {
+	if in(e, e.Folder) {
+		return true
+	}
+	places := []string{filepath.Join(filepath.Dir(e.Folder), "*"),
+		filepath.Join(filepath.Dir(filepath.Dir(e.Folder)), "*", filepath.Base(e.Folder))}
+	marks, _ := marked(e.ID) // without them there is one way less to find it
+	for _, m := range marks {
+		places = append(places, m.Dir)
+	}
+	for _, pattern := range places {
+		found, _ := filepath.Glob(pattern) // one that is malformed finds nothing
+		for _, dir := range found {
+			if dir != e.Folder && state.PlaceOf(dir).Inode != 0 && state.Holds(dir, e.ID) && in(e, dir) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// in reports whether a folder holds a listed topology. Not knowing is no reason
+// to remove anything.
+func in(e state.Entry, dir string) bool {
+	f, err := state.Open(dir)
+	if err != nil {
+		return true
+	}
+	if f.Locked() { // it may be on its way
+		return true
+	}
+	if i, known := f.Identity(); known && i.ID != e.ID {
+		return false
+	}
+	return f.Has(recordFile) || f.Has(state.JournalFile)
+}
+
+// processes finds those of topologies that cannot be reached.
+func (e *examination) processes(context.Context) ([]Leftover, error) {
+	marks, err := marked("")
+	var left []Leftover
+	for _, m := range marks {
+		if e.listed[m.Lab] || !endable(m) {
+			continue
+		}
+		left = append(left, Leftover{Kind: "process", Name: fmt.Sprintf("%d (%s)", m.PID, m.Args[0]),
+			Reason: fmt.Sprintf("it runs %s of topology %s, which cannot be reached any more", cmp.Or(m.Node, "nodes"), m.Lab),
+			remove: func(ctx context.Context) error { return m.Terminate(ctx, endGrace) }})
+	}
+	return left, err
+}
+
+// objects finds what else there is of topologies that cannot be reached.
+func (e *examination) objects(ctx context.Context) ([]Leftover, error) {
+	var left []Leftover
+	for _, l := range e.labs {
+		for _, entry := range e.lost[l] {
+			left = append(left, Leftover{Kind: "registration", Name: entry.Topology,
+				Reason: fmt.Sprintf("its state folder %s holds no topology", entry.Folder),
+				remove: func(ctx context.Context) error { return l.forget(ctx, entry) }})
+		}
+		journals, err := l.badJournals(ctx)
+		if err != nil {
+			return nil, err
+		}
+		disks, err := l.leftDisks(ctx, e.listed)
+		if err != nil {
+			return nil, err
+		}
+		left = append(append(left, journals...), disks...)
+	}
+	for _, l := range e.labs[:e.own] { // links are the host's, whatever the home
+		devices, err := l.host.abandonedLinks(ctx, e.listed)
+		if err != nil {
+			return nil, err
+		}
+		left = append(left, devices...)
+	}
+	return left, nil
+}
+
+// forget takes a topology that cannot be reached from the list, and what a
+// killed launch has left in its folder.
+func (l *lab) forget(ctx context.Context, e state.Entry) error {
+	f, err := state.Open(e.Folder)
+	if err == nil && f.ID() == e.ID {
+		_, err = destroyFolder(ctx, e.Folder, "", nil)
+	} else if err == nil {
+		err = (&lab{folder: f, home: l.home, host: l.host, log: l.log}).clearLock(ctx)
+	}
+	return errors.Join(err, l.host.registry().Remove(e.ID), hostRegistry.Remove(e.ID))
+}
+
+// badJournals finds listed topologies whose journal does not say what stands.
+func (l *lab) badJournals(context.Context) ([]Leftover, error) {
 	entries, err := l.host.registry().List()
 	if err != nil {
 		return nil, err
 	}
 	var left []Leftover
-	listed := make(map[string]bool)
 	for _, e := range entries {
-		folder, err := state.Open(e.Folder)
+		of, err := openLab(e.Folder, e.Topology, hostChoice{}, l.log)
 		if err != nil {
-			return nil, err
+			continue // who works in it is told
 		}
-		if fileExists(folder.File(recordFile)) || fileExists(folder.File(state.JournalFile)) {
-			listed[e.ID] = true
-			continue
+		if why := of.journalFault(); why != "" && !of.folder.Locked() {
+			left = append(left, Leftover{Kind: "journal", Name: e.Topology, Reason: why,
+				remove: func(ctx context.Context) error {
+					_, unlock, err := of.lockExisting(ctx, "doctor") // which mends it
+					if err == nil {
+						unlock()
+					}
+					return err
+				}})
 		}
-		left = append(left, Leftover{Kind: "registration", Name: e.Topology,
-			Reason: fmt.Sprintf("its state folder %s holds no topology", e.Folder),
-			remove: func(context.Context) error { return l.host.registry().Remove(e.ID) }})
 	}
-	disks, err := l.leftDisks(ctx, listed)
-	if err != nil {
-		return nil, err
-	}
-	left = append(left, disks...)
-	devices, err := l.host.abandonedLinks(ctx, listed)
-	return append(left, devices...), err
+	return left, nil
 }
 
-// leftDisks finds disks of topologies that are gone. Those in files may be from
-// before there was ZFS.
+// leftDisks finds disks of topologies that cannot be reached, and that nobody has
+// open.
 func (l *lab) leftDisks(ctx context.Context, listed map[string]bool) ([]Leftover, error) {
-	stores := []image.Store{l.host.store()}
-	if stores[0].Dataset() != "" {
-		files, err := image.OpenFiles(image.Options{Home: stores[0].Home()})
-		if err != nil {
-			return nil, err
-		}
-		stores = append(stores, files)
+	stores, err := l.stores()
+	if err != nil {
+		return nil, err
 	}
 	var left []Leftover
 	for _, store := range stores {
@@ -104,8 +268,16 @@ func (l *lab) leftDisks(ctx context.Context, listed map[string]bool) ([]Leftover
 		if err != nil {
 			return nil, err
 		}
+		var paths []string
+		var lost []image.Disk
 		for _, d := range disks {
 			if !listed[d.Owner.ID] && !launchedIn(d.Owner) {
+				lost, paths = append(lost, d), append(paths, d.Path)
+			}
+		}
+		open := process.Opened(paths)
+		for _, d := range lost {
+			if !open[d.Path] {
 				left = append(left, Leftover{Kind: "disk", Name: d.Path,
 					Reason: fmt.Sprintf("%s is not launched any more", d.Owner),
 					remove: func(ctx context.Context) error { return store.RemoveDisk(ctx, d.Owner) }})
@@ -118,10 +290,12 @@ func (l *lab) leftDisks(ctx context.Context, listed map[string]bool) ([]Leftover
 // launchedIn reports whether the folder of a disk's owner holds its topology,
 // whatever the list says.
 func launchedIn(o image.DiskOwner) bool {
-	folder, err := state.Open(o.Folder)
+	f, err := state.Open(o.Folder)
 	if err != nil {
 		return true // not knowing is no reason to remove a disk
 	}
-	_, err = loadRecord(folder)
-	return !errors.Is(err, ErrNotLaunched) || fileExists(folder.File(state.JournalFile))
+	if i, known := f.Identity(); known {
+		return i.ID == o.ID
+	}
+	return f.Has(recordFile) || f.Has(state.JournalFile)
 }

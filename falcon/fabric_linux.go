@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -21,10 +22,9 @@ import (
 // folder.
 func newFabric(topology string, folder *state.Folder) fabric {
 	if !mayMakeDevices() {
-		return &socketFabric{link.Sockets{Dir: folder.Path()}}
+		return &socketFabric{folder, link.Sockets{Dir: folder.Path()}}
 	}
-	return &kernelFabric{id: folder.ID(), kernel: &link.Kernel{
-		Namespace: link.NamespacePrefix + topology + "-" + folder.ID()}}
+	return &kernelFabric{topology: topology, folder: folder}
 }
 
 // mayMakeDevices reports whether this process has root's powers over network
@@ -39,15 +39,40 @@ func mayMakeDevices() bool {
 	return os.Geteuid() == 0 && data[0].Effective&needed == needed && fileExists("/dev/net/tun")
 }
 
-// kernelFabric makes kernel devices.
+// kernelFabric makes kernel devices. They carry the ID of the folder's topology,
+// which is known for good only once the folder is locked.
 type kernelFabric struct {
-	id     string
-	kernel *link.Kernel
+	topology string
+	folder   *state.Folder
 }
 
+func (f *kernelFabric) kernel() *link.Kernel { return &link.Kernel{Namespace: f.namespace()} }
+
 func (f *kernelFabric) name() string          { return "kernel" }
-func (f *kernelFabric) namespace() string     { return f.kernel.Namespace }
-func (f *kernelFabric) namespacePath() string { return f.kernel.Path() }
+func (f *kernelFabric) namespacePath() string { return f.kernel().Path() }
+
+func (f *kernelFabric) namespace() string {
+	return link.NamespacePrefix + f.topology + "-" + f.folder.ID()
+}
+
+func (f *kernelFabric) standing(ctx context.Context) ([]state.Object, error) {
+	namespaces, err := link.Namespaces(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var objects []state.Object
+	for _, name := range namespaces {
+		if strings.HasSuffix(name, "-"+f.folder.ID()) {
+			objects = append(objects, state.Object{Kind: state.Links, Name: name})
+		}
+	}
+	externals, err := link.ExternalsOf("." + f.folder.ID())
+	for _, x := range externals {
+		objects = append(objects, state.Object{
+			Kind: state.External, Name: strings.TrimSuffix(x.Name, "."+f.folder.ID()), Device: x.Device, Host: x.Host})
+	}
+	return objects, err
+}
 
 // maxDevice leaves room for the name of the device that joins a port of the
 // host to a guest's.
@@ -58,13 +83,15 @@ const maxDevice = link.MaxDevice - 1
 // host and have the folder's digest in their names.
 func (f *kernelFabric) device(full, node string, index int, external bool) string {
 	if external {
-		return "fx" + digest(f.id + full)[:10]
+		return externalDevice(f.folder.ID(), full)
 	}
 	if name := fmt.Sprintf("%s-%d", node, index); len(name) <= maxDevice {
 		return name
 	}
 	return node[:3] + "-" + digest(full)[:maxDevice-4]
 }
+
+func externalDevice(id, full string) string { return "fx" + digest(id + full)[:10] }
 
 func digest(s string) string {
 	sum := sha256.Sum256([]byte(s))
@@ -86,7 +113,7 @@ func (f *kernelFabric) createLinks(ctx context.Context, p *Plan) error {
 	if err != nil {
 		return err
 	}
-	return f.kernel.Create(ctx, cables, nil)
+	return f.kernel().Create(ctx, cables, nil)
 }
 
 // cables translates the links of a plan.
@@ -128,13 +155,13 @@ func (f *kernelFabric) createExternal(ctx context.Context, i *InterfacePlan) err
 	if err != nil {
 		return err
 	}
-	return f.kernel.Create(ctx, nil, []link.External{{
+	return f.kernel().Create(ctx, nil, []link.External{{
 		Name: f.hostName(i.Name), Device: i.Device, MAC: mac, Host: i.External, Exclusive: i.Exclusive}})
 }
 
 // hostName is the full name of a device among those of the host, where another
 // folder's topology may have the same name.
-func (f *kernelFabric) hostName(full string) string { return full + "." + f.id }
+func (f *kernelFabric) hostName(full string) string { return full + "." + f.folder.ID() }
 
 func (f *kernelFabric) destroyExternal(ctx context.Context, o state.Object) error {
 	return link.DestroyExternals([]link.External{{Name: f.hostName(o.Name), Device: o.Device, Host: o.Host}})
@@ -149,10 +176,10 @@ func (f *kernelFabric) inspect(ctx context.Context, p *Plan) (map[string]deviceS
 			}
 		}
 	}
-	devices, err := f.kernel.Inspect(ctx, externals)
+	devices, err := f.kernel().Inspect(ctx, externals)
 	status := make(map[string]deviceStatus, len(devices))
 	for name, d := range devices {
-		status[strings.TrimSuffix(name, "."+f.id)] = deviceStatus{
+		status[strings.TrimSuffix(name, "."+f.folder.ID())] = deviceStatus{
 			Up: d.Up, RxBytes: d.Rx.Bytes, TxBytes: d.Tx.Bytes, RxFrames: d.Rx.Packets, TxFrames: d.Tx.Packets}
 	}
 	return status, err
@@ -160,7 +187,18 @@ func (f *kernelFabric) inspect(ctx context.Context, p *Plan) (map[string]deviceS
 
 // socketFabric joins the hypervisors' own sockets in the state folder; there
 // is nothing to make.
-type socketFabric struct{ sockets link.Sockets }
+type socketFabric struct {
+	folder  *state.Folder
+	sockets link.Sockets
+}
+
+func (f *socketFabric) standing(context.Context) ([]state.Object, error) {
+	names, err := f.folder.Names()
+	if slices.ContainsFunc(names, func(name string) bool { return strings.HasSuffix(name, link.SocketSuffix) }) {
+		return []state.Object{{Kind: state.Links}}, err
+	}
+	return nil, err
+}
 
 func (f *socketFabric) name() string          { return "sockets" }
 func (f *socketFabric) namespace() string     { return "" }
@@ -245,7 +283,17 @@ func (f *kernelFabric) abandonedLinks(ctx context.Context, listed map[string]boo
 			Reason: "no listed topology owns it, and no guest is attached",
 			remove: func(ctx context.Context) error { return k.Destroy(ctx, nil) }})
 	}
-	return left, nil
+	externals, err := link.ExternalsOf("")
+	for _, x := range externals {
+		i := strings.LastIndexByte(x.Name, '.') + 1
+		if id := x.Name[i:]; i == 0 || !state.ValidID(id) || listed[id] || x.Device != externalDevice(id, x.Name[:i-1]) {
+			continue
+		}
+		left = append(left, Leftover{Kind: "device", Name: x.Device + " on " + x.Host,
+			Reason: "no listed topology owns it",
+			remove: func(context.Context) error { return link.DestroyExternals([]link.External{x}) }})
+	}
+	return left, err
 }
 
 // anyCarrier reports whether a guest holds one of the devices.

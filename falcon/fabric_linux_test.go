@@ -22,7 +22,7 @@ func kernelFabricIn(t testing.TB, dir, topology string) *kernelFabric {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &kernelFabric{id: folder.ID(), kernel: &link.Kernel{Namespace: link.NamespacePrefix + topology + "-" + folder.ID()}}
+	return &kernelFabric{topology: topology, folder: folder}
 }
 
 func TestKernelDevicesAreNamedAfterTheirNodes(t *testing.T) {

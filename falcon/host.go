@@ -47,10 +47,10 @@ const (
 // hostEnv names the environment's choice of a host.
 const hostEnv = "FALCON_HOST"
 
-// hostChoice is the kind of a host, the dataset of its images as in
+// hostChoice is the kind of a host, the home and the dataset of its images as in
 // [image.Options], and the script of a simulated one.
 type hostChoice struct {
-	kind, dataset, script string
+	kind, home, dataset, script string
 	// open stands for newHost in tests.
 	open hostOpener
 }
@@ -63,9 +63,9 @@ func newHost(c hostChoice, topology string, folder *state.Folder, log *slog.Logg
 	case c.open != nil:
 		return c.open(c, topology, folder, log)
 	case c.kind == HostNative:
-		return newNativeHost(c.dataset, topology, folder, log)
+		return newNativeHost(c, topology, folder, log)
 	case c.kind == HostSim:
-		return newSimHost(cmp.Or(c.script, os.Getenv(simEnv)), folder, log)
+		return newSimHost(cmp.Or(c.script, os.Getenv(simEnv)), c.home, folder, log)
 	case c.kind == HostIllumos:
 		return nil, fmt.Errorf("host %s (%s): this machine has %s; what a launch would do there is shown by launch --dry-run, everything else must be done there",
 			HostIllumos, hostEnv, HostNative)
@@ -74,9 +74,10 @@ func newHost(c hostChoice, topology string, folder *state.Folder, log *slog.Logg
 }
 
 // hosts returns a lab on the chosen host, and one on each other host of this
-// machine that can be used: what is listed or left over may be of any.
-func hosts() ([]*lab, error) {
-	chosen, err := openLab(os.TempDir(), "", hostChoice{}, nil)
+// machine that can be used: what is listed or left over may be of any. The home
+// is the environment's choice when it is empty.
+func hosts(home string) ([]*lab, error) {
+	chosen, err := labOf(hostChoice{home: home})
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +86,7 @@ func hosts() ([]*lab, error) {
 		if kind == chosen.host.kind() {
 			continue
 		}
-		if l, err := openLab(os.TempDir(), "", hostChoice{kind: kind}, nil); err == nil {
+		if l, err := labOf(hostChoice{kind: kind, home: home}); err == nil {
 			labs = append(labs, l)
 		}
 	}
@@ -129,6 +130,9 @@ type fabric interface {
 	createLinks(ctx context.Context, p *Plan) error
 	// createExternal makes the device of an external link.
 	createExternal(ctx context.Context, i *InterfacePlan) error
+	// standing finds what the topology of the folder's ID has on the host,
+	// whatever is written down of it: Links and External.
+	standing(ctx context.Context) ([]state.Object, error)
 	// destroyLinks removes all that createLinks has made under a name, the
 	// plan's namespace.
 	destroyLinks(ctx context.Context, namespace string) error

@@ -10,8 +10,8 @@ import (
 // selfPath is this program.
 const selfPath = "/proc/self/path/a.out"
 
-func newNativeHost(dataset, topology string, folder *state.Folder, log *slog.Logger) (host, error) {
-	images, err := image.Open(image.Options{Dataset: dataset})
+func newNativeHost(c hostChoice, topology string, folder *state.Folder, log *slog.Logger) (host, error) {
+	images, err := image.Open(image.Options{Home: c.home, Dataset: c.dataset})
 	if err != nil {
 		return nil, err
 	}

@@ -30,8 +30,8 @@ type linuxHost struct {
 	log    *slog.Logger
 }
 
-func newNativeHost(dataset, topology string, folder *state.Folder, log *slog.Logger) (host, error) {
-	images, err := image.Open(image.Options{Dataset: dataset})
+func newNativeHost(c hostChoice, topology string, folder *state.Folder, log *slog.Logger) (host, error) {
+	images, err := image.Open(image.Options{Home: c.home, Dataset: c.dataset})
 	if err != nil {
 		return nil, err
 	}
@@ -83,20 +83,20 @@ func (h *linuxHost) serve(ctx context.Context, l *lab, np *NodePlan, o serveOpti
 		return nil, fmt.Errorf("its server's socket: %w", err)
 	}
 	defer socket.Close()
-	stdout, err := os.OpenFile(l.folder.File(np.Name+outExt), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	stdout, err := l.folder.OpenLog(np.Name+outExt, false)
 	if err != nil {
 		return nil, err
 	}
 	defer stdout.Close()
 	// Only the words of this run are worth reading in an error.
-	stderr, err := os.OpenFile(l.folder.File(np.Name+errExt), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	stderr, err := l.folder.OpenLog(np.Name+errExt, true)
 	if err != nil {
 		return nil, err
 	}
 	defer stderr.Close()
 	cfg := process.Config{
 		Path: selfPath, Name: serverName,
-		Dir: l.folder.Path(), Stdout: stdout, Stderr: stderr, Files: []*os.File{socket},
+		Env: l.mark(np.Name).Env(), Dir: l.folder.Path(), Stdout: stdout, Stderr: stderr, Files: []*os.File{socket},
 	}
 	agent := ""
 	if np.Agent != "" && l.propolis == "" { // other servers do not know of it
@@ -134,6 +134,9 @@ func (h *linuxHost) serve(ctx context.Context, l *lab, np *NodePlan, o serveOpti
 	}
 	if l.propolis != "" {
 		cfg.Name = starterName
+		mark := l.mark(np.Name)
+		mark.Program = l.propolis
+		cfg.Env = mark.Env()
 		cfg.Args = append([]string{l.propolis}, cfg.Args...)
 	}
 	if err := l.folder.WriteNote(np.Name+uuidExt, []byte(o.id+"\n")); err != nil {
@@ -216,12 +219,7 @@ func (h *linuxHost) address(f *state.Folder, node string) string { return f.File
 // goes with QEMU.
 func (h *linuxHost) end(ctx context.Context, f *state.Folder, o state.Object) error {
 	if o.Process != nil {
-		// Only while its server lives is the number that it wrote down
-		// surely the hypervisor's.
-		var vmm process.Identity
-		if pid := vmmPID(f, o.Name); pid > 0 && o.Process.Alive() {
-			vmm, _ = process.Identify(pid)
-		}
+		vmm, _ := o.Process.Child(vmmPID(f, o.Name)) // nobody, when there is none
 		if err := o.Process.Terminate(ctx, endGrace); err != nil {
 			return err
 		}

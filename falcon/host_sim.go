@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
@@ -29,19 +30,17 @@ type simHost struct {
 	log    *slog.Logger
 }
 
-func newSimHost(script string, folder *state.Folder, log *slog.Logger) (host, error) {
+func newSimHost(script, home string, folder *state.Folder, log *slog.Logger) (host, error) {
 	rules, err := sim.ParseScript(script)
 	if err != nil {
 		return nil, fmt.Errorf("the script of the simulated host (%s): %w", simEnv, err)
 	}
-	home, err := image.DefaultHome()
-	if err != nil {
-		return nil, err
-	}
 	s := sim.NewScript(rules)
 	return &simHost{
 		folder: folder, images: sim.OpenStore(home, s), script: s, log: log,
-		world: sim.Client{Folder: folder, Program: selfPath, Name: simName},
+		world: sim.Client{Folder: folder, Program: selfPath, Name: simName, Env: func() []string {
+			return process.Mark{Lab: folder.ID(), Home: home}.Env()
+		}},
 	}, nil
 }
 
@@ -153,6 +152,19 @@ func (h *simHost) tryLink(ctx context.Context, end string) error {
 	return nil
 }
 
+func (h *simHost) standing(context.Context) ([]state.Object, error) {
+	var objects []state.Object
+	names, err := h.folder.Names()
+	for _, name := range names {
+		if device, ok := strings.CutSuffix(name, simExternal); ok {
+			objects = append(objects, state.Object{Kind: state.External, Name: device, Device: device})
+		} else if name == simLinks {
+			objects = append(objects, state.Object{Kind: state.Links})
+		}
+	}
+	return objects, err
+}
+
 func (h *simHost) createExternal(ctx context.Context, i *InterfacePlan) error {
 	return h.folder.WriteFile(i.Device+simExternal, nil)
 }
@@ -180,7 +192,7 @@ func (h *simHost) inspect(ctx context.Context, p *Plan) (map[string]deviceStatus
 	devices := make(map[string]deviceStatus)
 	for _, n := range p.Nodes {
 		for _, i := range n.Interfaces {
-			if stands[i.Device] || i.Device != "" && fileExists(h.folder.File(i.Device+simExternal)) {
+			if stands[i.Device] || i.Device != "" && h.folder.Has(i.Device+simExternal) {
 				c := counters[i.Device]
 				devices[i.Name] = deviceStatus{
 					Up: c.Up, RxFrames: c.ReceivedFrames, RxBytes: c.ReceivedBytes, TxFrames: c.SentFrames, TxBytes: c.SentBytes}

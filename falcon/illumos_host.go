@@ -133,10 +133,10 @@ func (h *illumosHost) serve(ctx context.Context, l *lab, np *NodePlan, o serveOp
 	if err := l.folder.RemoveFile(np.Name + portExt); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(l.folder.File(np.Name+runExt), 0o700); err != nil {
+	if err := l.folder.Mkdir(np.Name + runExt); err != nil {
 		return nil, err
 	}
-	stdout, err := os.OpenFile(l.folder.File(np.Name+outExt), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
+	stdout, err := l.folder.OpenLog(np.Name+outExt, false)
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +145,7 @@ func (h *illumosHost) serve(ctx context.Context, l *lab, np *NodePlan, o serveOp
 	if err != nil {
 		return nil, err
 	}
-	stderr, err := os.OpenFile(l.folder.File(np.Name+errExt), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	stderr, err := l.folder.OpenLog(np.Name+errExt, true)
 	if err != nil {
 		return nil, err
 	}
@@ -154,9 +154,11 @@ func (h *illumosHost) serve(ctx context.Context, l *lab, np *NodePlan, o serveOp
 	if err := l.folder.WriteNote(np.Name+uuidExt, []byte(o.id+"\n")); err != nil {
 		return nil, err
 	}
+	mark := l.mark(np.Name)
+	mark.Program = command[0]
 	server, err := process.Start(process.Config{
 		Path: selfPath, Name: starterName, Args: command, Dir: l.folder.File(np.Name + runExt),
-		Env: []string{"RUST_BACKTRACE=full"}, Stdout: stdout, Stderr: stderr,
+		Env: append(mark.Env(), "RUST_BACKTRACE=full"), Stdout: stdout, Stderr: stderr,
 	}, record)
 	if err != nil {
 		return nil, err
@@ -289,7 +291,7 @@ func (h *illumosHost) client(f *state.Folder, node string) (*propolis.Client, er
 
 // portAddress returns where the server of a node listens.
 func portAddress(f *state.Folder, node string) (string, error) {
-	port, err := os.ReadFile(f.File(node + portExt))
+	port, err := f.ReadFile(node + portExt)
 	if err != nil {
 		return "", fmt.Errorf("where its propolis-server listens: %w", err)
 	}
@@ -321,13 +323,13 @@ func (h *illumosHost) end(ctx context.Context, f *state.Folder, o state.Object) 
 			return fmt.Errorf("removing its virtual machine: %w", err)
 		}
 	}
-	return errors.Join(f.RemoveFile(o.Name+portExt), f.RemoveFile(o.Name+pidExt), os.RemoveAll(f.File(o.Name+runExt)))
+	return errors.Join(f.RemoveFile(o.Name+portExt), f.RemoveFile(o.Name+pidExt), f.RemoveTree(o.Name+runExt))
 }
 
 // instanceUUID returns the UUID of a node's instance, by its file or by the
 // topology's record; empty when neither is there, and there was no instance.
 func instanceUUID(f *state.Folder, node string) (string, error) {
-	data, err := os.ReadFile(f.File(node + uuidExt))
+	data, err := f.ReadFile(node + uuidExt)
 	if err == nil {
 		return strings.TrimSpace(string(data)), nil
 	}

@@ -119,6 +119,22 @@ func (f *simnets) destroyExternal(ctx context.Context, o state.Object) error {
 	return f.claims.Drop(ctx, id, []string{o.Device})
 }
 
+func (f *simnets) standing(context.Context) ([]state.Object, error) {
+	links, err := f.claims.Get(f.folder.ID())
+	if err != nil {
+		return nil, err
+	}
+	var objects []state.Object
+	if len(links.Links) > 0 {
+		objects = append(objects, state.Object{Kind: state.Links})
+	}
+	externals, err := f.claims.Get(f.folder.ID() + externalClaims)
+	for _, device := range externals.Links {
+		objects = append(objects, state.Object{Kind: state.External, Name: device, Device: device})
+	}
+	return objects, err
+}
+
 // removeClaim removes the links of a claim, and then the claim.
 func (f *simnets) removeClaim(ctx context.Context, id string) error {
 	c, err := f.claims.Get(id)
@@ -185,7 +201,7 @@ func (f *simnets) nameChecks(t *Topology, have illumos.Links) Check {
 		}
 	}
 	c.Detail = fmt.Sprintf("%d, free or the topology's own", len(names))
-	c.Err = f.claims.Conflict(f.folder.Path(), names, have)
+	c.Err = f.claims.Conflict(f.folder.ID(), names, have)
 	return c
 }
 

@@ -19,7 +19,11 @@ import (
 type lab struct {
 	name   string
 	folder *state.Folder
-	host   host
+	// home is the FALCON_HOME of the topology, whatever the environment says.
+	home string
+	host host
+	// fresh says that it was this call that listed the folder.
+	fresh bool
 	log    *slog.Logger
 	reporter
 	stages   stageLog
@@ -61,34 +65,56 @@ func openLab(dir, name string, asked hostChoice, log *slog.Logger) (*lab, error)
 	if err != nil {
 		return nil, err
 	}
-	if uid, foreign := folder.ForeignOwner(); foreign && fileExists(folder.File(recordFile)) {
-		return nil, fmt.Errorf("state folder %s belongs to user %d: work in it as that user, or choose another folder", folder.Path(), uid)
+	if err := recoverIdentity(folder); err != nil {
+		return nil, err
 	}
 	choice, err := chooseHost(folder, asked)
 	if err != nil {
 		return nil, err
 	}
+	l, err := labIn(folder, name, choice, log)
+	if err != nil {
+		return nil, err
+	}
+	return l, l.settle()
+}
+
+// labOf is a lab for what concerns the host and no topology.
+func labOf(choice hostChoice) (*lab, error) {
+	choice.kind = cmp.Or(choice.kind, os.Getenv(hostEnv), HostNative)
+	return labIn(state.Nowhere(), "", choice, slog.New(slog.DiscardHandler))
+}
+
+// labIn opens the home and the host of a folder's topology.
+func labIn(folder *state.Folder, name string, choice hostChoice, log *slog.Logger) (_ *lab, err error) {
+	if choice.home == "" {
+		if choice.home, err = image.DefaultHome(); err != nil {
+			return nil, err
+		}
+	}
 	h, err := newHost(choice, name, folder, log)
 	if err != nil {
 		return nil, err
 	}
-	return &lab{name: name, folder: folder, host: h, log: log}, nil
+	return &lab{name: name, folder: folder, home: choice.home, host: h, log: log}, nil
 }
 
 // chooseHost returns the host of the folder's topology: that on which it is
 // launched, else the one that is asked for, else that of the environment, else
 // the machine's own.
 func chooseHost(f *state.Folder, asked hostChoice) (hostChoice, error) {
-	r, err := loadHeader(f)
-	if err != nil || r.Host == "" {
-		// A record that is damaged is the concern of those who need it.
+	i, known := f.Identity()
+	if known {
+		asked.home = i.Home
+	}
+	if i.Host == "" {
 		asked.kind = cmp.Or(asked.kind, os.Getenv(hostEnv), HostNative)
 		return asked, nil
 	}
-	if asked.kind != "" && asked.kind != r.Host {
-		return hostChoice{}, fmt.Errorf("the topology in %s is launched on host %s, not on %s: destroy it first, or choose another folder", f.Path(), r.Host, asked.kind)
+	if asked.kind != "" && asked.kind != i.Host {
+		return hostChoice{}, fmt.Errorf("the topology in %s is launched on host %s, not on %s: destroy it first, or choose another folder", f.Path(), i.Host, asked.kind)
 	}
-	asked.kind, asked.dataset = r.Host, cmp.Or(r.Dataset, image.NoDataset)
+	asked.kind, asked.dataset = i.Host, cmp.Or(i.Dataset, image.NoDataset)
 	return asked, nil
 }
 
@@ -100,17 +126,22 @@ func (l *lab) load() (*record, error) {
 		return nil, err
 	}
 	if r.Topology != l.name {
-		return nil, fmt.Errorf("state folder %s belongs to topology %s, not to %s: choose another folder, or destroy that topology with: falcon destroy %s",
-			l.folder.Path(), r.Topology, l.name, l.folder.Path())
+		return nil, l.another(r)
 	}
 	return r, nil
+}
+
+// another says that the folder holds another topology.
+func (l *lab) another(r *record) error {
+	return fmt.Errorf("state folder %s belongs to topology %s, not to %s: choose another folder, or destroy that topology with: falcon destroy %s",
+		l.folder.Path(), r.Topology, l.name, l.folder.Path())
 }
 
 // record is loadRecord, which is not done again while the file is the same.
 func (l *lab) record() (*record, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	file, err := os.Stat(l.folder.File(recordFile))
+	file, err := os.Lstat(l.folder.File(recordFile))
 	if err == nil && l.loaded != nil && os.SameFile(file, l.loaded.file) && file.ModTime().Equal(l.loaded.file.ModTime()) {
 		return l.loaded.r, nil
 	}
@@ -146,10 +177,14 @@ func (l *lab) waiting(holder string) {
 func (l *lab) tidying(unlock func()) func() {
 	return func() {
 		defer unlock()
-		if fileExists(l.folder.File(recordFile)) || fileExists(l.folder.File(state.JournalFile)) {
+		if l.folder.Has(recordFile) || l.folder.Has(state.JournalFile) {
 			return
 		}
-		if err := errors.Join(l.folder.RemoveLock(), l.folder.Remove()); err != nil {
+		clear := func() error { return errors.Join(l.folder.RemoveLock(), l.folder.Remove()) }
+		if l.fresh {
+			clear = l.vacate
+		}
+		if err := clear(); err != nil {
 			l.log.Warn("removing an empty state folder", "error", err)
 		}
 	}
@@ -166,6 +201,9 @@ func (l *lab) lockExisting(ctx context.Context, purpose string) (*record, func()
 		return nil, nil, err
 	}
 	r, err := l.load()
+	if err == nil {
+		err = l.mend(ctx)
+	}
 	if err != nil {
 		unlock()
 		return nil, nil, err
@@ -274,7 +312,8 @@ func (l *lab) neighbours() ([]*record, error) {
 		}
 		folder, err := state.Open(e.Folder)
 		if err != nil {
-			return nil, err
+			l.log.Warn("passing over a listed topology", "topology", e.Topology, "error", err)
+			continue
 		}
 		if r, err := loadRecord(folder); err == nil {
 			records = append(records, r)

@@ -2,7 +2,9 @@ package falcon
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -123,10 +125,22 @@ func (l *lab) begin(ctx context.Context, t *Topology, purpose string, prepare fu
 	if _, err := l.prepare(ctx, t); err != nil {
 		return nil, nil, err
 	}
-	if unlock, err = l.lock(ctx, purpose); err != nil {
+	if err := l.claim(); err != nil {
 		return nil, nil, err
 	}
-	if r, err = l.prepare(ctx, t); err != nil {
+	if unlock, err = l.lock(ctx, purpose); err != nil {
+		if l.fresh {
+			err = errors.Join(err, l.unlist())
+		}
+		return nil, nil, err
+	}
+	if err = l.identify(); err == nil {
+		err = l.mend(ctx)
+	}
+	if err == nil {
+		r, err = l.prepare(ctx, t)
+	}
+	if err != nil {
 		unlock()
 		return nil, nil, err
 	}
@@ -232,13 +246,20 @@ type maker func(o state.Object, do func() error) error
 
 // register lists the topology among those of the host.
 func (l *lab) register(tx *transaction) error {
-	return tx.make(state.Object{Kind: state.Registration, Name: l.folder.ID()}, func() error {
-		return l.host.registry().Add(l.folder, l.name)
-	})
+	return tx.make(state.Object{Kind: state.Registration, Name: l.folder.ID()}, l.list)
+}
+
+// ownDevice reports whether an interface is of an external link that has a device
+// made for it.
+func (i InterfacePlan) ownDevice() bool {
+	return i.Peer == "" && i.Device != "" && i.Device != i.External
 }
 
 func (l *lab) makeLinks(ctx context.Context, p *Plan, make maker) error {
-	if len(p.Links) > 0 {
+	// The devices of external links come with a namespace, too.
+	if len(p.Links) > 0 || p.Namespace != "" && slices.ContainsFunc(p.Nodes, func(n NodePlan) bool {
+		return slices.ContainsFunc(n.Interfaces, InterfacePlan.ownDevice)
+	}) {
 		o := state.Object{Kind: state.Links, Name: p.Namespace}
 		if err := make(o, func() error { return l.host.createLinks(ctx, p) }); err != nil {
 			return err
@@ -248,7 +269,7 @@ func (l *lab) makeLinks(ctx context.Context, p *Plan, make maker) error {
 		n := &p.Nodes[i]
 		for j := range n.Interfaces {
 			x := &n.Interfaces[j]
-			if x.Peer != "" || x.Device == "" || x.Device == x.External {
+			if !x.ownDevice() {
 				continue
 			}
 			o := state.Object{Kind: state.External, Name: x.Name, Device: x.Device, Host: x.External}
@@ -335,7 +356,7 @@ func (l *lab) startNodes(ctx context.Context, tx *transaction, r *revision, o la
 func (l *lab) destroyAtEnd(ctx context.Context, lease string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reaperDeadline)
 	defer cancel()
-	if err := l.destroy(ctx, lease); err != nil {
+	if _, err := l.destroy(ctx, lease); err != nil {
 		l.log.Error("destroying the topology at the end of its context", "topology", l.name, "error", err)
 	}
 }

@@ -64,22 +64,19 @@ func (t *Topology) NetDestroy(ctx context.Context) error {
 		switch {
 		case o.Kind == state.Server && l.runs(ctx, o):
 			return &NodeError{Node: o.Name, Err: fmt.Errorf("it runs and uses its links: hyperstop the nodes first, or destroy the topology")}
+		case l.disowned(o) != "":
 		case o.Kind == state.Links || o.Kind == state.External:
 			links = append(links, o)
 		case o.Kind != state.Registration:
 			others = append(others, o)
 		}
 	}
-	if err := l.remove(ctx, j, links); err != nil {
+	if _, err := l.remove(ctx, j, links); err != nil {
 		return fmt.Errorf("removing the links of %s: %w", t.name, err)
 	}
 	if len(others) > 0 {
 		return nil
 	}
 	// Nothing but links had been made.
-	standing := j.Standing()
-	if err := l.remove(ctx, j, standing); err != nil {
-		return err
-	}
-	return l.dissolve(standing)
+	return l.dissolve(ctx, j.Standing())
 }

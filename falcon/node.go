@@ -197,16 +197,20 @@ func (l *lab) connect(ctx context.Context, node string) (*NodePlan, *propolis.Cl
 	return np, client, err
 }
 
-// server returns the journal's entry for the server of a node.
+// server returns the server of a node.
 func (l *lab) server(node string) (state.Object, error) {
-	standing, err := l.folder.Standing()
+	written, _ := l.folder.Standing() // what is wrong with it does not matter to one that runs
+	for _, o := range written {
+		if o.Kind == state.Server && o.Name == node && o.Process != nil && o.Process.Alive() {
+			return o, nil
+		}
+	}
+	servers, err := l.servers()
 	if err != nil {
 		return state.Object{}, err
 	}
-	for _, o := range standing {
-		if o.Kind == state.Server && o.Name == node {
-			return o, nil
-		}
+	if o, ok := servers[node]; ok {
+		return o, nil
 	}
 	return state.Object{}, fmt.Errorf("it is stopped; start it with: hyperstart %s", node)
 }

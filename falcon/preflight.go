@@ -13,7 +13,6 @@ import (
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 	"github.com/falcon-vm/falcon-go/falcon/internal/image/build"
-	"github.com/falcon-vm/falcon-go/falcon/internal/state"
 	"github.com/falcon-vm/falcon-go/propolis/softnpu"
 )
 
@@ -287,13 +286,14 @@ func (l *lab) revise(ctx context.Context, t *Topology) (*revision, hostFacts, er
 		return nil, hf, err
 	}
 	r := &revision{old: old, running: make(map[string]bool), next: newRecord(t, p, old)}
+	r.next.ID, r.next.Home = l.folder.ID(), l.home
 	r.next.Host, r.next.Dataset = l.host.kind(), l.host.store().Dataset()
-	standing, err := l.folder.Standing()
+	servers, err := l.servers()
 	if err != nil {
 		return nil, hf, err
 	}
-	for _, o := range standing {
-		if o.Kind == state.Server && l.runs(ctx, o) {
+	for _, o := range servers {
+		if l.runs(ctx, o) {
 			r.running[o.Name] = true
 		}
 	}

@@ -2,7 +2,6 @@ package falcon
 
 import (
 	"encoding/json"
-	"os"
 	"sync"
 	"time"
 )
@@ -136,7 +135,7 @@ func (l *lab) noteStart(node, cold string) error {
 // startOf returns how a node was started last, nil where that is not known.
 func (l *lab) startOf(node string) *NodeStart {
 	var s NodeStart
-	data, err := os.ReadFile(l.folder.File(node + startExt))
+	data, err := l.folder.ReadFile(node + startExt)
 	if err != nil || json.Unmarshal(data, &s) != nil {
 		return nil
 	}

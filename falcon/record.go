@@ -19,6 +19,9 @@ const recordVersion = 1
 type record struct {
 	Version  int    `json:"version"`
 	Topology string `json:"topology"`
+	// ID and Home are those of the topology's identity.
+	ID   string `json:"id,omitempty"`
+	Home string `json:"home,omitempty"`
 	// Host is where it runs, Dataset the ZFS dataset of its images and
 	// disks; empty where they are files.
 	Host    string    `json:"host,omitempty"`

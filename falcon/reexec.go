@@ -103,7 +103,7 @@ func runReaper(args []string) int {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), reaperDeadline)
 	defer cancel()
-	if err := destroyFolder(ctx, args[0], args[1], nil); err != nil {
+	if _, err := destroyFolder(ctx, args[0], args[1], nil); err != nil {
 		return failed(err)
 	}
 	return 0

@@ -38,7 +38,7 @@ func (l *lab) asic(ctx context.Context, np *NodePlan) (*softnpu.Client, error) {
 		return nil, errors.New("it has no SoftNPU ASIC: a SoftNPU link gives it one")
 	}
 	path := l.folder.File(np.Name + asicExt)
-	if !fileExists(path) {
+	if !l.folder.Has(np.Name + asicExt) {
 		return nil, errors.New("its SoftNPU ASIC is reached from its guest only")
 	}
 	conn, err := dialSocket(ctx, path)

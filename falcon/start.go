@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -247,7 +246,7 @@ const statusDeadline = 5 * time.Second
 // lastWords returns the end of what a node's server and hypervisor said on
 // stderr, ready to be appended to an error.
 func (l *lab) lastWords(node string) string {
-	words, err := tail(l.folder.File(node+errExt), 2048)
+	words, err := tail(l.folder, node+errExt, 2048)
 	if words = strings.TrimSpace(words); err != nil || words == "" {
 		return ""
 	}
@@ -258,9 +257,9 @@ func (l *lab) lastWords(node string) string {
 	return "; its last words: " + strings.Join(lines, "\n  ")
 }
 
-// tail returns at most n bytes from the end of a file.
-func tail(path string, n int64) (string, error) {
-	f, err := os.Open(path)
+// tail returns at most n bytes from the end of a file of a folder.
+func tail(folder *state.Folder, name string, n int64) (string, error) {
+	f, err := folder.OpenFile(name)
 	if err != nil {
 		return "", err
 	}
@@ -280,7 +279,7 @@ func tail(path string, n int64) (string, error) {
 // vmmPID returns the process number of a node's hypervisor, 0 when there is
 // none.
 func vmmPID(f *state.Folder, node string) int {
-	data, err := os.ReadFile(f.File(node + vmmPIDExt))
+	data, err := f.ReadFile(node + vmmPIDExt)
 	if err != nil {
 		return 0
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/falcon-vm/falcon-go/falcon/internal/process"
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
 	"github.com/falcon-vm/falcon-go/propolis"
 )
@@ -148,15 +147,9 @@ func absent(n *Node) NodeStatus {
 }
 
 func (l *lab) nodeStatuses(ctx context.Context, r *record) ([]NodeStatus, error) {
-	standing, err := l.folder.Standing()
+	servers, err := l.servers()
 	if err != nil {
 		return nil, err
-	}
-	servers := make(map[string]state.Object)
-	for _, o := range standing {
-		if o.Kind == state.Server {
-			servers[o.Name] = o
-		}
 	}
 	devices, err := l.host.inspect(ctx, r.Plan)
 	if err != nil {
@@ -202,10 +195,8 @@ func (l *lab) lookAt(ctx context.Context, n *NodeStatus, o state.Object) {
 	if n.State == NodeStopped || n.State == NodeFailed {
 		return
 	}
-	if pid := vmmPID(l.folder, n.Name); pid > 0 {
-		if _, err := process.Identify(pid); err == nil {
-			n.PID = pid
-		}
+	if vmm, err := o.Process.Child(vmmPID(l.folder, n.Name)); err == nil {
+		n.PID = vmm.PID
 	}
 	if started, err := o.Process.Started(); err == nil {
 		n.UptimeSeconds = int64(time.Since(started).Seconds())
@@ -315,7 +306,7 @@ type Listed struct {
 
 // List returns the user's topologies on this host.
 func List(ctx context.Context) ([]Listed, error) {
-	labs, err := hosts()
+	labs, err := hosts("")
 	if err != nil {
 		return nil, err
 	}

@@ -354,7 +354,7 @@ func (l *lab) bootTemplate(ctx context.Context, dir string, np *NodePlan, report
 	if err != nil {
 		return nil, err
 	}
-	tl := &lab{name: l.name, folder: folder, host: l.host, log: l.log}
+	tl := &lab{name: l.name, folder: folder, home: l.home, host: l.host, log: l.log}
 	t, err := templatePlan(np, dir)
 	if err != nil {
 		return nil, err

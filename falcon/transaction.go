@@ -11,6 +11,8 @@ import (
 
 	"github.com/hashicorp/go-multierror"
 
+	"github.com/falcon-vm/falcon-go/falcon/internal/image"
+	"github.com/falcon-vm/falcon-go/falcon/internal/link"
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
 )
 
@@ -52,14 +54,44 @@ func (l *lab) transact(ctx context.Context, before *record, keep bool, do func(*
 }
 
 // make records an object and has it made. An object that stands stays where it
-// is in the journal, and is not removed when the transaction fails.
+// is in the journal, and is not removed when the transaction fails. Nor is one
+// that turns out to be somebody else's.
 func (tx *transaction) make(o state.Object, do func() error) error {
 	if !tx.stands(o) {
-		tx.mu.Lock()
-		tx.made = append(tx.made, o)
-		tx.mu.Unlock()
+		tx.note(o)
 	}
-	return tx.restore(o, do)
+	err := tx.restore(o, do)
+	if standsAlready(o, err) {
+		err = errors.Join(err, tx.disown(o))
+	}
+	return err
+}
+
+// standsAlready reports whether an object was not made because another of its name
+// stands.
+func standsAlready(o state.Object, err error) bool {
+	return o.Kind == state.Disk && errors.Is(err, image.ErrDiskExists) ||
+		o.Kind == state.External && errors.Is(err, link.ErrInUse)
+}
+
+// note has objects removed when the transaction fails.
+func (tx *transaction) note(objects ...state.Object) {
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	tx.made = append(tx.made, objects...)
+}
+
+// disown takes back that an object is about to be made.
+func (tx *transaction) disown(o state.Object) error {
+	tx.mu.Lock()
+	before := len(tx.made)
+	tx.made = slices.DeleteFunc(tx.made, func(m state.Object) bool { return m.Kind == o.Kind && m.Name == o.Name })
+	mine := len(tx.made) < before
+	tx.mu.Unlock()
+	if !mine {
+		return nil // it stood before, and is the topology's
+	}
+	return tx.journal.Gone(o)
 }
 
 // announce records objects that make will have made one by one, with one wait
@@ -74,9 +106,7 @@ func (tx *transaction) announce(objects []state.Object) error {
 	if len(fresh) == 0 {
 		return nil
 	}
-	tx.mu.Lock()
-	tx.made = append(tx.made, fresh...)
-	tx.mu.Unlock()
+	tx.note(fresh...)
 	return tx.journal.Make(fresh...)
 }
 
@@ -111,14 +141,19 @@ func (tx *transaction) undo(ctx context.Context) error {
 			mine = append(mine, o)
 		}
 	}
-	err := tx.l.remove(ctx, tx.journal, mine)
-	if tx.before == nil && err == nil {
-		return errors.Join(tx.journal.Close(), tx.l.dissolve(mine))
+	_, err := tx.l.remove(ctx, tx.journal, mine)
+	if tx.before == nil && err == nil && !tx.older() {
+		return errors.Join(tx.journal.Close(), tx.l.dissolve(ctx, mine))
 	}
 	if tx.before != nil {
 		err = errors.Join(err, tx.l.removeFiles(nodesOf(mine, tx.before)), tx.save(tx.before))
 	}
 	return errors.Join(err, tx.journal.Close())
+}
+
+// older reports whether something stands that an earlier command has made.
+func (tx *transaction) older() bool {
+	return slices.ContainsFunc(tx.journal.Standing(), func(o state.Object) bool { return o.Kind != state.Registration })
 }
 
 // inParallel runs functions at once and waits for all. The first that fails

@@ -99,7 +99,7 @@ func PruneTemplates(ctx context.Context, all bool) (removed []Template, err erro
 	if err != nil {
 		return nil, err
 	}
-	l, err := openLab(os.TempDir(), "", hostChoice{}, nil)
+	l, err := labOf(hostChoice{})
 	if err != nil {
 		return nil, err
 	}

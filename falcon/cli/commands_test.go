@@ -169,21 +169,11 @@ func TestExecPrintsJSON(t *testing.T) {
 func TestDestroySaysWhatItRemoved(t *testing.T) {
 	var p testProgram
 	p.launchedWith(t, "")
-	journal := `{"op":"make","object":{"kind":"registration","name":"x"}}
-{"op":"make","object":{"kind":"links","name":"ns"}}
-{"op":"make","object":{"kind":"disk","name":"violin"}}
-{"op":"make","object":{"kind":"disk","name":"piano"}}
-{"op":"make","object":{"kind":"server","name":"violin"}}
-`
-	if err := os.WriteFile(filepath.Join(p.dir, "journal"), []byte(journal), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if got, want := p.run(t, "destroy"), "ring is gone: 1 node, 2 disks, 1 network\n"; got.status != 0 || got.stdout != want {
+	p.lab.removed = falcon.Removed{Nodes: 1, Disks: 2, Networks: 1, Files: true, Problems: []string{"line 3 is damaged"}}
+	if got, want := p.run(t, "destroy"), "ring is gone: 1 node, 2 disks, 1 network\n"; got.status != 0 || got.stdout != want || !strings.Contains(got.stderr, "note: line 3 is damaged\n") {
 		t.Errorf("%+v, want %q", got, want)
 	}
-	if err := os.RemoveAll(p.dir); err != nil {
-		t.Fatal(err)
-	}
+	p.lab.removed = falcon.Removed{}
 	if got, want := p.run(t, "destroy"), "nothing of ring in "+p.dir+"\n"; got.status != 0 || got.stdout != want {
 		t.Errorf("the second time: %+v, want %q", got, want)
 	}

@@ -24,6 +24,7 @@ type fakeLab struct {
 	status    *falcon.Status
 	dry       []falcon.DryStep
 	steps     []falcon.Progress // reported by Launch and Destroy
+	removed   falcon.Removed    // what Destroy says
 	err       error             // returned by everything
 	nodes     map[string]*fakeNode
 
@@ -61,13 +62,13 @@ func (l *fakeLab) DryRun(context.Context) ([]falcon.DryStep, error) {
 	return l.dry, l.note("dry run")
 }
 
-func (l *fakeLab) Destroy(context.Context) error {
+func (l *fakeLab) Destroy(context.Context) (falcon.Removed, error) {
 	for _, s := range l.steps {
 		if l.report != nil {
 			l.report(s)
 		}
 	}
-	return l.note("destroy")
+	return l.removed, l.note("destroy")
 }
 
 func (l *fakeLab) NetCreate(context.Context) error  { return l.note("netcreate") }

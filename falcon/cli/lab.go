@@ -17,7 +17,7 @@ type lab interface {
 	Preflight(context.Context) (*falcon.Preflight, error)
 	Launch(context.Context, launchOptions) error
 	DryRun(context.Context) ([]falcon.DryStep, error)
-	Destroy(context.Context) error
+	Destroy(context.Context) (falcon.Removed, error)
 	NetCreate(context.Context) error
 	NetDestroy(context.Context) error
 	Snapshot(ctx context.Context, node, image string, live bool) error
@@ -84,6 +84,8 @@ func (t topology) Launch(ctx context.Context, o launchOptions) error {
 	}
 	return t.Topology.Launch(ctx, opts...)
 }
+
+func (t topology) Destroy(ctx context.Context) (falcon.Removed, error) { return t.Remove(ctx) }
 
 func (t topology) Snapshot(ctx context.Context, node, image string, live bool) error {
 	return t.Topology.Snapshot(ctx, node, image, falcon.SnapshotOptions{Live: live})

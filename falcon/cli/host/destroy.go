@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -24,7 +25,15 @@ func newDestroyCommand() *cobra.Command {
 				return errors.Join(printJSON(cmd, destroyDocument{outcomes}), err)
 			}
 			for _, o := range outcomes {
-				if o.Destroyed {
+				for _, p := range o.Problems {
+					fmt.Fprintf(cmd.ErrOrStderr(), "note: %s\n", p)
+				}
+				if !o.Destroyed {
+					continue
+				}
+				if what := o.Removed.String(); what != "its files" {
+					printf(cmd, "%s is destroyed: %s\n", o.Folder, what)
+				} else {
 					printf(cmd, "%s is destroyed\n", o.Folder)
 				}
 			}
@@ -44,6 +53,7 @@ type destroyOutcome struct {
 	Folder    string `json:"folder"`
 	Destroyed bool   `json:"destroyed"`
 	Error     string `json:"error,omitempty"`
+	falcon.Removed
 }
 
 // destroyAll destroys labs one after the other, and goes on past those that it
@@ -52,9 +62,10 @@ func destroyAll(ctx context.Context, dirs []string) ([]destroyOutcome, error) {
 	var outcomes []destroyOutcome
 	var errs []error
 	for _, dir := range dirs {
-		o := destroyOutcome{Folder: dir, Destroyed: true}
-		if err := falcon.DestroyFolder(ctx, dir, nil); err != nil {
-			o.Destroyed, o.Error = false, err.Error()
+		removed, err := falcon.RemoveFolder(ctx, dir, nil)
+		o := destroyOutcome{Folder: dir, Destroyed: err == nil, Removed: removed}
+		if err != nil {
+			o.Error = err.Error()
 			errs = append(errs, err)
 		}
 		outcomes = append(outcomes, o)

@@ -2,11 +2,9 @@ package illumos
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -25,13 +23,19 @@ type Claims struct {
 
 // Claim is a set of links of one topology, which come and go together.
 type Claim struct {
-	// ID tells sets apart; Folder is the state folder, which tells topologies
-	// apart.
+	// ID tells sets apart: it is that of the topology, with a suffix where that
+	// has several. Folder is its state folder, for people.
 	ID       string   `json:"id"`
 	Topology string   `json:"topology"`
 	Folder   string   `json:"folder"`
 	Boot     string   `json:"boot"`
 	Links    []string `json:"links"`
+}
+
+// of is the ID of the topology.
+func (c Claim) of() string {
+	id, _, _ := strings.Cut(c.ID, "-")
+	return id
 }
 
 // Owner describes whose links they are, for people.
@@ -70,28 +74,27 @@ func (s Claims) Get(id string) (Claim, error) {
 }
 
 func (s Claims) read(id string) (Claim, error) {
-	path := filepath.Join(s.Dir, id+".json")
-	data, err := os.ReadFile(path)
+	f, err := state.Open(s.Dir)
+	var c Claim
+	if err == nil {
+		err = f.ReadJSON(id+".json", &c)
+	}
 	if err != nil {
 		return Claim{}, fmt.Errorf("list of links: %w", err)
-	}
-	var c Claim
-	if err := json.Unmarshal(data, &c); err != nil {
-		return Claim{}, fmt.Errorf("list of links: %s is damaged: %w", path, err)
 	}
 	return c, nil
 }
 
 // Conflict returns a *NameError for the first name that a topology of another
 // folder claims, or that exists and is nobody's.
-func (s Claims) Conflict(folder string, names []string, have Links) error {
+func (s Claims) Conflict(id string, names []string, have Links) error {
 	claims, err := s.List()
 	if err != nil {
 		return err
 	}
 	var mine []string
 	for _, c := range claims {
-		if c.Folder == folder {
+		if c.of() == id {
 			mine = append(mine, c.Links...)
 			continue
 		}
@@ -117,7 +120,7 @@ func (s Claims) Add(ctx context.Context, c Claim, have func() (Links, error)) er
 		if err != nil {
 			return err
 		}
-		if err := s.Conflict(c.Folder, c.Links, links); err != nil {
+		if err := s.Conflict(c.of(), c.Links, links); err != nil {
 			return err
 		}
 		old, err := s.Get(c.ID)

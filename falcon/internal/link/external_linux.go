@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/go-multierror"
 )
@@ -101,7 +102,7 @@ func available(x External, host Interface) error {
 
 // DestroyExternals removes external links; their MACs may be missing. What is
 // gone already is no error. A device of that name which is not a macvtap on
-// the named interface is somebody else's and stays.
+// the named interface, or has another full name, is somebody else's and stays.
 func DestroyExternals(externals []External) error {
 	if len(externals) == 0 {
 		return nil
@@ -135,7 +136,7 @@ func (r *rtnl) destroyExternal(x External) error {
 	if err != nil {
 		return err
 	}
-	if d.kind != kindMacvtap || d.parent != host.Index {
+	if d.kind != kindMacvtap || d.parent != host.Index || len(d.altNames) > 0 && !slices.Contains(d.altNames, x.Name) {
 		return nil
 	}
 	node, err := tapNodeOf(d.Name, d.Index)
@@ -146,6 +147,28 @@ func (r *rtnl) destroyExternal(x External) error {
 		return opError("remove macvtap", x.Device, err, "")
 	}
 	return node.remove()
+}
+
+// ExternalsOf returns the external links that stand whose full names end with a
+// suffix.
+func ExternalsOf(suffix string) ([]External, error) {
+	all, err := listDevices()
+	if err != nil {
+		return nil, err
+	}
+	names := make(map[int]string, len(all))
+	for _, d := range all {
+		names[d.Index] = d.Name
+	}
+	var found []External
+	for _, d := range all {
+		for _, name := range d.altNames {
+			if d.kind == kindMacvtap && strings.HasSuffix(name, suffix) {
+				found = append(found, External{Name: name, Device: d.Name, Host: names[d.parent], Exclusive: d.passthru})
+			}
+		}
+	}
+	return found, nil
 }
 
 func inspectExternals(externals []External, found map[string]Device) error {

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// socketSuffix marks the sockets of links in a state folder.
-const socketSuffix = ".link"
+// SocketSuffix marks the sockets of links in a state folder.
+const SocketSuffix = ".link"
 
 // Sockets makes links of Unix datagram sockets, which need no privilege.
 // There is nothing to create: each QEMU binds its own socket and sends to its
@@ -24,7 +24,7 @@ type Sockets struct {
 
 // File returns the file name of the socket at an interface of a node.
 func (s Sockets) File(node string, index int) string {
-	return fmt.Sprintf("%s-%d%s", node, index, socketSuffix)
+	return fmt.Sprintf("%s-%d%s", node, index, SocketSuffix)
 }
 
 // Remove deletes the sockets that QEMU leaves behind. The VMs must have
@@ -39,7 +39,7 @@ func (s Sockets) Remove() error {
 	}
 	var errs []error
 	for _, e := range entries {
-		if e.Type() != fs.ModeSocket || !strings.HasSuffix(e.Name(), socketSuffix) {
+		if e.Type() != fs.ModeSocket || !strings.HasSuffix(e.Name(), SocketSuffix) {
 			continue
 		}
 		err := os.Remove(filepath.Join(s.Dir, e.Name()))

@@ -25,6 +25,8 @@ type Client struct {
 	// as Name, and [process.WaitGate] before that; Run's pipe is its
 	// descriptor [ReadyFD].
 	Program, Name string
+	// Env, if set, returns what is added to the environment of that program.
+	Env func() []string
 
 	mu   sync.Mutex
 	conn *connection
@@ -124,7 +126,7 @@ func (c *Client) Counters(ctx context.Context) (map[string]Counters, error) {
 func (c *Client) clear(ctx context.Context, recorded process.Identity) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, err := os.Lstat(c.Folder.File(LockFile)); err != nil && !recorded.Alive() {
+	if !c.Folder.Has(LockFile) && !recorded.Alive() {
 		return nil // cleared already
 	}
 	unlock, err := c.Folder.LockFile(ctx, LockFile, "clearing the simulated host", nil)
@@ -192,7 +194,7 @@ func (c *Client) start(ctx context.Context, record func(process.Identity) error)
 	if conn, err := dial(ctx, c.Folder); !errors.Is(err, errNoWorld) {
 		return conn, err
 	}
-	words, err := os.OpenFile(c.Folder.File(WordsFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	words, err := c.Folder.OpenLog(WordsFile, true)
 	if err != nil {
 		return nil, err
 	}
@@ -203,12 +205,16 @@ func (c *Client) start(ctx context.Context, record func(process.Identity) error)
 	}
 	defer ready.Close()
 	defer readyW.Close()
+	var env []string
+	if c.Env != nil {
+		env = c.Env()
+	}
 	// From here on it is the world's matter that counts, not the caller's: who
 	// gives up removes the node, and the world must be there to be told.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startDeadline)
 	defer cancel()
 	p, err := process.Start(process.Config{
-		Path: c.Program, Name: c.Name, Dir: c.Folder.Path(), Stdout: words, Stderr: words, Files: []*os.File{readyW},
+		Path: c.Program, Name: c.Name, Env: env, Dir: c.Folder.Path(), Stdout: words, Stderr: words, Files: []*os.File{readyW},
 	}, record)
 	if err != nil {
 		return nil, err
@@ -227,7 +233,7 @@ func (c *Client) start(ctx context.Context, record func(process.Identity) error)
 
 // words returns what the world has said on stderr, to be appended to an error.
 func (c *Client) words() string {
-	text, err := os.ReadFile(c.Folder.File(WordsFile))
+	text, err := c.Folder.ReadFile(WordsFile)
 	if err != nil || len(text) == 0 {
 		return ""
 	}

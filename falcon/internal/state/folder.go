@@ -4,38 +4,59 @@ package state
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
 // Folder is the state folder of one topology.
-type Folder struct{ path string }
+type Folder struct {
+	path     string
+	identity Identity
+	known    bool // the identity is that of the folder's topology
+}
 
 // Open returns the folder at path, which need not exist. Symbolic links on the
-// way are resolved as far as they exist, so that one folder has one identity.
+// way are resolved as far as they exist. A folder in which others could have put
+// something is refused with a *TrustError.
 func Open(path string) (*Folder, error) {
+	path, err := resolve(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := Judge(path); err != nil {
+		return nil, fmt.Errorf("state folder: %w", err)
+	}
+	f := &Folder{path: path, identity: Identity{ID: newID()}}
+	_, err = f.Reload()
+	return f, err
+}
+
+// Nowhere returns a folder for what has no topology: there is nothing in it, and
+// nothing can be put there.
+func Nowhere() *Folder {
+	return &Folder{path: os.DevNull, identity: Identity{ID: newID()}}
+}
+
+// resolve returns an absolute path without symbolic links, as far as it exists.
+func resolve(path string) (string, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
-		return nil, fmt.Errorf("state folder %s: %w", path, err)
+		return "", fmt.Errorf("state folder %s: %w", path, err)
 	}
 	rest := ""
 	for head := abs; ; head = filepath.Dir(head) {
 		real, err := filepath.EvalSymlinks(head)
 		if err == nil {
-			return &Folder{filepath.Join(real, rest)}, nil
+			return filepath.Join(real, rest), nil
 		}
 		if head == filepath.Dir(head) {
-			return &Folder{abs}, nil
+			return abs, nil
 		}
 		rest = filepath.Join(filepath.Base(head), rest)
 	}
@@ -44,29 +65,8 @@ func Open(path string) (*Folder, error) {
 // Path returns the absolute path of the folder.
 func (f *Folder) Path() string { return f.path }
 
-// ForeignOwner reports the user that the folder belongs to when that is
-// another one than this process's: what such a folder says is not to be
-// believed, least of all by root.
-func (f *Folder) ForeignOwner() (uid uint32, foreign bool) {
-	info, err := os.Stat(f.path)
-	if err != nil {
-		return 0, false
-	}
-	s, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return 0, false
-	}
-	return s.Uid, int(s.Uid) != os.Geteuid()
-}
-
 // File returns the absolute path of a file in the folder.
 func (f *Folder) File(name string) string { return filepath.Join(f.path, name) }
-
-// ID returns eight hexadecimal digits that stand for the folder on this host.
-func (f *Folder) ID() string {
-	sum := sha256.Sum256([]byte(f.path))
-	return hex.EncodeToString(sum[:4])
-}
 
 // Create makes the folder, open to its owner alone.
 func (f *Folder) Create() error {
@@ -109,7 +109,7 @@ func (f *Folder) LockFile(ctx context.Context, name, purpose string, waiting fun
 func (f *Folder) lock(ctx context.Context, name string, how int, purpose string, waiting func(holder string)) (unlock func(), err error) {
 	path := f.File(name)
 	for {
-		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		file, err := f.open(name, os.O_RDWR|os.O_CREATE)
 		if errors.Is(err, os.ErrNotExist) {
 			if err := f.Create(); err != nil {
 				return nil, err
@@ -133,6 +133,16 @@ func (f *Folder) lock(ctx context.Context, name string, how int, purpose string,
 		_, _ = fmt.Fprintf(io.NewOffsetWriter(file, 0), "%s (pid %d)", purpose, os.Getpid())
 		return func() { file.Close() }, nil
 	}
+}
+
+// Locked reports whether somebody holds the folder's lock now.
+func (f *Folder) Locked() bool {
+	file, err := f.open(lockFile, os.O_RDONLY)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	return errors.Is(unix.Flock(int(file.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
 }
 
 // flock waits in a goroutine, because a waiting flock cannot be cancelled. When
@@ -181,123 +191,9 @@ func sameFile(file *os.File, path string) bool {
 	if err != nil {
 		return false
 	}
-	b, err := os.Stat(path)
+	b, err := os.Lstat(path)
 	return err == nil && os.SameFile(a, b)
 }
 
 // RemoveLock removes the lock file. Only the holder of the lock may do so.
-func (f *Folder) RemoveLock() error { return removeFile(f.File(lockFile)) }
-
-// RemoveFile removes a file of the folder; a file that is not there is no
-// error.
-func (f *Folder) RemoveFile(name string) error { return removeFile(f.File(name)) }
-
-// RemoveFiles is RemoveFile for many: it looks once which of them are there.
-func (f *Folder) RemoveFiles(names []string) error {
-	entries, err := os.ReadDir(f.path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	there := make(map[string]bool, len(entries))
-	for _, e := range entries {
-		there[e.Name()] = true
-	}
-	var errs []error
-	for _, name := range names {
-		for _, path := range []string{successor(f.File(name)), f.File(name)} {
-			if !there[filepath.Base(path)] {
-				continue
-			}
-			if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-				errs = append(errs, err)
-			}
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// removeFile also removes what an interrupted writeFile has left.
-func removeFile(path string) error {
-	for _, p := range []string{successor(path), path} {
-		if err := os.Remove(p); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
-}
-
-// ReadJSON reads a document of the folder. The error wraps os.ErrNotExist when
-// there is none.
-func (f *Folder) ReadJSON(name string, v any) error { return ReadJSON(f.File(name), v) }
-
-// WriteJSON replaces a document of the folder in one step.
-func (f *Folder) WriteJSON(name string, v any) error { return writeJSON(f.File(name), v) }
-
-// WriteNote is WriteFile for what is of no use after a loss of power: it is not
-// made durable.
-func (f *Folder) WriteNote(name string, data []byte) error {
-	tmp := successor(f.File(name))
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
-		return errors.Join(err, os.Remove(tmp))
-	}
-	return os.Rename(tmp, f.File(name))
-}
-
-// WriteFile replaces a file of the folder in one step.
-func (f *Folder) WriteFile(name string, data []byte) error { return writeFile(f.File(name), data) }
-
-// ReadJSON reads a document at a path. The error wraps os.ErrNotExist when there
-// is none, and names a document that is damaged.
-func ReadJSON(path string, v any) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(data, v); err != nil {
-		return fmt.Errorf("%s is damaged: %w", path, err)
-	}
-	return nil
-}
-
-func writeJSON(path string, v any) error {
-	data, err := json.Marshal(v) // each command reads it: white space would take half of the time
-	if err != nil {
-		return err
-	}
-	return writeFile(path, append(data, '\n'))
-}
-
-// successor is where writeFile writes the new content of a file. It is one
-// name, so that a crash leaves one file, which the next write or the removal of
-// path takes away; the folder's lock keeps a second writer off.
-func successor(path string) string {
-	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
-}
-
-// writeFile writes beside the file and renames, so that a reader sees the old
-// content or the new, also after a loss of power.
-func writeFile(path string, data []byte) (err error) {
-	tmp, err := os.OpenFile(successor(path), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(tmp.Name())
-		}
-	}()
-	_, err = tmp.Write(data)
-	if serr := tmp.Sync(); err == nil {
-		err = serr
-	}
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), path)
-}
+func (f *Folder) RemoveLock() error { return f.RemoveFile(lockFile) }

@@ -66,8 +66,8 @@ const (
 // Several processes may write to one journal, each about objects of its own;
 // a Journal does not learn what others have written since it was opened.
 type Journal struct {
-	file *os.File
-	path string
+	file   *os.File
+	folder *Folder
 
 	mu       sync.Mutex
 	standing listing
@@ -87,15 +87,34 @@ type batch struct {
 // JournalFile is the name of the journal in a state folder.
 const JournalFile = "journal"
 
+// DamagedError names the lines of a journal that cannot be read. The others
+// stand.
+type DamagedError struct {
+	Path  string
+	Lines []error
+}
+
+func (e *DamagedError) Error() string {
+	return fmt.Sprintf("journal %s: %v", e.Path, errors.Join(e.Lines...))
+}
+
+// damage returns the error for damaged lines, nil for none.
+func damage(path string, lines []error) error {
+	if len(lines) == 0 {
+		return nil
+	}
+	return &DamagedError{path, lines}
+}
+
 // Journal opens the folder's journal. A last line that was cut off when power
-// was lost is dropped: what it announced had not been begun.
+// was lost is dropped: what it announced had not been begun. Lines that are
+// damaged are passed over; see [Folder.Standing], which names them.
 func (f *Folder) Journal() (*Journal, error) {
-	path := f.File(JournalFile)
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	file, err := f.open(JournalFile, os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	j := &Journal{file: file, path: path}
+	j := &Journal{file: file, folder: f}
 	if err := j.load(); err != nil {
 		file.Close()
 		return nil, err
@@ -104,20 +123,17 @@ func (f *Folder) Journal() (*Journal, error) {
 }
 
 // Standing reads what the folder's journal lists, without opening it for
-// writing.
+// writing. With a *DamagedError it returns what the other lines say.
 func (f *Folder) Standing() ([]Object, error) {
-	data, err := os.ReadFile(f.File(JournalFile))
+	data, err := f.ReadFile(JournalFile)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	standing, _, err := replay(data)
-	if err != nil {
-		return nil, fmt.Errorf("journal %s: %w", f.File(JournalFile), err)
-	}
-	return standing.objects(), nil
+	standing, _, bad := replay(data)
+	return standing.objects(), damage(f.File(JournalFile), bad)
 }
 
 func (j *Journal) load() error {
@@ -126,10 +142,7 @@ func (j *Journal) load() error {
 		if _, err := j.file.ReadAt(data, 0); err != nil && !errors.Is(err, io.EOF) {
 			return fmt.Errorf("journal: %w", err)
 		}
-		standing, whole, err := replay(data)
-		if err != nil {
-			return fmt.Errorf("journal %s: %w", j.path, err)
-		}
+		standing, whole, _ := replay(data)
 		j.standing = standing
 		if err := j.file.Truncate(int64(whole)); err != nil {
 			return fmt.Errorf("journal: %w", err)
@@ -158,23 +171,26 @@ func (j *Journal) exclusively(f func(size int64) error) error {
 	return f(info.Size())
 }
 
-// replay returns the standing objects and the length of the whole lines.
-func replay(data []byte) (standing listing, whole int, err error) {
+// replay returns the standing objects, the length of the whole lines, and what is
+// wrong with those that are passed over.
+func replay(data []byte) (standing listing, whole int, bad []error) {
 	lines := bufio.NewReader(bytes.NewReader(data))
 	for n := 1; ; n++ {
 		line, rerr := lines.ReadBytes('\n')
 		if rerr != nil {
-			return standing, whole, nil // the end, or a line that was cut off
+			return standing, whole, bad // the end, or a line that was cut off
 		}
+		whole += len(line)
 		var e entry
-		if err := json.Unmarshal(line, &e); err != nil {
-			return listing{}, 0, fmt.Errorf("line %d is damaged: %w", n, err)
+		err := json.Unmarshal(line, &e)
+		if err == nil && e.Op != opMake && e.Op != opGone {
+			err = fmt.Errorf("or of a newer falcon: unknown operation %q", e.Op)
 		}
-		if e.Op != opMake && e.Op != opGone {
-			return listing{}, 0, fmt.Errorf("line %d is damaged, or of a newer falcon: unknown operation %q", n, e.Op)
+		if err != nil {
+			bad = append(bad, fmt.Errorf("line %d is damaged: %w", n, err))
+			continue
 		}
 		standing.apply(e)
-		whole += len(line)
 	}
 }
 
@@ -348,5 +364,5 @@ func (j *Journal) Close() error { return j.file.Close() }
 // Remove closes the journal and removes its file.
 func (j *Journal) Remove() error {
 	j.file.Close()
-	return removeFile(j.path)
+	return j.folder.RemoveFile(JournalFile)
 }

@@ -1,0 +1,154 @@
+package state
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// TrustError says why nothing is read from a folder or a file: somebody else
+// could have written it.
+type TrustError struct {
+	Path string
+	// Why says whose it is or who may write to it, Fix what to do.
+	Why, Fix string
+}
+
+func (e *TrustError) Error() string {
+	return fmt.Sprintf("%s %s, so what is in it is not believed: %s", e.Path, e.Why, e.Fix)
+}
+
+// Judge returns a *TrustError if anybody but this process's user, and root,
+// could have put something into the folder at a path. The path has no symbolic
+// links in it and need not exist. It is what sshd asks of the folders of keys.
+func Judge(path string) error {
+	for at := path; ; at = filepath.Dir(at) {
+		info, err := os.Lstat(at)
+		switch {
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		case err != nil:
+			return err
+		default:
+			if err := judge(at, info, at == path); err != nil {
+				return err
+			}
+		}
+		if at == filepath.Dir(at) {
+			return nil
+		}
+	}
+}
+
+// judge judges one folder or file. What is not own is a parent, which may be
+// root's, and writable by all if only their owners can replace what is in it.
+func judge(path string, info fs.FileInfo, own bool) error {
+	s, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return nil
+	}
+	if info.Mode()&fs.ModeSymlink != 0 {
+		return &TrustError{path, "is a symbolic link that leads nowhere", "look at it, then: rm " + quote(path)}
+	}
+	me := uint32(os.Geteuid())
+	if s.Uid != me && (own || s.Uid != 0) {
+		return &TrustError{path, "belongs to " + userName(s.Uid),
+			fmt.Sprintf("work in it as that user (%s), or choose a folder of your own with -f DIR", userName(s.Uid))}
+	}
+	if !own && info.Mode()&fs.ModeSticky != 0 {
+		return nil
+	}
+	const group, others = 0o020, 0o002
+	mode := info.Mode().Perm()
+	if mode&others != 0 || mode&group != 0 && !privateGroup(s.Uid, s.Gid) {
+		return &TrustError{path, fmt.Sprintf("can be written to by others (mode %04o, group %s)", mode, groupName(s.Gid)),
+			fmt.Sprintf("look at what is in it, then: chmod go-w %s; or choose another folder with -f DIR", quote(path))}
+	}
+	return nil
+}
+
+// judgeFile judges a file of a folder that is believed.
+func judgeFile(path string, info fs.FileInfo) error {
+	if !info.Mode().IsRegular() {
+		return &TrustError{path, "is no regular file (" + info.Mode().Type().String() + ")", "look at it, then: rm " + quote(path)}
+	}
+	return judge(path, info, true)
+}
+
+// quote has a shell take a path as one word.
+func quote(path string) string {
+	if strings.Trim(path, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/._-+,") == "" {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+}
+
+func userName(uid uint32) string {
+	id := strconv.Itoa(int(uid))
+	if u, err := user.LookupId(id); err == nil {
+		return "user " + u.Username
+	}
+	return "user " + id
+}
+
+func groupName(gid uint32) string {
+	id := strconv.Itoa(int(gid))
+	if g, err := user.LookupGroupId(id); err == nil {
+		return g.Name
+	}
+	return id
+}
+
+// groupFile and passwdFile say who is in a group.
+var groupFile, passwdFile = "/etc/group", "/etc/passwd"
+
+// privateGroup reports whether a group is a user's own: it has the user's name,
+// is the user's first one, and nobody else is in it.
+func privateGroup(uid, gid uint32) bool {
+	owner, group := strconv.Itoa(int(uid)), strconv.Itoa(int(gid))
+	name := ""
+	for _, u := range records(passwdFile, 4) {
+		switch {
+		case u[2] == owner && u[3] == group:
+			name = u[0]
+		case u[3] == group:
+			return false
+		}
+	}
+	own := false
+	for _, g := range records(groupFile, 4) {
+		if g[2] != group {
+			continue
+		}
+		members := slices.DeleteFunc(strings.Split(g[3], ","), func(m string) bool { return m == "" || m == name })
+		if g[0] != name || len(members) > 0 {
+			return false
+		}
+		own = true
+	}
+	return own && name != ""
+}
+
+// records returns the lines of a file with fields between colons that have at
+// least so many of them. A file that cannot be read has none.
+func records(path string, fields int) [][]string {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	var all [][]string
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		if r := strings.Split(lines.Text(), ":"); len(r) >= fields {
+			all = append(all, r)
+		}
+	}
+	return all
+}
