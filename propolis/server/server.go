@@ -66,6 +66,8 @@ func routes() map[string]route {
 		"/instance/disk/{id}/vcr":                    {"PUT": (*server).crucible},
 		"/falcon/disk/{id}/overlay":                  {"PUT": (*server).putOverlay},
 		"/falcon/template":                           {"PUT": (*server).putTemplate},
+		"/falcon/machine":                            {"GET": (*server).getMachine},
+		"/falcon/machine/resume":                     {"PUT": (*server).resumeMachine},
 	}
 }
 
