@@ -123,6 +123,7 @@ type Machine struct {
 	closing bool
 
 	overlayMu sync.Mutex // held through SwitchOverlay
+	screenMu  sync.Mutex // held while a viewer is handed to QEMU
 	stillMu   sync.Mutex // held while this package has the machine stand still
 	disksMu   sync.Mutex
 	disks     map[string]string // current block node by storage backend
@@ -183,7 +184,7 @@ func start(ctx context.Context, cfg Config, host Host, undo func()) (*Machine, e
 		f.closeAll()
 		return nil, err
 	}
-	client, err := connect(ctx, cfg, command, proc, f.qmp)
+	client, err := connect(ctx, cfg, proc, f.qmp)
 	if err != nil {
 		proc.kill()
 		removePID(cfg)
@@ -210,7 +211,7 @@ func start(ctx context.Context, cfg Config, host Host, undo func()) (*Machine, e
 }
 
 // connect takes a fresh QEMU under control.
-func connect(ctx context.Context, cfg Config, c Command, proc *process, conn net.Conn) (*qmp.Client, error) {
+func connect(ctx context.Context, cfg Config, proc *process, conn net.Conn) (*qmp.Client, error) {
 	if err := writePID(cfg.PIDFile, proc.os.Pid); err != nil {
 		return nil, err
 	}
@@ -218,11 +219,9 @@ func connect(ctx context.Context, cfg Config, c Command, proc *process, conn net
 	if err != nil {
 		return nil, fmt.Errorf("starting QEMU: %w", proc.explain(err))
 	}
-	if c.VNCSocket != "" {
-		if err := os.Chmod(c.VNCSocket, 0o600); err != nil {
-			client.Close()
-			return nil, fmt.Errorf("protecting the VNC socket: %w", err)
-		}
+	if err := setScreenPassword(ctx, client, cfg.ScreenPassword); err != nil {
+		client.Close()
+		return nil, err
 	}
 	return client, nil
 }
