@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -51,8 +50,6 @@ type Command struct {
 	Args []string
 	// FDs are the descriptors to hand over: FDs[0] as number 3, and so on.
 	FDs []FD
-	// VNCSocket is the path of the socket that QEMU makes for VNC, if any.
-	VNCSocket string
 	// asic says that the machine has a switch ASIC, and ports are on what its
 	// front ports are.
 	asic  bool
@@ -292,7 +289,7 @@ func (b *builder) machineType() string {
 	if b.host.Firmware.Vars != "" {
 		options = append(options, "pflash1", "fw-vars")
 	}
-	if b.cfg.VNC == "" && b.cfg.Firmware != FirmwareKernel && b.host.Firmware.Code == "" {
+	if !b.cfg.Screen && b.cfg.Firmware != FirmwareKernel && b.host.Firmware.Code == "" {
 		// Without a screen SeaBIOS talks on COM1, as OVMF always does.
 		options = append(options, "graphics", "off")
 	}
@@ -373,32 +370,17 @@ func (b *builder) control() {
 		"-mon", "chardev=qmp,mode=control")
 }
 
-// screen adds VNC. QEMU names TCP ports by their distance from 5900.
+// screen adds a screen. QEMU listens nowhere: viewers are handed to it.
 func (b *builder) screen() {
-	const base = 5900
-	addr := b.cfg.VNC
-	if addr == "" {
+	if !b.cfg.Screen {
 		return
 	}
 	b.add("-device", option("VGA", "id", "vga", "bus", "pci.0", "addr", fmt.Sprintf("%#x", b.pci.free())))
-	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
-		if err := checkSocketPath(path); err != nil {
-			b.refuse("instance", "VNC address %q: %v", addr, err)
-		}
-		b.cmd.VNCSocket = path
-		b.add("-vnc", "unix:"+escape(path))
-		return
+	pairs := []string{}
+	if b.cfg.ScreenPassword != "" {
+		pairs = append(pairs, "password", "on")
 	}
-	ap, err := netip.ParseAddrPort(addr)
-	if err != nil {
-		b.refuse("instance", "VNC address %q: want IP:PORT or unix:PATH", addr)
-		return
-	}
-	if ap.Port() < base {
-		b.refuse("instance", "VNC address %q: QEMU serves VNC on port %d and above", addr, base)
-		return
-	}
-	b.add("-vnc", netip.AddrPortFrom(ap.Addr(), ap.Port()-base).String())
+	b.add("-vnc", option("none", pairs...))
 }
 
 // checkArguments refuses what no process can be given.

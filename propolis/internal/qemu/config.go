@@ -37,9 +37,11 @@ type Config struct {
 	// NetNS is the path of the network namespace in which plain vnic names
 	// are looked up; empty stands for the caller's own.
 	NetNS string
-	// VNC is where QEMU serves the screen: IP:PORT (port 5900 or above),
-	// "unix:PATH", or empty for no screen.
-	VNC string
+	// Screen gives the machine a screen, which [Machine.Screen] shows.
+	Screen bool
+	// ScreenPassword is what a viewer must know that is asked for one; VNC
+	// takes eight bytes of it.
+	ScreenPassword string
 	// Agent gives the guest a virtio-serial port for falcon's agent.
 	Agent bool
 	// QEMU is the QEMU binary; empty finds it.

@@ -115,7 +115,9 @@ func (b *builder) virtioDisk(name string, c propolis.VirtioDisk, at []string) {
 		b.add("-device", option("ide-cd", append([]string{"bus", id + ".0", "drive", node}, b.bootIndex(name)...)...))
 		return
 	}
-	b.device("virtio-blk-pci", id, at, b.diskProperties(name, node, file)...)
+	// A full host stops the guest, which repeats the write when it goes on; any
+	// other error is the guest's.
+	b.device("virtio-blk-pci", id, at, append(b.diskProperties(name, node, file), "werror", "enospc", "rerror", "report")...)
 }
 
 func (b *builder) nvmeDisk(name string, c propolis.NVMeDisk, at []string) {

@@ -27,7 +27,9 @@ const resumeLimit = 10 * time.Second
 func (m *Machine) SwitchOverlay(ctx context.Context, disk, path string) error {
 	m.overlayMu.Lock()
 	defer m.overlayMu.Unlock()
+	m.disksMu.Lock()
 	node, ok := m.disks[disk]
+	m.disksMu.Unlock()
 	if !ok {
 		return fmt.Errorf("switching disk %q to %s: the instance has no such storage backend", disk, path)
 	}
@@ -41,7 +43,9 @@ func (m *Machine) SwitchOverlay(ctx context.Context, disk, path string) error {
 		if err := m.snapshot(ctx, node, overlay, own); err != nil {
 			return errors.Join(err, rename(own, path, path+propolis.OverlayWaiting))
 		}
+		m.disksMu.Lock()
 		m.disks[disk] = overlay
+		m.disksMu.Unlock()
 		return rename(own, path, path)
 	})
 	if err != nil {
@@ -70,10 +74,10 @@ func rename(own, path, to string) error {
 
 // whilePaused calls f with the guest stopped, which also flushes its disks.
 func (m *Machine) whilePaused(ctx context.Context, f func() error) error {
-	var status struct {
-		Running bool `json:"running"`
-	}
-	if err := m.qmp.Execute(ctx, "query-status", nil, &status); err != nil {
+	m.stillMu.Lock()
+	defer m.stillMu.Unlock()
+	status, err := m.status(ctx)
+	if err != nil {
 		return m.proc.explain(err)
 	}
 	if err := m.execute(ctx, "stop", nil); err != nil {
