@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/falcon-vm/falcon-go/propolis"
+	"github.com/falcon-vm/falcon-go/propolis/internal/confine"
 	"github.com/falcon-vm/falcon-go/propolis/internal/qemu"
 )
 
@@ -45,6 +46,7 @@ type config struct {
 
 	template     string
 	makeTemplate bool
+	bases        []string
 	endWith      int // an inherited descriptor, 0 for none
 }
 
@@ -105,6 +107,8 @@ IP:PORT, which needs --vnc-password-file.`,
 	f.StringVar(&cfg.qemu.Accel, "accel", cmp.Or(os.Getenv(qemu.AccelEnv), "auto"), "auto, kvm or tcg")
 	f.StringVar(&cfg.qemu.NetNS, "netns", "", "path of the network namespace of plain vnic names")
 	f.StringVar(&cfg.qemu.QEMU, "qemu", "", "QEMU binary (default: found in PATH)")
+	f.IntVar(&cfg.qemu.IDBase, "id-base", confine.FirstID, fmt.Sprintf("first of the %d ids that QEMU runs as if root starts it", confine.IDs))
+	f.StringArrayVar(&cfg.bases, "base", nil, "BACKEND=PATH: the disk of that storage backend may stand on that file, and on no other that is not given")
 	f.StringVar(&cfg.qemu.PIDFile, "pidfile", "", "file for QEMU's process id")
 	f.StringVar(&cfg.template, "template", "", "folder of the template that instances are made of")
 	f.BoolVar(&cfg.makeTemplate, "make-template", false, "boot the instance, to be kept as the template")
@@ -120,6 +124,19 @@ IP:PORT, which needs --vnc-password-file.`,
 	_ = f.MarkHidden("bootrom-version")
 	_ = f.MarkHidden("metric-addr")
 	return cmd
+}
+
+// parseBases reads the values of --base.
+func parseBases(values []string) (map[string][]string, error) {
+	bases := make(map[string][]string)
+	for _, v := range values {
+		backend, path, ok := strings.Cut(v, "=")
+		if !ok || backend == "" || path == "" {
+			return nil, fmt.Errorf("--base %q: want BACKEND=PATH", v)
+		}
+		bases[backend] = append(bases[backend], path)
+	}
+	return bases, nil
 }
 
 // run serves until ctx ends.
@@ -144,6 +161,9 @@ func run(ctx context.Context, cfg config, stdout, stderr io.Writer) error {
 		}()
 	}
 	cfg.qemu.Log, cfg.qemu.Stderr = log, stderr
+	if cfg.qemu.Bases, err = parseBases(cfg.bases); err != nil {
+		return err
+	}
 	if cfg.template != "" {
 		cfg.qemu.Template = &qemu.Template{Dir: cfg.template, Make: cfg.makeTemplate}
 	}

@@ -21,8 +21,8 @@ const (
 	// Mounts is Full without the user namespace, for root where those are
 	// refused.
 	Mounts
-	// Least: no capabilities, no new ones, nothing is opened for writing but
-	// what is handed in; the host's files are seen as its user sees them.
+	// Least: no capabilities and no new ones; the host's files are seen as its
+	// user sees them. Where system calls can be filtered, they are.
 	Least
 )
 
@@ -34,7 +34,7 @@ func (l Level) String() string {
 	case Mounts:
 		return "mounts: no capabilities, system calls filtered, an id and mounts of its own, but no user namespace"
 	case Least:
-		return "least: no capabilities, system calls filtered, but the user's own id and files"
+		return "least: no capabilities, but the user's own id and files"
 	}
 	return fmt.Sprintf("level %d", int(l))
 }

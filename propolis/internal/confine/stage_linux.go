@@ -97,7 +97,8 @@ func runStage(control int) error {
 	if n, _, err := unix.Recvfrom(control, make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT); n == 0 && err == nil {
 		return errors.New("the server is gone")
 	}
-	if err := filter(control); err != nil {
+	// Some containers filter system calls by the one way that there can be.
+	if err := filter(control); err != nil && p.Level != Least {
 		return err
 	}
 	if p.Check {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -169,11 +170,27 @@ func goldenText(c Command) string {
 		s.WriteString(arg)
 	}
 	s.WriteString("\n")
+	for _, m := range c.Mounts {
+		s.WriteString(fmt.Sprintf("# mount %+v\n", m))
+	}
+	for _, path := range slices.Sorted(maps.Keys(c.Opens)) {
+		s.WriteString(fmt.Sprintf("# %s opens %s\n", path, fileText(c.Opens[path])))
+	}
 	for i, fd := range c.FDs {
-		kind := []string{"console", "qmp", "link", "state", "agent", "loose tap", "management", "CPU port", "sidecar"}[fd.Kind]
-		s.WriteString(strings.TrimSpace(strings.Join([]string{"# fd", string(rune('3' + i)), kind, fd.Link.Name, fd.Link.NetNS}, " ")) + "\n")
+		kind := []string{"console", "qmp", "link", "state", "agent", "loose tap", "management", "CPU port", "sidecar", "file"}[fd.Kind]
+		s.WriteString(strings.TrimSpace(strings.Join([]string{"# fd", string(rune('3' + i)), kind, fd.Link.Name, fd.Link.NetNS, fileText(fd.File)}, " ")) + "\n")
 	}
 	return s.String()
+}
+
+func fileText(f OpenFile) string {
+	switch {
+	case f.Path == "":
+		return ""
+	case f.Writable:
+		return f.Path + " read and written"
+	}
+	return f.Path + " only read"
 }
 
 // command builds the golden's command line.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/falcon-vm/falcon-go/propolis"
+	"github.com/falcon-vm/falcon-go/propolis/internal/confine"
 	"github.com/falcon-vm/falcon-go/propolis/internal/qmp"
 )
 
@@ -163,11 +164,25 @@ func start(ctx context.Context, cfg Config, host Host, undo func()) (*Machine, e
 	if cfg.Template.making() {
 		cfg.ID = placeholderID.String()
 	}
+	var refusals []error
+	for host.Level = confine.Full; host.Level <= confine.Least; host.Level++ {
+		m, err := startAt(ctx, cfg, host, digest, undo)
+		if !errors.Is(err, confine.ErrUnavailable) {
+			return m, err
+		}
+		cfg.log().Warn("QEMU cannot be confined so", "level", host.Level.String(), "error", err.Error())
+		refusals = append(refusals, err)
+	}
+	return nil, errors.Join(refusals...)
+}
+
+// startAt starts a QEMU that is confined at the host's level.
+func startAt(ctx context.Context, cfg Config, host Host, digest string, undo func()) (*Machine, error) {
 	command, err := CommandLine(cfg, host)
 	if err != nil {
 		return nil, err
 	}
-	cfg.log().Info("starting QEMU", "by_hand", command.String(), "args", command.Args)
+	cfg.log().Info("starting QEMU", "by_hand", command.String(), "args", command.Args, "confined", host.Level.String())
 	f, err := openFiles(command)
 	if err != nil {
 		return nil, err
@@ -177,7 +192,7 @@ func start(ctx context.Context, cfg Config, host Host, undo func()) (*Machine, e
 		f.closeAll()
 		return nil, err
 	}
-	proc, err := startProcess(command, f.child, cfg.Stderr)
+	proc, err := startProcess(ctx, jail(cfg, host, command, f), cfg.Stderr)
 	f.closeChild()
 	if err != nil {
 		sw.close()
@@ -185,6 +200,8 @@ func start(ctx context.Context, cfg Config, host Host, undo func()) (*Machine, e
 		return nil, err
 	}
 	client, err := connect(ctx, cfg, proc, f.qmp)
+	proc.jail.Close() // it has opened what it needs
+	f.closeOpens()
 	if err != nil {
 		proc.kill()
 		removePID(cfg)

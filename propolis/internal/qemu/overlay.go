@@ -96,8 +96,29 @@ func (m *Machine) resume(ctx context.Context, running bool) error {
 	return m.Run(ctx)
 }
 
+// hand gives QEMU the file of a disk, and returns the name that it opens it by.
+func (m *Machine) hand(ctx context.Context, path string) (string, error) {
+	set := -1
+	for _, flag := range []int{os.O_RDWR, os.O_RDONLY} {
+		file, err := os.OpenFile(path, flag, 0)
+		if err != nil {
+			return "", err
+		}
+		set, err = m.qmp.AddFD(ctx, set, file)
+		file.Close()
+		if err != nil {
+			return "", m.proc.explain(err)
+		}
+	}
+	return fmt.Sprintf("/dev/fdset/%d", set), nil
+}
+
 // snapshot opens the overlay and puts it over node.
 func (m *Machine) snapshot(ctx context.Context, node, overlay, path string) error {
+	path, err := m.hand(ctx, path)
+	if err != nil {
+		return err
+	}
 	open := map[string]any{
 		"driver": "qcow2", "node-name": overlay, "discard": "unmap",
 		"backing": nil, // what it stands on is the node, opened already
@@ -106,7 +127,7 @@ func (m *Machine) snapshot(ctx context.Context, node, overlay, path string) erro
 	if err := m.execute(ctx, "blockdev-add", open); err != nil {
 		return err
 	}
-	err := m.execute(ctx, "blockdev-snapshot", map[string]any{"node": node, "overlay": overlay})
+	err = m.execute(ctx, "blockdev-snapshot", map[string]any{"node": node, "overlay": overlay})
 	if err == nil {
 		return nil
 	}

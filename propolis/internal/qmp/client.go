@@ -161,6 +161,20 @@ func (c *Client) Pass(ctx context.Context, name string, file *os.File) error {
 	return c.execute(ctx, "getfd", map[string]any{"fdname": name}, file, nil)
 }
 
+// AddFD gives QEMU a descriptor of a file for its set of them, a new one if set
+// is negative, and returns the set: QEMU opens it as /dev/fdset/SET.
+func (c *Client) AddFD(ctx context.Context, set int, file *os.File) (int, error) {
+	var args any
+	if set >= 0 {
+		args = map[string]any{"fdset-id": set}
+	}
+	var added struct {
+		Set int `json:"fdset-id"`
+	}
+	err := c.execute(ctx, "add-fd", args, file, &added)
+	return added.Set, err
+}
+
 func (c *Client) execute(ctx context.Context, cmd string, args any, file *os.File, result any) error {
 	start := time.Now()
 	id, answer, err := c.register()
