@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -16,6 +17,10 @@ import (
 // stageName is what this program calls itself when it prepares the place of
 // another, and becomes it.
 const stageName = "falcon-confine"
+
+// errHanded marks what is wrong with that which is handed in, or with the program:
+// it is no reason to confine it less.
+var errHanded = errors.New("the program cannot be started")
 
 // plan is what a stage is to do.
 type plan struct {
@@ -49,10 +54,13 @@ func init() {
 		os.Exit(2)
 	}
 	unix.CloseOnExec(fd)
-	err = runStage(fd)
-	if err != nil {
+	if err = runStage(fd); err != nil {
 		// Whoever waits for it is told; if nobody does any more, nobody misses it.
-		_ = unix.Sendmsg(fd, []byte(err.Error()), nil, nil, 0)
+		kind := "?"
+		if errors.Is(err, errHanded) {
+			kind = "!"
+		}
+		_ = unix.Sendmsg(fd, []byte(kind+err.Error()), nil, nil, 0)
 		os.Exit(1)
 	}
 	os.Exit(0)
@@ -104,7 +112,7 @@ func runStage(control int) error {
 	if p.Check {
 		return nil
 	}
-	return os.NewSyscallError("exec "+p.Path, unix.Exec(p.Path, p.Argv, p.Env))
+	return fmt.Errorf("%w: %s: %w", errHanded, p.Path, unix.Exec(p.Path, p.Argv, p.Env))
 }
 
 // maxPlan bounds a plan, in bytes; Linux bounds a command line by much less.
@@ -221,6 +229,9 @@ func enterRoot() error {
 // namespace, its ids are those of the host as the namespace has them.
 func openTree(m Mount, users *os.File) (int, error) {
 	fd, err := unix.OpenTree(unix.AT_FDCWD, m.Source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) {
+		err = fmt.Errorf("%w: %w", errHanded, err)
+	}
 	if err != nil {
 		return -1, fmt.Errorf("mounting %s: %w", m.Source, err)
 	}
@@ -312,17 +323,11 @@ func checkReadable(mounts []stageMount) error {
 		}
 		f, err := os.Open(m.Target)
 		if errors.Is(err, unix.EACCES) {
-			return &unreadable{m.Source}
+			return fmt.Errorf("%w: it runs without root's rights and cannot read %s: chmod -R o+rX %s", errHanded, m.Source, m.Source)
 		}
 		if err == nil {
 			f.Close()
 		}
 	}
 	return nil
-}
-
-type unreadable struct{ path string }
-
-func (u *unreadable) Error() string {
-	return fmt.Sprintf("QEMU, which runs without root's rights, cannot read the folder %s: chmod o+rx %s", u.path, u.path)
 }

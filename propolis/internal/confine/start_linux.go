@@ -115,13 +115,12 @@ func (j *Jail) Enter(pid int) error {
 	}
 }
 
-// stageError is what a stage says. What is no fault of the program's place is
-// no reason for a weaker one.
+// stageError is what a stage says.
 func stageError(words string) error {
-	if strings.HasPrefix(words, "exec ") || strings.HasPrefix(words, "QEMU, ") {
-		return errors.New(words)
+	if why, ok := strings.CutPrefix(words, "!"); ok {
+		return errors.New(why)
 	}
-	return fmt.Errorf("%w: %s", ErrUnavailable, words)
+	return fmt.Errorf("%w: %s", ErrUnavailable, strings.TrimPrefix(words, "?"))
 }
 
 // send sends the plan, with the trees that only we can open.
@@ -156,7 +155,10 @@ func (j *Jail) send(pid int) error {
 		if p.Root {
 			fd, err := openTree(m, users)
 			if err != nil {
-				return fmt.Errorf("%w: %w", ErrUnavailable, err)
+				if !errors.Is(err, errHanded) {
+					err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+				}
+				return err
 			}
 			s.FD = len(trees)
 			trees = append(trees, fd)

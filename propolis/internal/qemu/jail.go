@@ -14,7 +14,7 @@ import (
 )
 
 // environment has the variables of the environment by which falcon finds its processes.
-var environment = []string{"FALCON_LAB", "FALCON_NODE", "FALCON_HOME"}
+var environment = []string{"FALCON_LAB", "FALCON_NODE", "FALCON_HOME", "FALCON_PROGRAM"}
 
 // resolver is where QEMU's own NAT finds the name servers.
 const resolver = "/etc/resolv.conf"
