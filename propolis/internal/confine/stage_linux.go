@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -54,6 +55,8 @@ func init() {
 		os.Exit(2)
 	}
 	unix.CloseOnExec(fd)
+	// What follows came from whoever started the server, by chance.
+	_ = unix.CloseRange(uint(fd+1), math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC)
 	if err = runStage(fd); err != nil {
 		// Whoever waits for it is told; if nobody does any more, nobody misses it.
 		kind := "?"
