@@ -25,7 +25,9 @@ func jail(cfg Config, host Host, c Command, f *files) confine.Config {
 		Path: c.Path, Args: c.Args, Files: f.child, Opened: f.opens, Level: host.Level, HostNetwork: c.HostNetwork,
 		IDBase: cmp.Or(cfg.IDBase, confine.FirstID), Mounts: slices.Concat(confine.System(c.Path), c.Mounts),
 	}
-	j.Owner, j.Group = reader(cfg.Spec, host)
+	if !slices.ContainsFunc(c.Mounts, func(m confine.Mount) bool { return m.Writable }) {
+		j.Owner, j.Group = reader(cfg.Spec, host) // else it writes as who has started it
+	}
 	if _, err := os.Stat(resolver); err == nil && c.HostNetwork {
 		j.Mounts = append(j.Mounts, confine.Mount{Source: resolver, Target: resolver})
 	}
