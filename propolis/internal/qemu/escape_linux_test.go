@@ -216,7 +216,13 @@ func attempts() []attempt {
 		{"reading another disk", false, read(in("other.raw"))},
 		{"writing another disk", false, write(in("other.raw"))},
 		{"writing in the host's programs", false, write("/usr/bin/env")},
-		{"making a folder", false, func() error { return os.Mkdir("/here", 0o700) }},
+		{"making a folder", false, func() error {
+			err := os.Mkdir("/falcon-escaped", 0o700)
+			if err == nil {
+				err = os.Remove("/falcon-escaped")
+			}
+			return err
+		}},
 		{"connecting to the server's API", false, dial("unix", in("api.sock"))},
 		{"connecting to an abstract socket", false, dial("unix", "@falcon-escape-"+os.Getenv("FALCON_LAB"))},
 		{"connecting to the loopback", false, dial("tcp", os.Getenv("FALCON_HOME"))},
@@ -227,7 +233,16 @@ func attempts() []attempt {
 		{"reading the host's processes", false, read(fmt.Sprintf("/proc/%d/environ", server))},
 		{"reading the kernel's settings", false, read("/proc/sys/kernel/core_pattern")},
 		{"becoming root", false, call(unix.SYS_SETUID, 0, 0, 0)},
-		{"mounting", false, func() error { return unix.Mount("x", "/proc", "tmpfs", 0, "") }},
+		{"mounting", false, func() error {
+			err := unix.Mount("x", in("share"), "tmpfs", 0, "")
+			if errors.Is(err, unix.ENOENT) {
+				err = unix.Mount("x", argument(",path"), "tmpfs", 0, "") // inside
+			}
+			if err == nil { // it was on the host
+				err = unix.Unmount(in("share"), unix.MNT_DETACH)
+			}
+			return err
+		}},
 		{"making a user namespace", false, call(unix.SYS_UNSHARE, unix.CLONE_NEWUSER, 0, 0)},
 		{"making a device", false, func() error {
 			return unix.Mknod(filepath.Join(filepath.Dir(argument("local.path")), "disk"), unix.S_IFBLK|0o600, 0x700)
