@@ -95,7 +95,7 @@ func (h *linuxHost) serve(ctx context.Context, l *lab, np *NodePlan, o serveOpti
 	}
 	defer stderr.Close()
 	cfg := process.Config{
-		Path: selfPath, Name: serverName,
+		Path: selfPath, Name: serverName, Lower: server.Lower,
 		Dir: l.folder.Path(), Stdout: stdout, Stderr: stderr, Files: []*os.File{socket},
 	}
 	agent := ""

@@ -20,6 +20,14 @@ const (
 	IDs     = confine.IDs
 )
 
+// Lower takes from the thread, and so from the processes that it starts, the
+// privileges that a server does not need.
+func Lower() error { return confine.Lower() }
+
+// LowerSelf has this process have no privileges but those that a server needs. For
+// that it starts anew, before anything else if it is called first.
+func LowerSelf() error { return confine.LowerSelf() }
+
 // Host is what this host offers to instances.
 type Host struct {
 	// QEMU is the path of the QEMU binary and QEMUVersion its version, such

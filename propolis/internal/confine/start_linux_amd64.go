@@ -239,9 +239,12 @@ func Probe() (Level, error) {
 	return Least + 1, why
 }
 
-func try(level Level) error {
+func try(level Level) error { return start(Config{Level: level, IDBase: FirstID, Mounts: System("")}) }
+
+// start runs a program, or without one only the stage, and waits for its end.
+func start(cfg Config) error {
 	var cmd exec.Cmd
-	j, err := Prepare(&cmd, Config{Level: level, IDBase: FirstID, Mounts: System("")})
+	j, err := Prepare(&cmd, cfg)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -320,6 +321,8 @@ func (b *builder) machine() {
 	}
 	b.add("-nodefaults", "-no-user-config", "-display", "none")
 	b.served("-no-shutdown", "-S", "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
+	// By this QEMU finds out how files are locked.
+	b.opens(os.DevNull, OpenFile{Path: os.DevNull, Writable: true})
 	b.template()
 	b.add("-M", b.machineType())
 	b.accelerator()

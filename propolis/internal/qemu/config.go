@@ -64,6 +64,8 @@ type Config struct {
 	// the ending .vars, UEFI's variables are kept; without PIDFile they are
 	// forgotten when QEMU ends.
 	PIDFile string
+	// level is the strongest confinement that is tried.
+	level confine.Level
 	// Log may be nil.
 	Log *slog.Logger
 	// Stderr, if set, receives what QEMU prints.

@@ -165,7 +165,7 @@ func start(ctx context.Context, cfg Config, host Host, undo func()) (*Machine, e
 		cfg.ID = placeholderID.String()
 	}
 	var refusals []error
-	for host.Level = confine.Full; host.Level <= confine.Least; host.Level++ {
+	for host.Level = cfg.level; host.Level <= confine.Least; host.Level++ {
 		m, err := startAt(ctx, cfg, host, digest, undo)
 		if !errors.Is(err, confine.ErrUnavailable) {
 			return m, err
