@@ -185,8 +185,8 @@ func (f *kernelFabric) inspect(ctx context.Context, p *Plan) (map[string]deviceS
 	return status, err
 }
 
-// socketFabric joins the hypervisors' own sockets in the state folder; there
-// is nothing to make.
+// socketFabric joins the hypervisors' own sockets in folders below the state
+// folder.
 type socketFabric struct {
 	folder  *state.Folder
 	sockets link.Sockets
@@ -215,10 +215,19 @@ func (f *socketFabric) vnic(self, peer *InterfacePlan) string {
 	if self.External != "" || peer == nil {
 		return link.UserVNIC(self.MAC, self.MTU)
 	}
-	return link.SocketVNIC(self.Device, peer.Device, self.MAC, self.MTU)
+	local, remote := f.sockets.Ends(self.Device, peer.Device)
+	return link.SocketVNIC(local, remote, self.MAC, self.MTU)
 }
 
-func (f *socketFabric) createLinks(context.Context, *Plan) error { return nil }
+func (f *socketFabric) createLinks(_ context.Context, p *Plan) error {
+	for _, l := range p.Links {
+		a, b := p.Node(l.A.Node).Interfaces[l.A.Index], p.Node(l.B.Node).Interfaces[l.B.Index]
+		if err := f.sockets.Create(a.Device, b.Device); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 func (f *socketFabric) createExternal(context.Context, *InterfacePlan) error {
 	return errors.New("a link on a host interface needs root")

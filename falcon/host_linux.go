@@ -95,7 +95,7 @@ func (h *linuxHost) serve(ctx context.Context, l *lab, np *NodePlan, o serveOpti
 	}
 	defer stderr.Close()
 	cfg := process.Config{
-		Path: selfPath, Name: serverName,
+		Path: selfPath, Name: serverName, Lower: server.Lower,
 		Env: l.mark(np.Name).Env(), Dir: l.folder.Path(), Stdout: stdout, Stderr: stderr, Files: []*os.File{socket},
 	}
 	agent := ""
@@ -119,6 +119,14 @@ func (h *linuxHost) serve(ctx context.Context, l *lab, np *NodePlan, o serveOpti
 		asic = fmt.Sprintf("fd:%d", process.GateFD+len(cfg.Files))
 	}
 	cfg.Args = serverArgs(np, h.namespacePath(), agent, asic)
+	if l.propolis == "" {
+		// Flags may follow what is no flag.
+		confinement, err := h.confinement(l, np, o)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Args = append(cfg.Args, confinement...)
+	}
 	if o.template != "" {
 		cfg.Args = append(cfg.Args, "--template", o.template)
 	}
@@ -180,6 +188,26 @@ func serverArgs(np *NodePlan, namespace, agent, asic string) []string {
 		args = append(args, np.VNC)
 	}
 	return args
+}
+
+// confinement returns the arguments of a node's server that say as whom QEMU runs,
+// and on which files the node's disk stands: the disk itself may say anything.
+func (h *linuxHost) confinement(l *lab, np *NodePlan, o serveOptions) ([]string, error) {
+	args := []string{"--id-base", strconv.Itoa(l.idBase())}
+	files, ok := h.images.(interface {
+		Bases(image.DiskOwner) ([]string, error)
+	})
+	if !ok || o.make { // a template's disk has not run yet
+		return args, nil
+	}
+	bases, err := files.Bases(l.owner(np.Name))
+	if err != nil {
+		return nil, fmt.Errorf("finding what its disk stands on: %w", err)
+	}
+	for _, path := range bases {
+		args = append(args, "--base", mainDiskBacking+"="+path)
+	}
+	return args, nil
 }
 
 // vmm identifies QEMU.

@@ -281,6 +281,7 @@ func (l *lab) facts(ctx context.Context, t *Topology, r *record) (facts, hostFac
 		noSoftNPU:        hf.noSoftNPU, noSidecar: hf.noSidecar, noExternal: hf.noExternal, noProgram: hf.noProgram,
 		hostLimits: hf.hostLimits,
 		takenMACs:  make(map[string]bool),
+		takenIDs:   make(map[int]bool),
 	}
 	if r != nil {
 		f.recordedMACs = r.MACs
@@ -290,6 +291,7 @@ func (l *lab) facts(ctx context.Context, t *Topology, r *record) (facts, hostFac
 		return facts{}, hf, err
 	}
 	for _, other := range others {
+		f.takenIDs[other.IDBase] = true
 		for _, n := range other.Plan.Nodes {
 			for _, i := range n.Interfaces {
 				f.takenMACs[i.MAC] = true

@@ -172,7 +172,7 @@ func newRecord(t *Topology, p *Plan, old *record) *record {
 		IDs: make(map[string]string), MACs: make(map[string]string), Plan: p,
 	}
 	if old != nil {
-		r.Created = old.Created
+		r.Created, r.IDBase = old.Created, old.IDBase
 	}
 	for _, n := range p.Nodes {
 		r.IDs[n.Name] = uuid.NewString()

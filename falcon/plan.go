@@ -148,6 +148,8 @@ type facts struct {
 	defaultInterface string
 	// takenMACs holds the addresses of other topologies on the host.
 	takenMACs map[string]bool
+	// takenIDs are the first ids of those that the others' hypervisors run as.
+	takenIDs map[int]bool
 	// recordedMACs holds the derived addresses of an earlier launch by the
 	// interfaces' identity, so that they stay.
 	recordedMACs map[string]string

@@ -287,6 +287,9 @@ func (l *lab) revise(ctx context.Context, t *Topology) (*revision, hostFacts, er
 	}
 	r := &revision{old: old, running: make(map[string]bool), next: newRecord(t, p, old)}
 	r.next.ID, r.next.Home = l.folder.ID(), l.home
+	if r.next.IDBase == 0 {
+		r.next.IDBase = chooseIDBase(l.folder.ID(), f.takenIDs)
+	}
 	r.next.Host, r.next.Dataset = l.host.kind(), l.host.store().Dataset()
 	servers, err := l.servers()
 	if err != nil {

@@ -36,6 +36,9 @@ type record struct {
 	IDs  map[string]string `json:"ids"`
 	MACs map[string]string `json:"macs"`
 	Plan *Plan             `json:"plan"`
+	// IDBase is the first of the ids that its hypervisors run as if root starts
+	// them.
+	IDBase int `json:"id_base,omitempty"`
 }
 
 // ErrNotLaunched is wrapped by errors about a topology that is not launched.

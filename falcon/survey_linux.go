@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"strings"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/link"
 	"github.com/falcon-vm/falcon-go/propolis/server"
@@ -45,6 +46,11 @@ func hypervisorChecks(ctx context.Context) []Check {
 	if host.UEFI != "" {
 		checks = append(checks, Check{Name: "uefi firmware", Detail: host.UEFI})
 	}
+	confined := Check{Name: "QEMU's confinement", Detail: host.Confinement}
+	if host.Unconfined != nil {
+		confined.Detail += "; not more because of this: " + strings.ReplaceAll(host.Unconfined.Error(), "\n", "; ")
+	}
+	checks = append(checks, confined)
 	vsock := Check{Name: "vsock", Detail: "guests can have it"}
 	if host.NoVsock != nil {
 		vsock.Detail = "guests cannot have it: " + host.NoVsock.Error()

@@ -24,7 +24,7 @@ import (
 
 // templateVersion changes when what falcon does to a guest before it is kept as
 // a template, or expects of its clones, does.
-const templateVersion = 2
+const templateVersion = 3
 
 // templateNode is the name of the node that becomes a template.
 const templateNode = "template"

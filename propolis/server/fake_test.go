@@ -62,6 +62,8 @@ type fakeMachine struct {
 	ignorePower                                     bool          // what the guest does about its power button
 	hold                                            chan struct{} // if set, Reset waits for it
 
+	screens func(password bool) (net.Conn, error) // nil for no screen
+
 	closeOnce sync.Once
 }
 
@@ -111,6 +113,13 @@ func (m *fakeMachine) SwitchOverlay(_ context.Context, disk, path string) error 
 func (m *fakeMachine) Save(context.Context) error {
 	m.calls <- "save"
 	return m.saveErr
+}
+
+func (m *fakeMachine) Screen(_ context.Context, password bool) (net.Conn, error) {
+	if m.screens == nil {
+		return nil, qemu.ErrNoScreen
+	}
+	return m.screens(password)
 }
 
 func (m *fakeMachine) NMI(context.Context) error {

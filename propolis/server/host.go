@@ -8,8 +8,25 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/falcon-vm/falcon-go/propolis/internal/confine"
 	"github.com/falcon-vm/falcon-go/propolis/internal/qemu"
 )
+
+// The ids that QEMU runs as if root starts it: IDs of them, from a first one on
+// that is between FirstID and LastID, --id-base.
+const (
+	FirstID = confine.FirstID
+	LastID  = confine.LastID
+	IDs     = confine.IDs
+)
+
+// Lower takes from the thread, and so from the processes that it starts, the
+// privileges that a server does not need.
+func Lower() error { return confine.Lower() }
+
+// LowerSelf has this process have no privileges but those that a server needs. For
+// that it starts anew, before anything else if it is called first.
+func LowerSelf() error { return confine.LowerSelf() }
 
 // Host is what this host offers to instances.
 type Host struct {
@@ -25,6 +42,10 @@ type Host struct {
 	// why not.
 	Vsock   bool
 	NoVsock error
+	// Confinement says how QEMU is kept from the host here, and Unconfined why
+	// not better; nil if it is as well as can be.
+	Confinement string
+	Unconfined  error
 }
 
 // HostInfo looks at what this host offers. The error joins what an ordinary
@@ -42,6 +63,8 @@ func HostInfo(ctx context.Context) (Host, error) {
 	host.UEFI, missing[3] = firmware.Code, err
 	host.NoVsock = qemu.Vsock()
 	host.Vsock = host.NoVsock == nil
+	level, why := confine.Probe()
+	host.Confinement, host.Unconfined = level.String(), why
 	return host, errors.Join(missing[:]...)
 }
 

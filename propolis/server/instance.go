@@ -32,6 +32,10 @@ type instance struct {
 	asic    *asicDesk
 	states  *states
 	console *console
+	// happened is what became of the machine, and endWait ends the wait for
+	// room; run alone writes them.
+	happened *machineState
+	endWait  context.CancelFunc
 
 	requests chan propolis.StateRequest
 	commands chan command
@@ -87,6 +91,8 @@ func newInstance(s *server, req propolis.InstanceEnsureRequest) *instance {
 		agent:    s.agent,
 		asic:     s.asic,
 		console:  newConsole(),
+		happened: newMachineState(),
+		endWait:  func() {},
 		requests: make(chan propolis.StateRequest, maxOutstanding),
 		commands: make(chan command),
 		ended:    make(chan struct{}),
@@ -187,6 +193,7 @@ func (i *instance) abort(cause error) {
 
 // run serves the instance until its machine has ended.
 func (i *instance) run(ctx context.Context) {
+	defer func() { i.endWait() }()
 	var err error
 	for end := false; !end; {
 		end, err = i.step(ctx)
@@ -203,12 +210,12 @@ func (i *instance) step(ctx context.Context) (end bool, err error) {
 	// What the guest did goes before what clients ask for.
 	select {
 	case ev, ok := <-i.machine.Events():
-		return i.guestEvent(ev, ok)
+		return i.guestEvent(ctx, ev, ok)
 	default:
 	}
 	select {
 	case ev, ok := <-i.machine.Events():
-		return i.guestEvent(ev, ok)
+		return i.guestEvent(ctx, ev, ok)
 	case req := <-i.requests:
 		return i.serve(ctx, req)
 	case cmd := <-i.commands:
@@ -228,14 +235,13 @@ func (i *instance) do(ctx context.Context, f func(context.Context, Machine) erro
 	return f(ctx, i.machine)
 }
 
-func (i *instance) guestEvent(ev Event, ok bool) (end bool, err error) {
+func (i *instance) guestEvent(ctx context.Context, ev Event, ok bool) (end bool, err error) {
+	i.note(ctx, ev)
 	switch {
 	case !ok:
 		return true, errors.New("qemu is gone")
 	case ev.Kind == Exited:
 		return true, exitError(ev)
-	case ev.Kind == Panicked:
-		i.log.Warn("the guest panicked")
 	case ev.Kind == Reset && ev.ByGuest:
 		i.log.Info("the guest reset itself")
 		i.agent.restart()
@@ -286,6 +292,11 @@ func (i *instance) reboot(ctx context.Context) error {
 	if err := i.do(ctx, func(ctx context.Context, m Machine) error { return m.Reset(ctx) }); err != nil {
 		return fmt.Errorf("reset the guest: %w", err)
 	}
+	if i.happened.pause() != nil { // a reset alone would leave it so
+		if err := i.do(ctx, func(ctx context.Context, m Machine) error { return m.Run(ctx) }); err != nil {
+			return fmt.Errorf("start the guest again: %w", err)
+		}
+	}
 	i.agent.restart()
 	i.update((*requestRules).rebooted)
 	i.states.publish(propolis.StateRunning)
@@ -301,13 +312,26 @@ func (i *instance) stopping() {
 }
 
 // stop asks the guest to power off and waits until it has, or has had its
-// time. A guest that never ran is not asked.
+// time. A guest that never ran is not asked, nor is one that waits for room: it
+// could not heed it.
 func (i *instance) stop(ctx context.Context) {
 	i.stopping()
 	if !i.ran || i.grace <= 0 {
 		return
 	}
-	err := i.do(ctx, func(ctx context.Context, m Machine) error { return m.PowerDown(ctx) })
+	p := i.happened.pause()
+	if p != nil && p.Reason == propolis.PauseNoSpace && !hasRoom(p.Path) {
+		i.log.Warn("stopping hard: the guest waits for room on the host", "disk", p.Path)
+		return
+	}
+	err := i.do(ctx, func(ctx context.Context, m Machine) error {
+		if p != nil {
+			if err := m.Run(ctx); err != nil {
+				return err
+			}
+		}
+		return m.PowerDown(ctx)
+	})
 	if err != nil {
 		i.log.Warn("cannot press the power button: stopping hard", "error", err.Error())
 		return
@@ -320,6 +344,7 @@ func (i *instance) stop(ctx context.Context) {
 			if !ok || ev.Kind == Exited || ev.Kind == Shutdown {
 				return
 			}
+			i.note(ctx, ev)
 		case <-deadline.C:
 			i.log.Warn("the guest has not powered off: stopping hard", "waited", i.grace.String())
 			return

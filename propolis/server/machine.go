@@ -46,6 +46,11 @@ const (
 	Shutdown = qemu.Shutdown
 	Exited   = qemu.Exited
 	Panicked = qemu.Panicked
+	// What the machine does that nobody asked for.
+	Paused    = qemu.Paused
+	Resumed   = qemu.Resumed
+	DiskError = qemu.DiskError
+	Watchdog  = qemu.Watchdog
 )
 
 // StartFunc creates a machine with stopped vCPUs.

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/falcon-vm/falcon-go/propolis"
+	"github.com/falcon-vm/falcon-go/propolis/internal/confine"
 	"github.com/falcon-vm/falcon-go/propolis/internal/qemu"
 )
 
@@ -36,12 +37,16 @@ type config struct {
 	addr  string
 	agent string // where the guest agent's clients are served; empty for nowhere
 	asic  string // the same for clients of the machine's ASIC
-	grace time.Duration
-	level string
-	qemu  qemu.Config // what all instances have in common
+	vnc   string // the same for viewers of the machine's screen
+	// vncPassword is the path of the file with the viewers' password.
+	vncPassword string
+	grace       time.Duration
+	level       string
+	qemu        qemu.Config // what all instances have in common
 
 	template     string
 	makeTemplate bool
+	bases        []string
 	endWith      int // an inherited descriptor, 0 for none
 }
 
@@ -84,12 +89,13 @@ BOOTROM is the path of a firmware image, or "bios" (QEMU's SeaBIOS), "uefi"
 (the host's OVMF) or "kernel" (none: see --kernel).
 ADDR is where the API is served: IP:PORT, unix:PATH (mode 0600) or fd:N (an
 inherited listening socket).
-VNC is where the guest's screen is served: IP:PORT or unix:PATH.`,
+VNC is where the guest's screen is served: unix:PATH (mode 0600), fd:N, or
+IP:PORT, which needs --vnc-password-file.`,
 		Args: cobra.RangeArgs(2, 3),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg.qemu.Firmware, cfg.addr = args[0], args[1]
 			if len(args) > 2 {
-				cfg.qemu.VNC = args[2]
+				cfg.vnc = args[2]
 			}
 			return run(cmd.Context(), cfg, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
@@ -101,12 +107,15 @@ VNC is where the guest's screen is served: IP:PORT or unix:PATH.`,
 	f.StringVar(&cfg.qemu.Accel, "accel", cmp.Or(os.Getenv(qemu.AccelEnv), "auto"), "auto, kvm or tcg")
 	f.StringVar(&cfg.qemu.NetNS, "netns", "", "path of the network namespace of plain vnic names")
 	f.StringVar(&cfg.qemu.QEMU, "qemu", "", "QEMU binary (default: found in PATH)")
+	f.IntVar(&cfg.qemu.IDBase, "id-base", confine.FirstID, fmt.Sprintf("first of the %d ids that QEMU runs as if root starts it", confine.IDs))
+	f.StringArrayVar(&cfg.bases, "base", nil, "BACKEND=PATH: the disk of that storage backend may stand on that file, and on no other that is not given")
 	f.StringVar(&cfg.qemu.PIDFile, "pidfile", "", "file for QEMU's process id")
 	f.StringVar(&cfg.template, "template", "", "folder of the template that instances are made of")
 	f.BoolVar(&cfg.makeTemplate, "make-template", false, "boot the instance, to be kept as the template")
 	f.IntVar(&cfg.endWith, "end-with", 0, "number of an inherited pipe: end when nobody holds its other end any more")
 	f.StringVar(&cfg.agent, "agent-socket", "", "give the guest a port for falcon's agent and serve its clients there: unix:PATH or fd:N")
 	f.StringVar(&cfg.asic, "softnpu-socket", "", "serve the management channel of a SoftNPU ASIC there too: unix:PATH or fd:N")
+	f.StringVar(&cfg.vncPassword, "vnc-password-file", "", "file whose first line is the password of viewers, at most 8 characters")
 	f.DurationVar(&cfg.grace, "stop-grace", 10*time.Second, "time for a guest to power off when stopped")
 	f.StringVar(&cfg.level, "log-level", "info", "trace, debug, info, warn, error or critical")
 	// Upstream's flags, which have no meaning here.
@@ -115,6 +124,19 @@ VNC is where the guest's screen is served: IP:PORT or unix:PATH.`,
 	_ = f.MarkHidden("bootrom-version")
 	_ = f.MarkHidden("metric-addr")
 	return cmd
+}
+
+// parseBases reads the values of --base.
+func parseBases(values []string) (map[string][]string, error) {
+	bases := make(map[string][]string)
+	for _, v := range values {
+		backend, path, ok := strings.Cut(v, "=")
+		if !ok || backend == "" || path == "" {
+			return nil, fmt.Errorf("--base %q: want BACKEND=PATH", v)
+		}
+		bases[backend] = append(bases[backend], path)
+	}
+	return bases, nil
 }
 
 // run serves until ctx ends.
@@ -139,6 +161,9 @@ func run(ctx context.Context, cfg config, stdout, stderr io.Writer) error {
 		}()
 	}
 	cfg.qemu.Log, cfg.qemu.Stderr = log, stderr
+	if cfg.qemu.Bases, err = parseBases(cfg.bases); err != nil {
+		return err
+	}
 	if cfg.template != "" {
 		cfg.qemu.Template = &qemu.Template{Dir: cfg.template, Make: cfg.makeTemplate}
 	}
@@ -166,8 +191,33 @@ func run(ctx context.Context, cfg config, stdout, stderr io.Writer) error {
 		desk = &asicDesk{}
 		served.Go(func() { desk.serve(clients, al) })
 	}
-	s := &server{log: log, stderr: stderr, start: starter(cfg.qemu), grace: cfg.grace, vnc: cfg.qemu.VNC, agent: relay, asic: desk, template: cfg.template}
+	var viewers net.Listener
+	if cfg.vnc != "" {
+		if viewers, err = cfg.openScreen(ctx); err != nil {
+			l.Close()
+			return err
+		}
+	}
+	s := &server{log: log, stderr: stderr, start: starter(cfg.qemu), grace: cfg.grace, screen: viewers != nil, agent: relay, asic: desk, template: cfg.template}
+	if viewers != nil {
+		served.Go(func() {
+			acceptAll(clients, viewers, func(conn net.Conn) {
+				defer conn.Close()
+				s.view(clients, conn, !onlyOwner(viewers))
+			})
+		})
+	}
 	return s.serve(ctx, l)
+}
+
+// openScreen has instances have a screen, and opens the listener for viewers.
+func (cfg *config) openScreen(ctx context.Context) (net.Listener, error) {
+	password, err := readPassword(cfg.vncPassword)
+	if err != nil {
+		return nil, err
+	}
+	cfg.qemu.Screen, cfg.qemu.ScreenPassword = true, password
+	return listenScreen(ctx, cfg.vnc, password)
 }
 
 // starter returns the function that makes QEMU machines of a configuration.

@@ -30,7 +30,7 @@ type server struct {
 	stderr io.Writer // gets a line for each instance that fails
 	start  StartFunc
 	grace  time.Duration
-	vnc    string // where QEMU serves VNC; empty for nowhere
+	screen bool // instances have one
 	agent  *agentRelay
 	asic   *asicDesk
 	// template is the folder of the template that instances are made of, or
@@ -66,6 +66,8 @@ func routes() map[string]route {
 		"/instance/disk/{id}/vcr":                    {"PUT": (*server).crucible},
 		"/falcon/disk/{id}/overlay":                  {"PUT": (*server).putOverlay},
 		"/falcon/template":                           {"PUT": (*server).putTemplate},
+		"/falcon/machine":                            {"GET": (*server).getMachine},
+		"/falcon/machine/resume":                     {"PUT": (*server).resumeMachine},
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -136,9 +135,9 @@ func receiveKeys(ctx context.Context, ws *websocket.Conn, c *console) error {
 	}
 }
 
-// vncStream passes a websocket's bytes to and from QEMU's VNC server.
+// vncStream passes a websocket's bytes to and from the machine's screen.
 func (s *server) vncStream(w http.ResponseWriter, r *request) error {
-	if s.vnc == "" {
+	if !s.screen {
 		return badRequest("the server was started without a VNC address")
 	}
 	ws, err := upgrade(w, r)
@@ -148,21 +147,6 @@ func (s *server) vncStream(w http.ResponseWriter, r *request) error {
 	s.streams.Add(1)
 	defer s.streams.Done()
 	defer ws.CloseNow()
-	network, addr := "tcp", s.vnc
-	if path, ok := strings.CutPrefix(s.vnc, "unix:"); ok {
-		network, addr = "unix", path
-	}
-	vnc, err := new(net.Dialer).DialContext(s.conns, network, addr)
-	if err != nil {
-		s.log.Info("no VNC server", "req_id", r.id, "error", err.Error())
-		return nil
-	}
-	defer vnc.Close()
-	client := websocket.NetConn(s.conns, ws, websocket.MessageBinary)
-	go func() {
-		defer vnc.Close()
-		_, _ = io.Copy(vnc, client)
-	}()
-	_, _ = io.Copy(client, vnc)
+	s.view(s.conns, websocket.NetConn(s.conns, ws, websocket.MessageBinary), false)
 	return nil
 }

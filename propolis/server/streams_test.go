@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -380,35 +379,4 @@ func TestTypingAtAGuestThatDoesNotReadHoldsUpNobodyElse(t *testing.T) {
 	expect(t, typist, "output")
 	h.request(propolis.RequestStop)
 	h.wait(propolis.StateDestroyed)
-}
-
-func TestVNCIsPassedThrough(t *testing.T) {
-	path := filepath.Join(shortTempDir(t), "vnc")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	go func() {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
-		_, _ = io.WriteString(conn, "RFB 003.008\n")
-		_, _ = io.Copy(conn, conn)
-	}()
-	h := newHarness(t, func(s *server) { s.vnc = "unix:" + path })
-	conn := websocket.NetConn(h.ctx(), h.websocket("/instance/vnc"), websocket.MessageBinary)
-	expect(t, conn, "RFB 003.008\n")
-	_, _ = io.WriteString(conn, "echo")
-	expect(t, conn, "echo")
-	conn.Close()
-}
-
-func TestVNCWithoutAScreenIsUpgradedAndDropped(t *testing.T) {
-	h := newHarness(t, func(s *server) { s.vnc = "unix:" + filepath.Join(t.TempDir(), "none") })
-	if _, _, err := h.websocket("/instance/vnc").Read(h.ctx()); err == nil {
-		t.Error("there is a screen")
-	}
 }

@@ -23,6 +23,12 @@ func TestSocketsRemovesItsSocketsAndNothingElse(t *testing.T) {
 		return path
 	}
 	ours := []string{bind(s.File("violin", 0)), bind(s.File("piano", 12))}
+	a, b := s.File("organ", 0), s.File("flute", 0)
+	if err := s.Create(a, b); err != nil {
+		t.Fatal(err)
+	}
+	first, second := s.Ends(a, b)
+	ours = append(ours, bind(first), bind(second), filepath.Join(dir, filepath.Dir(first)))
 	others := []string{bind("violin.sock"), filepath.Join(dir, s.File("file", 0))}
 	if err := os.WriteFile(others[1], nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -41,6 +47,19 @@ func TestSocketsRemovesItsSocketsAndNothingElse(t *testing.T) {
 		if _, err := os.Lstat(path); err != nil {
 			t.Errorf("%s is gone: %v", path, err)
 		}
+	}
+}
+
+// The ends of a link share a folder with nobody else.
+func TestEachLinkHasAFolderOfItsOwn(t *testing.T) {
+	var s Sockets
+	a, b := s.Ends("violin-0.link", "piano-0.link")
+	if b2, a2 := s.Ends("piano-0.link", "violin-0.link"); a != a2 || b != b2 || filepath.Dir(a) != filepath.Dir(b) {
+		t.Errorf("the ends are %s and %s from the one, %s and %s from the other", a, b, a2, b2)
+	}
+	c, _ := s.Ends("violin-1.link", "piano-1.link")
+	if filepath.Dir(c) == filepath.Dir(a) || filepath.Dir(a) == "." {
+		t.Errorf("links are in %s and %s", filepath.Dir(a), filepath.Dir(c))
 	}
 }
 

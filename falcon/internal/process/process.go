@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"syscall"
 	"time"
 )
@@ -36,6 +37,9 @@ type Config struct {
 	Dir string
 	// Stdout and Stderr receive the output.
 	Stdout, Stderr *os.File
+	// Lower, if set, is called on the thread that starts the process, and that
+	// ends with it: what the thread has given up, the process does not have.
+	Lower func() error
 	// Files are inherited as descriptors 4 and up; 3 is the gate.
 	Files []*os.File
 }
@@ -70,7 +74,7 @@ func Start(cfg Config, record func(Identity) error) (*Process, error) {
 	cmd.Env = append(os.Environ(), cfg.Env...)
 	cmd.ExtraFiles = append([]*os.File{gateRead}, cfg.Files...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
+	if err := startLowered(cmd, cfg.Lower); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", cfg.Path, err)
 	}
 	p := &Process{cmd: cmd, done: make(chan struct{})}
@@ -93,6 +97,22 @@ func Start(cfg Config, record func(Identity) error) (*Process, error) {
 		return nil, fmt.Errorf("starting %s: %w", cfg.Path, err)
 	}
 	return p, nil
+}
+
+func startLowered(cmd *exec.Cmd, lower func() error) error {
+	if lower == nil {
+		return cmd.Start()
+	}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: nobody else is to get this thread
+		err := lower()
+		if err == nil {
+			err = cmd.Start()
+		}
+		started <- err
+	}()
+	return <-started
 }
 
 // Done is closed when the process has ended.

@@ -5,13 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/falcon-vm/falcon-go/propolis"
 	"github.com/google/uuid"
+
+	"github.com/falcon-vm/falcon-go/propolis"
+	"github.com/falcon-vm/falcon-go/propolis/internal/confine"
 )
 
 // firstFD is the number of a child's first descriptor after the standard ones.
@@ -36,12 +38,22 @@ const (
 	FDManagement               // one end of a socket pair: the ASIC's management channel
 	FDCPUPort                  // one end of a socket pair: the ASIC's CPU port
 	FDSidecar                  // one end of a socket pair: a NIC on a sidecar cable
+	FDFile                     // a file of a disk
 )
 
 // FD is a descriptor that QEMU inherits.
 type FD struct {
 	Kind FDKind
 	Link Link // for FDLink
+	File OpenFile
+}
+
+// OpenFile is a file that we open for QEMU.
+type OpenFile struct {
+	Path     string
+	Writable bool
+	// Size, if not 0, has the file made, or emptied, with that size.
+	Size int64
 }
 
 // Command is a QEMU command line.
@@ -51,8 +63,12 @@ type Command struct {
 	Args []string
 	// FDs are the descriptors to hand over: FDs[0] as number 3, and so on.
 	FDs []FD
-	// VNCSocket is the path of the socket that QEMU makes for VNC, if any.
-	VNCSocket string
+	// Mounts are what QEMU sees of the host's files, and Opens the files that it
+	// gets when it opens a path for writing.
+	Mounts []confine.Mount
+	Opens  map[string]OpenFile
+	// HostNetwork says that it reaches the outside by the host's network.
+	HostNetwork bool
 	// asic says that the machine has a switch ASIC, and ports are on what its
 	// front ports are.
 	asic  bool
@@ -65,6 +81,7 @@ type Command struct {
 	own marks
 
 	stateFD int // number of the FDState among the descriptors
+	sets    int // of descriptors of files
 
 	byHand []string // Path and Args as a person would give them
 	wrap   []string // goes before byHand
@@ -135,6 +152,46 @@ func (b *builder) hand(args ...string) { b.cmd.byHand = append(b.cmd.byHand, arg
 func (b *builder) inherit(fd FD) int {
 	b.cmd.FDs = append(b.cmd.FDs, fd)
 	return firstFD + len(b.cmd.FDs) - 1
+}
+
+// file hands a disk's file over and returns the name by which QEMU opens it. A
+// disk that is written becomes one that is read when an overlay is put on it.
+func (b *builder) file(path string, writable bool) string {
+	b.cmd.sets++
+	set := strconv.Itoa(b.cmd.sets)
+	hand := func(writable bool) {
+		fd := b.inherit(FD{Kind: FDFile, File: OpenFile{Path: path, Writable: writable}})
+		b.served("-add-fd", option("fd="+strconv.Itoa(fd), "set", set))
+	}
+	if writable {
+		hand(true)
+	}
+	hand(false)
+	return "/dev/fdset/" + set
+}
+
+// inside has QEMU see a file or folder of the host, and returns where.
+func (b *builder) inside(m confine.Mount) string {
+	if b.host.Level == confine.Least {
+		return m.Source
+	}
+	b.cmd.Mounts = append(b.cmd.Mounts, m)
+	return m.Target
+}
+
+// opens has QEMU get a file when it opens a path for writing.
+func (b *builder) opens(path string, file OpenFile) {
+	if b.cmd.Opens == nil {
+		b.cmd.Opens = make(map[string]OpenFile)
+	}
+	b.cmd.Opens[path] = file
+}
+
+// program adds an option with the path of a file that is read before any guest
+// runs.
+func (b *builder) program(flag, path, target string) {
+	b.hand(flag, path)
+	b.served(flag, b.inside(confine.Mount{Source: path, Target: target, Owned: true}))
 }
 
 // refuse notes that component name cannot be served.
@@ -263,7 +320,9 @@ func (b *builder) machine() {
 		b.refuse("board", "QEMU cannot show chosen CPUID leaves; leave cpuid out")
 	}
 	b.add("-nodefaults", "-no-user-config", "-display", "none")
-	b.served("-no-shutdown", "-S")
+	b.served("-no-shutdown", "-S", "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
+	// By this QEMU finds out how files are locked.
+	b.opens(os.DevNull, OpenFile{Path: os.DevNull, Writable: true})
 	b.template()
 	b.add("-M", b.machineType())
 	b.accelerator()
@@ -292,7 +351,7 @@ func (b *builder) machineType() string {
 	if b.host.Firmware.Vars != "" {
 		options = append(options, "pflash1", "fw-vars")
 	}
-	if b.cfg.VNC == "" && b.cfg.Firmware != FirmwareKernel && b.host.Firmware.Code == "" {
+	if !b.cfg.Screen && b.cfg.Firmware != FirmwareKernel && b.host.Firmware.Code == "" {
 		// Without a screen SeaBIOS talks on COM1, as OVMF always does.
 		options = append(options, "graphics", "off")
 	}
@@ -304,6 +363,7 @@ func (b *builder) machineType() string {
 // is the least that is x86-64-v2.
 func (b *builder) accelerator() {
 	if b.host.Accel == AccelKVM {
+		b.opens("/dev/kvm", OpenFile{Path: "/dev/kvm", Writable: true})
 		b.add("-accel", "kvm", "-cpu", "host")
 		return
 	}
@@ -338,16 +398,26 @@ func (b *builder) firmware() {
 	}
 	fw := b.host.Firmware
 	if fw.BIOS != "" {
-		b.add("-bios", fw.BIOS)
+		b.program("-bios", fw.BIOS, "/falcon/bios")
 	}
 	if fw.Code != "" {
-		b.add("-blockdev", option("driver=raw", "node-name", "fw-code", "read-only", "on",
-			"file.driver", "file", "file.filename", fw.Code))
+		b.flash("fw-code", fw.Code, false)
 	}
 	if fw.Vars != "" {
-		b.add("-blockdev", option("driver=raw", "node-name", "fw-vars",
-			"file.driver", "file", "file.filename", fw.Vars))
+		b.flash("fw-vars", fw.Vars, true)
 	}
+}
+
+func (b *builder) flash(node, path string, writable bool) {
+	head := []string{"node-name", node}
+	if !writable {
+		head = append(head, "read-only", "on")
+	}
+	device := func(path string) string {
+		return option("driver=raw", append(head, "file.driver", "file", "file.filename", path)...)
+	}
+	b.hand("-blockdev", device(path))
+	b.served("-blockdev", device(b.file(path, writable)))
 }
 
 func (b *builder) kernel() {
@@ -357,9 +427,9 @@ func (b *builder) kernel() {
 	}
 	// A kernel is itself first in the boot order; QEMU allows each place once.
 	clear(b.boot)
-	b.add("-kernel", b.cfg.Kernel)
+	b.program("-kernel", b.cfg.Kernel, "/falcon/kernel")
 	if b.cfg.Initrd != "" {
-		b.add("-initrd", b.cfg.Initrd)
+		b.program("-initrd", b.cfg.Initrd, "/falcon/initrd")
 	}
 	if b.cfg.Append != "" {
 		b.add("-append", b.cfg.Append)
@@ -373,32 +443,17 @@ func (b *builder) control() {
 		"-mon", "chardev=qmp,mode=control")
 }
 
-// screen adds VNC. QEMU names TCP ports by their distance from 5900.
+// screen adds a screen. QEMU listens nowhere: viewers are handed to it.
 func (b *builder) screen() {
-	const base = 5900
-	addr := b.cfg.VNC
-	if addr == "" {
+	if !b.cfg.Screen {
 		return
 	}
 	b.add("-device", option("VGA", "id", "vga", "bus", "pci.0", "addr", fmt.Sprintf("%#x", b.pci.free())))
-	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
-		if err := checkSocketPath(path); err != nil {
-			b.refuse("instance", "VNC address %q: %v", addr, err)
-		}
-		b.cmd.VNCSocket = path
-		b.add("-vnc", "unix:"+escape(path))
-		return
+	pairs := []string{}
+	if b.cfg.ScreenPassword != "" {
+		pairs = append(pairs, "password", "on")
 	}
-	ap, err := netip.ParseAddrPort(addr)
-	if err != nil {
-		b.refuse("instance", "VNC address %q: want IP:PORT or unix:PATH", addr)
-		return
-	}
-	if ap.Port() < base {
-		b.refuse("instance", "VNC address %q: QEMU serves VNC on port %d and above", addr, base)
-		return
-	}
-	b.add("-vnc", netip.AddrPortFrom(ap.Addr(), ap.Port()-base).String())
+	b.add("-vnc", option("none", pairs...))
 }
 
 // checkArguments refuses what no process can be given.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -130,11 +131,11 @@ func goldens() []golden {
 			"fs1": propolis.P9FS{Source: "cargo-bay", Target: "one", PCIPath: propolis.PCIPath{Device: 13, Function: 0}},
 			"fs2": propolis.P9FS{Source: "cargo-bay", Target: "two", PCIPath: propolis.PCIPath{Device: 13, Function: 7}},
 		}))}},
-		{name: "vnc-tcp", cfg: Config{Firmware: FirmwareBIOS, VNC: "[::]:5907", Spec: spec(propolis.Components{
+		{name: "vnc-password", cfg: Config{Firmware: FirmwareBIOS, Screen: true, ScreenPassword: "violin", Spec: spec(propolis.Components{
 			"fs0": propolis.P9FS{Source: "cargo-bay", Target: "x", PCIPath: at(2)},
 		})}},
-		{name: "vnc-unix", cfg: Config{Firmware: FirmwareBIOS, VNC: "unix:violin.vnc"}},
-		{name: "agent", cfg: Config{Firmware: FirmwareBIOS, Agent: true, VNC: "127.0.0.1:5901", Spec: spec(merge(
+		{name: "vnc", cfg: Config{Firmware: FirmwareBIOS, Screen: true}},
+		{name: "agent", cfg: Config{Firmware: FirmwareBIOS, Agent: true, Screen: true, Spec: spec(merge(
 			diskOn("/img/v.qcow2"), nicOn("net0", 5, "duo_violin_vn_vnic0")))}},
 		{name: "template-made", cfg: Config{Firmware: FirmwareBIOS, Template: &Template{Dir: "/tpl", Make: true}, Spec: spec(merge(
 			diskOn("/img/v.qcow2"), nicOn("net0", 5, "duo_violin_vn_vnic0")))}},
@@ -169,11 +170,27 @@ func goldenText(c Command) string {
 		s.WriteString(arg)
 	}
 	s.WriteString("\n")
+	for _, m := range c.Mounts {
+		s.WriteString(fmt.Sprintf("# mount %+v\n", m))
+	}
+	for _, path := range slices.Sorted(maps.Keys(c.Opens)) {
+		s.WriteString(fmt.Sprintf("# %s opens %s\n", path, fileText(c.Opens[path])))
+	}
 	for i, fd := range c.FDs {
-		kind := []string{"console", "qmp", "link", "state", "agent", "loose tap", "management", "CPU port", "sidecar"}[fd.Kind]
-		s.WriteString(strings.TrimSpace(strings.Join([]string{"# fd", string(rune('3' + i)), kind, fd.Link.Name, fd.Link.NetNS}, " ")) + "\n")
+		kind := []string{"console", "qmp", "link", "state", "agent", "loose tap", "management", "CPU port", "sidecar", "file"}[fd.Kind]
+		s.WriteString(strings.TrimSpace(strings.Join([]string{"# fd", string(rune('3' + i)), kind, fd.Link.Name, fd.Link.NetNS, fileText(fd.File)}, " ")) + "\n")
 	}
 	return s.String()
+}
+
+func fileText(f OpenFile) string {
+	switch {
+	case f.Path == "":
+		return ""
+	case f.Writable:
+		return f.Path + " read and written"
+	}
+	return f.Path + " only read"
 }
 
 // command builds the golden's command line.
@@ -349,18 +366,15 @@ func TestRefusalsOfTheInstanceItself(t *testing.T) {
 		cfg  Config
 		want string
 	}{
-		"no CPU":            {board(func(b *propolis.Board) { b.CPUs = 0 }), "board: needs at least one CPU"},
-		"no memory":         {board(func(b *propolis.Board) { b.MemoryMiB = 0 }), "board: needs memory"},
-		"chipset":           {board(func(b *propolis.Board) { b.Chipset.Type = "q35" }), `chipset "q35"`},
-		"PCIe":              {board(func(b *propolis.Board) { b.Chipset.Value.EnablePCIe = true }), "no PCIe"},
-		"CPUID":             {board(func(b *propolis.Board) { b.CPUID = &propolis.CPUID{} }), "CPUID"},
-		"no console":        {Config{Firmware: FirmwareBIOS, Spec: propolis.InstanceSpec{Board: spec(nil).Board, Components: propolis.Components{}}}, "no serial port com1"},
-		"ID":                {Config{Firmware: FirmwareBIOS, ID: "violin"}, `id "violin" is not a UUID`},
-		"no kernel":         {Config{Firmware: FirmwareKernel}, "no kernel is given"},
-		"kernel with BIOS":  {Config{Firmware: FirmwareBIOS, Initrd: "i"}, `the firmware is "bios"`},
-		"VNC display":       {Config{Firmware: FirmwareBIOS, VNC: "127.0.0.1:80"}, "port 5900 and above"},
-		"VNC address":       {Config{Firmware: FirmwareBIOS, VNC: "here"}, "want IP:PORT"},
-		"VNC path too long": {Config{Firmware: FirmwareBIOS, VNC: "unix:" + strings.Repeat("x", 108)}, "has 108 bytes"},
+		"no CPU":           {board(func(b *propolis.Board) { b.CPUs = 0 }), "board: needs at least one CPU"},
+		"no memory":        {board(func(b *propolis.Board) { b.MemoryMiB = 0 }), "board: needs memory"},
+		"chipset":          {board(func(b *propolis.Board) { b.Chipset.Type = "q35" }), `chipset "q35"`},
+		"PCIe":             {board(func(b *propolis.Board) { b.Chipset.Value.EnablePCIe = true }), "no PCIe"},
+		"CPUID":            {board(func(b *propolis.Board) { b.CPUID = &propolis.CPUID{} }), "CPUID"},
+		"no console":       {Config{Firmware: FirmwareBIOS, Spec: propolis.InstanceSpec{Board: spec(nil).Board, Components: propolis.Components{}}}, "no serial port com1"},
+		"ID":               {Config{Firmware: FirmwareBIOS, ID: "violin"}, `id "violin" is not a UUID`},
+		"no kernel":        {Config{Firmware: FirmwareKernel}, "no kernel is given"},
+		"kernel with BIOS": {Config{Firmware: FirmwareBIOS, Initrd: "i"}, `the firmware is "bios"`},
 		"no slot for the agent": {Config{Firmware: FirmwareBIOS, Agent: true, Spec: spec(func() propolis.Components {
 			all := propolis.Components{}
 			for slot := uint8(chipsetDevices); slot < pciDevices; slot++ {

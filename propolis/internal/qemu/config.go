@@ -9,9 +9,11 @@ package qemu
 import (
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 
 	"github.com/falcon-vm/falcon-go/propolis"
+	"github.com/falcon-vm/falcon-go/propolis/internal/confine"
 )
 
 // What a Config's Firmware may name besides the path of an image.
@@ -37,9 +39,11 @@ type Config struct {
 	// NetNS is the path of the network namespace in which plain vnic names
 	// are looked up; empty stands for the caller's own.
 	NetNS string
-	// VNC is where QEMU serves the screen: IP:PORT (port 5900 or above),
-	// "unix:PATH", or empty for no screen.
-	VNC string
+	// Screen gives the machine a screen, which [Machine.Screen] shows.
+	Screen bool
+	// ScreenPassword is what a viewer must know that is asked for one; VNC
+	// takes eight bytes of it.
+	ScreenPassword string
 	// Agent gives the guest a virtio-serial port for falcon's agent.
 	Agent bool
 	// QEMU is the QEMU binary; empty finds it.
@@ -49,10 +53,19 @@ type Config struct {
 	// Template, if set, has the machine kept as a template when it has
 	// booted, or made of one.
 	Template *Template
+	// Bases are the files that a disk may stand on, by its storage backend; a
+	// backend that is not there may stand on any. A disk's own header, which says
+	// on what it stands, is as its last QEMU has left it.
+	Bases map[string][]string
+	// IDBase is the first of the ids of QEMU if root starts it, 0 for those of
+	// nobody else's; see [confine.Config].
+	IDBase int
 	// PIDFile, if set, holds QEMU's process id while it runs. Beside it, with
 	// the ending .vars, UEFI's variables are kept; without PIDFile they are
 	// forgotten when QEMU ends.
 	PIDFile string
+	// level is the strongest confinement that is tried.
+	level confine.Level
 	// Log may be nil.
 	Log *slog.Logger
 	// Stderr, if set, receives what QEMU prints.
@@ -74,6 +87,8 @@ type Host struct {
 	QEMU string
 	// Accel is "kvm" or "tcg".
 	Accel string
+	// Level is how QEMU is confined.
+	Level confine.Level
 	// Firmware is what Config.Firmware was found to be.
 	Firmware Firmware
 	// Files has the paths of file backends and shared folders.
@@ -102,6 +117,10 @@ type File struct {
 	Dir   bool
 	Block bool  // a block device
 	Err   error // why it cannot be used
+	// Backing is what a disk stands on, from the top.
+	Backing []Layer
+
+	info fs.FileInfo
 }
 
 // Link is a network device of the host under a virtio NIC.

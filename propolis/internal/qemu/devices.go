@@ -2,11 +2,14 @@ package qemu
 
 import (
 	"bytes"
+	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/falcon-vm/falcon-go/propolis"
+	"github.com/falcon-vm/falcon-go/propolis/internal/confine"
 )
 
 // cdBlockSize is the block size of optical discs.
@@ -115,7 +118,9 @@ func (b *builder) virtioDisk(name string, c propolis.VirtioDisk, at []string) {
 		b.add("-device", option("ide-cd", append([]string{"bus", id + ".0", "drive", node}, b.bootIndex(name)...)...))
 		return
 	}
-	b.device("virtio-blk-pci", id, at, b.diskProperties(name, node, file)...)
+	// A full host stops the guest, which repeats the write when it goes on; any
+	// other error is the guest's.
+	b.device("virtio-blk-pci", id, at, append(b.diskProperties(name, node, file), "werror", "enospc", "rerror", "report")...)
 }
 
 func (b *builder) nvmeDisk(name string, c propolis.NVMeDisk, at []string) {
@@ -165,8 +170,23 @@ func (b *builder) disk(name, backend string) (propolis.FileStorageBackend, bool)
 		b.refuse(backend, "block size %d is not served; use 512, 2048 or 4096", file.BlockSize)
 		return file, false
 	}
-	b.add("-blockdev", blockDevice(blockNode(backend), file, found.Block))
+	node := blockNode(backend)
+	b.hand("-blockdev", blockDevice(node, file, found.Block, file.Path))
+	below := b.backing(node, found.Backing)
+	b.served("-blockdev", blockDevice(node, file, found.Block, b.file(file.Path, !file.Readonly), below...))
 	return file, true
+}
+
+// backing adds the block nodes of what a disk stands on, and returns the option
+// that puts the disk on them.
+func (b *builder) backing(disk string, layers []Layer) (below []string) {
+	for i, l := range slices.Backward(layers) {
+		node := fmt.Sprintf("%s.base%d", disk, i+1)
+		b.served("-blockdev", option("driver="+l.Format, append([]string{"node-name", node, "read-only", "on",
+			"file.driver", protocol(l.Block), "file.filename", b.file(l.Path, false)}, below...)...))
+		below = []string{"backing", node}
+	}
+	return below
 }
 
 // refuseBackend refuses a device whose backend is missing or of a wrong kind.
@@ -181,21 +201,31 @@ func (b *builder) refuseBackend(name, backend, want string) {
 	}
 }
 
-// blockDevice describes a disk's file. Its format goes by its name and is
-// never guessed from its content, which the guest controls.
-func blockDevice(node string, file propolis.FileStorageBackend, device bool) string {
-	format, protocol, readonly := "raw", "file", "off"
-	if filepath.Ext(file.Path) == ".qcow2" {
-		format = "qcow2"
-	}
-	if device {
-		protocol = "host_device"
-	}
+// blockDevice describes a disk's file, which QEMU opens by a path, and what is
+// below it.
+func blockDevice(node string, file propolis.FileStorageBackend, device bool, path string, below ...string) string {
+	readonly := "off"
 	if file.Readonly {
 		readonly = "on"
 	}
-	return option("driver="+format, "node-name", node, "read-only", readonly, "discard", "unmap",
-		"file.driver", protocol, "file.filename", file.Path, "file.discard", "unmap")
+	return option("driver="+diskFormat(file.Path), append([]string{"node-name", node, "read-only", readonly, "discard", "unmap",
+		"file.driver", protocol(device), "file.filename", path, "file.discard", "unmap"}, below...)...)
+}
+
+// diskFormat goes by the name of a file and is never guessed from its content,
+// which the guest controls.
+func diskFormat(path string) string {
+	if filepath.Ext(path) == ".qcow2" {
+		return "qcow2"
+	}
+	return "raw"
+}
+
+func protocol(device bool) string {
+	if device {
+		return "host_device"
+	}
+	return "file"
 }
 
 // blockNode names the block node of a storage backend.
@@ -216,8 +246,11 @@ func (b *builder) share(name string, c propolis.P9FS, at []string) {
 		return
 	}
 	id := objectID("fs", name)
-	b.add("-fsdev", option("local", "id", id, "path", c.Source, "security_model", "none",
-		"readonly", "on", "multidevs", "remap"))
+	fsdev := func(path string) string {
+		return option("local", "id", id, "path", path, "security_model", "none", "readonly", "on", "multidevs", "remap")
+	}
+	b.hand("-fsdev", fsdev(c.Source))
+	b.served("-fsdev", fsdev(b.inside(confine.Mount{Source: c.Source, Target: "/falcon/" + id, Owned: true})))
 	b.device("virtio-9p-pci", objectID("dev", name), at, "fsdev", id, "mount_tag", c.Target)
 }
 
@@ -228,6 +261,7 @@ func (b *builder) vsock(name string, c propolis.VirtioSocket, at []string) {
 	case c.GuestCID < minGuestCID || c.GuestCID > maxGuestCID:
 		b.refuse(name, "guest CID %d is out of range; use %d to %d", c.GuestCID, minGuestCID, uint64(maxGuestCID))
 	default:
+		b.opens(vsockDevice, OpenFile{Path: vsockDevice, Writable: true})
 		b.device("vhost-vsock-pci", objectID("dev", name), at, "guest-cid", strconv.FormatUint(c.GuestCID, 10))
 	}
 }

@@ -91,9 +91,12 @@ func opens(path string) error {
 	return f.Close()
 }
 
+// vsockDevice is what QEMU serves a vsock by.
+const vsockDevice = "/dev/vhost-vsock"
+
 // Vsock says why this host has no vsock for guests, nil if it has.
 func Vsock() error {
-	if err := opens("/dev/vhost-vsock"); err != nil {
+	if err := opens(vsockDevice); err != nil {
 		return fmt.Errorf("%w; load the module vhost_vsock", err)
 	}
 	return nil
@@ -290,5 +293,9 @@ func statFile(path string) File {
 	if err != nil {
 		return File{Err: err}
 	}
-	return File{Dir: info.IsDir(), Block: info.Mode()&(fs.ModeDevice|fs.ModeCharDevice) == fs.ModeDevice}
+	return File{Dir: info.IsDir(), Block: isBlock(info), info: info}
+}
+
+func isBlock(info fs.FileInfo) bool {
+	return info.Mode()&(fs.ModeDevice|fs.ModeCharDevice) == fs.ModeDevice
 }

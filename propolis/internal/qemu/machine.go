@@ -2,7 +2,6 @@ package qemu
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/falcon-vm/falcon-go/propolis"
+	"github.com/falcon-vm/falcon-go/propolis/internal/confine"
 	"github.com/falcon-vm/falcon-go/propolis/internal/qmp"
 )
 
@@ -45,6 +45,15 @@ const (
 	Exited
 	// Panicked: the guest's kernel reported a panic and goes on as it likes.
 	Panicked
+	// Paused: the vCPUs stand still, by a full host disk or by somebody's
+	// command. The stops of this package's own methods are not reported.
+	Paused
+	// Resumed: the vCPUs run again.
+	Resumed
+	// DiskError: reading or writing a disk failed.
+	DiskError
+	// Watchdog: a watchdog of the machine has fired.
+	Watchdog
 )
 
 // String returns the kind's name.
@@ -58,6 +67,14 @@ func (k EventKind) String() string {
 		return "exited"
 	case Panicked:
 		return "panicked"
+	case Paused:
+		return "paused"
+	case Resumed:
+		return "resumed"
+	case DiskError:
+		return "disk error"
+	case Watchdog:
+		return "watchdog"
 	}
 	return fmt.Sprintf("event %d", int(k))
 }
@@ -71,6 +88,16 @@ type Event struct {
 	// Err belongs to Exited: an [*ExitError] with QEMU's status and last
 	// words. It is nil after a [Machine.Close] that needed no force.
 	Err error
+	// At is when QEMU reported it.
+	At time.Time
+	// Why is QEMU's word for it: the state that a machine is Paused in, the
+	// operation and error of a DiskError, what a Watchdog does.
+	Why string
+	// Disk is the storage backend of a DiskError. NoSpace says that the host
+	// has no room for what was to be written, and Stops that the machine
+	// stops for it, and repeats it when it runs again.
+	Disk           string
+	NoSpace, Stops bool
 }
 
 // Machine is a QEMU process. Its methods may be called concurrently.
@@ -96,7 +123,10 @@ type Machine struct {
 	mu      sync.Mutex
 	closing bool
 
-	overlayMu sync.Mutex        // held through SwitchOverlay
+	overlayMu sync.Mutex // held through SwitchOverlay
+	screenMu  sync.Mutex // held while a viewer is handed to QEMU
+	stillMu   sync.Mutex // held while this package has the machine stand still
+	disksMu   sync.Mutex
 	disks     map[string]string // current block node by storage backend
 	overlay   int               // number of the last overlay
 }
@@ -134,11 +164,25 @@ func start(ctx context.Context, cfg Config, host Host, undo func()) (*Machine, e
 	if cfg.Template.making() {
 		cfg.ID = placeholderID.String()
 	}
+	var refusals []error
+	for host.Level = cfg.level; host.Level <= confine.Least; host.Level++ {
+		m, err := startAt(ctx, cfg, host, digest, undo)
+		if !errors.Is(err, confine.ErrUnavailable) {
+			return m, err
+		}
+		cfg.log().Warn("QEMU cannot be confined so", "level", host.Level.String(), "error", err.Error())
+		refusals = append(refusals, err)
+	}
+	return nil, errors.Join(refusals...)
+}
+
+// startAt starts a QEMU that is confined at the host's level.
+func startAt(ctx context.Context, cfg Config, host Host, digest string, undo func()) (*Machine, error) {
 	command, err := CommandLine(cfg, host)
 	if err != nil {
 		return nil, err
 	}
-	cfg.log().Info("starting QEMU", "by_hand", command.String(), "args", command.Args)
+	cfg.log().Info("starting QEMU", "by_hand", command.String(), "args", command.Args, "confined", host.Level.String())
 	f, err := openFiles(command)
 	if err != nil {
 		return nil, err
@@ -148,14 +192,16 @@ func start(ctx context.Context, cfg Config, host Host, undo func()) (*Machine, e
 		f.closeAll()
 		return nil, err
 	}
-	proc, err := startProcess(command, f.child, cfg.Stderr)
+	proc, err := startProcess(ctx, jail(cfg, host, command, f), cfg.Stderr)
 	f.closeChild()
 	if err != nil {
 		sw.close()
 		f.closeAll()
 		return nil, err
 	}
-	client, err := connect(ctx, cfg, command, proc, f.qmp)
+	client, err := connect(ctx, cfg, proc, f.qmp)
+	proc.jail.Close() // it has opened what it needs
+	f.closeOpens()
 	if err != nil {
 		proc.kill()
 		removePID(cfg)
@@ -182,7 +228,7 @@ func start(ctx context.Context, cfg Config, host Host, undo func()) (*Machine, e
 }
 
 // connect takes a fresh QEMU under control.
-func connect(ctx context.Context, cfg Config, c Command, proc *process, conn net.Conn) (*qmp.Client, error) {
+func connect(ctx context.Context, cfg Config, proc *process, conn net.Conn) (*qmp.Client, error) {
 	if err := writePID(cfg.PIDFile, proc.os.Pid); err != nil {
 		return nil, err
 	}
@@ -190,11 +236,9 @@ func connect(ctx context.Context, cfg Config, c Command, proc *process, conn net
 	if err != nil {
 		return nil, fmt.Errorf("starting QEMU: %w", proc.explain(err))
 	}
-	if c.VNCSocket != "" {
-		if err := os.Chmod(c.VNCSocket, 0o600); err != nil {
-			client.Close()
-			return nil, fmt.Errorf("protecting the VNC socket: %w", err)
-		}
+	if err := setScreenPassword(ctx, client, cfg.ScreenPassword); err != nil {
+		client.Close()
+		return nil, err
 	}
 	return client, nil
 }
@@ -243,7 +287,8 @@ func (m *Machine) watch() {
 	defer close(m.events)
 	for e := range m.qmp.Events() {
 		m.migration(e)
-		if event, ok := translate(e); ok {
+		if event, ok := m.translate(e); ok {
+			event.At = e.Time
 			m.events <- event
 		}
 	}
@@ -266,27 +311,6 @@ func (m *Machine) exitError() error {
 		return nil
 	}
 	return m.proc.err
-}
-
-// translate returns the event that a QMP event stands for, if any.
-func translate(e qmp.Event) (Event, bool) {
-	var data struct {
-		Guest  bool   `json:"guest"`
-		Reason string `json:"reason"`
-	}
-	// Events without data leave it empty, which is right.
-	_ = json.Unmarshal(e.Data, &data)
-	switch e.Name {
-	case "RESET":
-		return Event{Kind: Reset, ByGuest: data.Guest}, true
-	case "GUEST_PANICKED":
-		return Event{Kind: Panicked, ByGuest: true}, true
-	case "SHUTDOWN":
-		// These two end QEMU, which Exited tells.
-		ends := data.Reason == "host-qmp-quit" || data.Reason == "host-signal"
-		return Event{Kind: Shutdown, ByGuest: data.Guest}, !ends
-	}
-	return Event{}, false
 }
 
 // Console returns COM1. Reading must keep up, for QEMU holds the guest up

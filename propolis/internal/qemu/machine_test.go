@@ -411,14 +411,53 @@ func TestCloseUsesForceOnAQEMUThatDoesNotListen(t *testing.T) {
 	}
 }
 
-func TestVNCSocketIsPrivate(t *testing.T) {
-	cfg := testConfig(t, nil)
-	path := filepath.Join(t.TempDir(), "vnc")
-	cfg.VNC = "unix:" + path
-	startGuest(t, cfg)
-	info, err := os.Stat(path)
-	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("VNC socket: %v, %v", info, err)
+func TestScreen(t *testing.T) {
+	for name, test := range map[string]struct {
+		password string
+		asked    bool
+		want     byte // the security type that QEMU offers
+	}{
+		"without a password": {"", false, 1},
+		"with a password":    {"violin", true, 2},
+		"of the owner":       {"violin", false, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := testConfig(t, nil)
+			cfg.Screen, cfg.ScreenPassword = true, test.password
+			g := startGuest(t, cfg)
+			for range 2 { // any number of viewers
+				viewer, err := g.Screen(t.Context(), test.asked)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer viewer.Close()
+				if err := viewer.SetDeadline(time.Now().Add(bootLimit)); err != nil {
+					t.Fatal(err)
+				}
+				got := make([]byte, 14)
+				_, err = io.ReadFull(viewer, got[:12])
+				if err == nil {
+					_, err = viewer.Write(got[:12])
+				}
+				if err == nil {
+					_, err = io.ReadFull(viewer, got[12:])
+				}
+				if err != nil || !bytes.HasPrefix(got, []byte("RFB 003.008\n")) || got[12] != 1 || got[13] != test.want {
+					t.Errorf("the screen said %q, %v; want one security type, %d", got, err, test.want)
+				}
+			}
+			list, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", g.PID()))
+			if err != nil || test.password != "" && bytes.Contains(list, []byte("=violin")) {
+				t.Errorf("the password is on the command line: %q, %v", list, err)
+			}
+		})
+	}
+}
+
+func TestNoScreen(t *testing.T) {
+	g := startGuest(t, testConfig(t, nil))
+	if _, err := g.Screen(t.Context(), false); !errors.Is(err, ErrNoScreen) {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"path/filepath"
 	"strconv"
 	"strings"
 
 	"github.com/falcon-vm/falcon-go/propolis"
+	"github.com/falcon-vm/falcon-go/propolis/internal/confine"
 	"github.com/falcon-vm/falcon-go/propolis/softnpu"
 )
 
@@ -175,10 +177,10 @@ func (b *builder) nic(name string, c propolis.VirtioNIC, at []string) {
 	switch {
 	case b.cfg.Template.making():
 	case v.kind == vnicDgram:
-		b.add("-netdev", option("dgram", "id", id, "local.type", "unix", "local.path", v.name,
-			"remote.type", "unix", "remote.path", v.peer))
+		b.sockets(id, v)
 	case v.kind == vnicUser:
 		b.add("-netdev", option("user", "id", id))
+		b.cmd.HostNetwork = true
 	case v.kind == vnicSidecar:
 		b.cmd.sidecars = append(b.cmd.sidecars, v)
 		b.ownCable(id, FD{Kind: FDSidecar})
@@ -202,6 +204,23 @@ func (b *builder) nic(name string, c propolis.VirtioNIC, at []string) {
 		pairs = append(pairs, "host_mtu", strconv.Itoa(v.mtu))
 	}
 	b.device("virtio-net-pci", objectID("dev", name), at, pairs...)
+}
+
+// sockets plugs a NIC into a cable of two Unix sockets. QEMU sees the folder of
+// each, where it makes its own, and finds the other whenever that is there.
+func (b *builder) sockets(id string, v vnic) {
+	netdev := func(local, peer string) string {
+		return option("dgram", "id", id, "local.type", "unix", "local.path", local, "remote.type", "unix", "remote.path", peer)
+	}
+	b.hand("-netdev", netdev(v.name, v.peer))
+	at := make(map[string]string)
+	for i, path := range []string{v.name, v.peer} {
+		if dir := filepath.Dir(path); at[dir] == "" {
+			at[dir] = b.inside(confine.Mount{Source: dir, Target: fmt.Sprintf("/falcon/%s-%d", id, i), Writable: true, Owned: true})
+		}
+	}
+	inside := func(path string) string { return filepath.Join(at[filepath.Dir(path)], filepath.Base(path)) }
+	b.served("-netdev", netdev(inside(v.name), inside(v.peer)))
 }
 
 // ownCable plugs a NIC into a cable to ourselves. A person's QEMU has one with

@@ -27,7 +27,9 @@ const resumeLimit = 10 * time.Second
 func (m *Machine) SwitchOverlay(ctx context.Context, disk, path string) error {
 	m.overlayMu.Lock()
 	defer m.overlayMu.Unlock()
+	m.disksMu.Lock()
 	node, ok := m.disks[disk]
+	m.disksMu.Unlock()
 	if !ok {
 		return fmt.Errorf("switching disk %q to %s: the instance has no such storage backend", disk, path)
 	}
@@ -41,7 +43,9 @@ func (m *Machine) SwitchOverlay(ctx context.Context, disk, path string) error {
 		if err := m.snapshot(ctx, node, overlay, own); err != nil {
 			return errors.Join(err, rename(own, path, path+propolis.OverlayWaiting))
 		}
+		m.disksMu.Lock()
 		m.disks[disk] = overlay
+		m.disksMu.Unlock()
 		return rename(own, path, path)
 	})
 	if err != nil {
@@ -70,10 +74,10 @@ func rename(own, path, to string) error {
 
 // whilePaused calls f with the guest stopped, which also flushes its disks.
 func (m *Machine) whilePaused(ctx context.Context, f func() error) error {
-	var status struct {
-		Running bool `json:"running"`
-	}
-	if err := m.qmp.Execute(ctx, "query-status", nil, &status); err != nil {
+	m.stillMu.Lock()
+	defer m.stillMu.Unlock()
+	status, err := m.status(ctx)
+	if err != nil {
 		return m.proc.explain(err)
 	}
 	if err := m.execute(ctx, "stop", nil); err != nil {
@@ -92,8 +96,29 @@ func (m *Machine) resume(ctx context.Context, running bool) error {
 	return m.Run(ctx)
 }
 
+// hand gives QEMU the file of a disk, and returns the name that it opens it by.
+func (m *Machine) hand(ctx context.Context, path string) (string, error) {
+	set := -1
+	for _, flag := range []int{os.O_RDWR, os.O_RDONLY} {
+		file, err := os.OpenFile(path, flag, 0)
+		if err != nil {
+			return "", err
+		}
+		set, err = m.qmp.AddFD(ctx, set, file)
+		file.Close()
+		if err != nil {
+			return "", m.proc.explain(err)
+		}
+	}
+	return fmt.Sprintf("/dev/fdset/%d", set), nil
+}
+
 // snapshot opens the overlay and puts it over node.
 func (m *Machine) snapshot(ctx context.Context, node, overlay, path string) error {
+	path, err := m.hand(ctx, path)
+	if err != nil {
+		return err
+	}
 	open := map[string]any{
 		"driver": "qcow2", "node-name": overlay, "discard": "unmap",
 		"backing": nil, // what it stands on is the node, opened already
@@ -102,7 +127,7 @@ func (m *Machine) snapshot(ctx context.Context, node, overlay, path string) erro
 	if err := m.execute(ctx, "blockdev-add", open); err != nil {
 		return err
 	}
-	err := m.execute(ctx, "blockdev-snapshot", map[string]any{"node": node, "overlay": overlay})
+	err = m.execute(ctx, "blockdev-snapshot", map[string]any{"node": node, "overlay": overlay})
 	if err == nil {
 		return nil
 	}

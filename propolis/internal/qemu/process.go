@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/falcon-vm/falcon-go/propolis/internal/confine"
 	"github.com/falcon-vm/falcon-go/propolis/softnpu"
 )
 
@@ -27,24 +29,25 @@ const outputGrace = time.Second
 // process is a running QEMU.
 type process struct {
 	os   *os.Process
+	jail *confine.Jail
 	tail *tail
 	gone chan struct{} // closed once the process is reaped
 	err  error         // how it ended; valid once gone is closed
 }
 
-// startProcess runs a command with files as its extra descriptors.
+// startProcess runs a command, confined, with the descriptors in f.
 //
 // On Linux the child dies when the thread that started it ends, which is how
 // it dies with its server. So one goroutine starts it, keeps its thread, and
 // waits: the thread ends with the child or with us, never earlier.
-func startProcess(c Command, files []*os.File, stderr io.Writer) (*process, error) {
+func startProcess(ctx context.Context, jail confine.Config, stderr io.Writer) (*process, error) {
 	p := &process{tail: &tail{}, gone: make(chan struct{})}
-	cmd := exec.Command(c.Path, c.Args...)
-	cmd.ExtraFiles = files
-	cmd.Stdout = output(p.tail, stderr)
+	cmd := &exec.Cmd{WaitDelay: outputGrace, Stdout: output(p.tail, stderr)}
 	cmd.Stderr = cmd.Stdout
-	cmd.SysProcAttr = childAttributes()
-	cmd.WaitDelay = outputGrace
+	var err error
+	if p.jail, err = confine.Prepare(cmd, jail); err != nil {
+		return nil, fmt.Errorf("starting QEMU: %w", err)
+	}
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
@@ -59,6 +62,13 @@ func startProcess(c Command, files []*os.File, stderr io.Writer) (*process, erro
 		close(p.gone)
 	}()
 	if err := <-started; err != nil {
+		p.jail.Close()
+		return nil, fmt.Errorf("starting QEMU: %w", confine.StartError(err))
+	}
+	defer context.AfterFunc(ctx, func() { _ = p.os.Kill() })() // a file system may not answer
+	if err := p.jail.Enter(p.os.Pid); err != nil {
+		p.kill()
+		p.jail.Close()
 		return nil, fmt.Errorf("starting QEMU: %w", err)
 	}
 	return p, nil
@@ -144,6 +154,7 @@ func (t *tail) String() string {
 // files are the descriptors of a command, both ends.
 type files struct {
 	child        []*os.File
+	opens        map[string]*os.File // what QEMU gets by opening a path
 	console, qmp net.Conn
 	state        *os.File // to be written to a QEMU that is a clone
 	agent        net.Conn // nil without the agent's port
@@ -154,7 +165,7 @@ type files struct {
 
 // openFiles opens what a command inherits.
 func openFiles(c Command) (_ *files, err error) {
-	f := &files{}
+	f := &files{opens: make(map[string]*os.File)}
 	defer func() {
 		if err != nil {
 			f.closeAll()
@@ -182,6 +193,8 @@ func openFiles(c Command) (_ *files, err error) {
 			file, err = openLink(fd.Link)
 		case FDLooseTap:
 			file, err = openLooseTap()
+		case FDFile:
+			file, err = fd.File.open()
 		case FDState:
 			file, f.state, err = os.Pipe()
 		default:
@@ -192,7 +205,35 @@ func openFiles(c Command) (_ *files, err error) {
 		}
 		f.child = append(f.child, file)
 	}
+	for path, o := range c.Opens {
+		if f.opens[path], err = o.open(); err != nil {
+			delete(f.opens, path)
+			return nil, err
+		}
+	}
 	return f, nil
+}
+
+func (o OpenFile) open() (*os.File, error) {
+	if o.Size != 0 {
+		file, err := os.OpenFile(o.Path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+		if err == nil {
+			err = file.Truncate(o.Size)
+		}
+		return file, err
+	}
+	if o.Writable {
+		return os.OpenFile(o.Path, os.O_RDWR, 0)
+	}
+	return os.Open(o.Path)
+}
+
+// closeOpens closes what QEMU has opened, or will not open any more.
+func (f *files) closeOpens() {
+	for _, file := range f.opens {
+		file.Close()
+	}
+	f.opens = nil
 }
 
 // closeChild closes QEMU's ends, which it holds itself.
@@ -205,6 +246,7 @@ func (f *files) closeChild() {
 
 func (f *files) closeAll() {
 	f.closeChild()
+	f.closeOpens()
 	if f.state != nil {
 		f.state.Close()
 	}

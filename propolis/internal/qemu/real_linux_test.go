@@ -54,7 +54,7 @@ func TestQEMUAcceptsEveryDevice(t *testing.T) {
 	}, nicOn("net0", 8, "dgram:"+dir+"/a?peer="+dir+"/b&mac=02:00:00:00:00:01&mtu=9216"),
 		nicOn("net1", 9, "dgram:"+dir+"/b?peer="+dir+"/a&mac=02:00:00:00:00:02"),
 		nicOn("net2", 10, "user:?mac=02:00:00:00:00:03"), nicOn("net3", 11, "user:?mac=02:00:00:00:00:04")))
-	cfg.Name, cfg.VNC = "a, b", "unix:"+filepath.Join(dir, "vnc")
+	cfg.Name, cfg.Screen = "a, b", true
 	cfg.Spec.Smbios = &propolis.SmbiosType1{Manufacturer: "Strings, Inc.", ProductName: "a=b", Version: 7}
 	cfg.Spec.Board.CPUs = 2
 	g := startGuest(t, cfg)

@@ -27,10 +27,10 @@ func survey(cfg Config) (Host, error) {
 		Files: make(map[string]File), Links: make(map[string]Link),
 	}
 	var links []vnic
-	for _, c := range cfg.Spec.Components {
+	for name, c := range cfg.Spec.Components {
 		switch c := c.(type) {
 		case propolis.FileStorageBackend:
-			host.Files[c.Path] = statFile(c.Path)
+			host.Files[c.Path] = surveyDisk(c.Path, cfg.Bases[name])
 		case propolis.P9FS:
 			host.Files[c.Source] = statFile(c.Source)
 		case propolis.VirtioSocket:

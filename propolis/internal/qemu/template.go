@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/falcon-vm/falcon-go/propolis"
+	"github.com/falcon-vm/falcon-go/propolis/internal/confine"
 	"github.com/falcon-vm/falcon-go/propolis/internal/qmp"
 )
 
@@ -47,8 +48,6 @@ const (
 	ramFile    = "ram"
 	stateFile  = "state"
 	recordFile = "template.json"
-	// saveSocket is where QEMU delivers the state.
-	saveSocket = "save.sock"
 )
 
 // templateRecord is what a template's file says of it.
@@ -69,8 +68,12 @@ type mark struct {
 	Is []byte `json:"is"`
 }
 
-// ramID is the guest's memory in QEMU's command line.
-const ramID = "ram"
+// ramID is the guest's memory in QEMU's command line, and ramInside what QEMU
+// opens for it. There is no such file.
+const (
+	ramID     = "ram"
+	ramInside = "/falcon/ram"
+)
 
 func (t *Template) making() bool  { return t != nil && t.Make }
 func (t *Template) cloning() bool { return t != nil && !t.Make }
@@ -143,13 +146,31 @@ func (b *builder) template() {
 	if t.Make {
 		share = "on"
 	}
-	b.add("-object", option("memory-backend-file", "id", ramID, "size", strconv.FormatUint(b.spec.Board.MemoryMiB, 10)+"M",
-		"mem-path", filepath.Join(t.Dir, ramFile), "share", share))
+	ram := filepath.Join(t.Dir, ramFile)
+	object := func(path string) string {
+		return option("memory-backend-file", "id", ramID, "size", strconv.FormatUint(b.spec.Board.MemoryMiB, 10)+"M", "mem-path", path, "share", share)
+	}
+	b.hand("-object", object(ram))
+	b.served("-object", object(b.memory(ram)))
 	b.cmd.own = make(marks)
 	if t.cloning() {
 		b.cmd.stateFD = b.inherit(FD{Kind: FDState})
 		b.served("-incoming", "defer")
 	}
+}
+
+// memory has QEMU get the file of the template's memory. QEMU opens it for
+// writing, also when it never writes to it: a clone gets one that it can only read.
+func (b *builder) memory(ram string) string {
+	path, file := ramInside, OpenFile{Path: ram}
+	if b.host.Level == confine.Least {
+		path = ram
+	}
+	if b.cfg.Template.Make {
+		file = OpenFile{Path: ram, Writable: true, Size: int64(b.spec.Board.MemoryMiB) << 20}
+	}
+	b.opens(path, file)
+	return path
 }
 
 // ownAddress notes the address of a NIC.
@@ -188,6 +209,7 @@ func machineDigest(cfg Config, host Host) (string, error) {
 		}
 	}
 	host.Files = map[string]File{disk: {}, share: {Dir: true}}
+	host.Level = confine.Full
 	command, err := CommandLine(cfg, host)
 	if err != nil {
 		return "", err
@@ -406,20 +428,14 @@ func (m *Machine) Save(ctx context.Context) error {
 }
 
 func (m *Machine) save(ctx context.Context, dir string) error {
-	// The folder's path may be longer than a socket's address.
-	folder, err := os.Open(dir)
+	ours, theirs, err := socketPair("state")
 	if err != nil {
 		return err
 	}
-	defer folder.Close()
-	path := fmt.Sprintf("/proc/%d/fd/%d/%s", os.Getpid(), folder.Fd(), saveSocket)
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		return err
-	}
-	defer l.Close() // which removes it
-	// A listener knows no context.
-	defer context.AfterFunc(ctx, func() { l.Close() })()
+	defer ours.Close()
+	defer theirs.Close()
+	// A connection knows no context.
+	defer context.AfterFunc(ctx, func() { ours.Close() })()
 	if err := m.execute(ctx, "stop", nil); err != nil {
 		return err
 	}
@@ -429,10 +445,14 @@ func (m *Machine) save(ctx context.Context, dir string) error {
 	if err := m.execute(ctx, "migrate-set-parameters", map[string]any{"max-bandwidth": int64(1) << 40}); err != nil {
 		return err
 	}
-	if err := m.execute(ctx, "migrate", map[string]any{"uri": "unix:" + path}); err != nil {
+	if err := m.qmp.Pass(ctx, "state", theirs); err != nil {
 		return err
 	}
-	if err := receive(l, filepath.Join(dir, stateFile)); err != nil {
+	theirs.Close()
+	if err := m.execute(ctx, "migrate", map[string]any{"uri": "fd:state"}); err != nil {
+		return err
+	}
+	if err := receive(ours, filepath.Join(dir, stateFile)); err != nil {
 		return err
 	}
 	if err := m.awaitMigration(ctx); err != nil {
@@ -468,13 +488,8 @@ func (m *Machine) describe(dir string) error {
 	return writeFile(filepath.Join(dir, recordFile), data)
 }
 
-// receive writes what one connection brings to a new file.
-func receive(l net.Listener, path string) error {
-	conn, err := l.Accept()
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
+// receive writes what a connection brings to a new file.
+func receive(conn net.Conn, path string) error {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err

@@ -13,7 +13,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -50,7 +52,7 @@ type Event struct {
 type Client struct {
 	conn     net.Conn
 	events   *queue
-	requests chan []byte
+	requests chan outgoing
 	greeted  chan struct{}
 	done     chan struct{} // closed once err is set
 
@@ -79,6 +81,12 @@ type timestamp struct {
 	Microseconds int64 `json:"microseconds"`
 }
 
+// outgoing is a command to be sent, with a descriptor beside it or nil.
+type outgoing struct {
+	line []byte
+	file *os.File
+}
+
 // request is a command as QEMU reads it.
 type request struct {
 	Execute   string `json:"execute"`
@@ -94,7 +102,7 @@ func New(ctx context.Context, conn net.Conn) (*Client, error) {
 	c := &Client{
 		conn:     conn,
 		events:   newQueue(),
-		requests: make(chan []byte),
+		requests: make(chan outgoing),
 		greeted:  make(chan struct{}),
 		done:     make(chan struct{}),
 		pending:  make(map[uint64]chan<- message),
@@ -145,6 +153,29 @@ func (c *Client) Close() error {
 // unless that is nil. A refusal by QEMU is an [*Error]. When ctx ends first
 // the call returns; QEMU may carry out the command nevertheless.
 func (c *Client) Execute(ctx context.Context, cmd string, args, result any) error {
+	return c.execute(ctx, cmd, args, nil, result)
+}
+
+// Pass gives QEMU a descriptor under a name, for a later command.
+func (c *Client) Pass(ctx context.Context, name string, file *os.File) error {
+	return c.execute(ctx, "getfd", map[string]any{"fdname": name}, file, nil)
+}
+
+// AddFD gives QEMU a descriptor of a file for its set of them, a new one if set
+// is negative, and returns the set: QEMU opens it as /dev/fdset/SET.
+func (c *Client) AddFD(ctx context.Context, set int, file *os.File) (int, error) {
+	var args any
+	if set >= 0 {
+		args = map[string]any{"fdset-id": set}
+	}
+	var added struct {
+		Set int `json:"fdset-id"`
+	}
+	err := c.execute(ctx, "add-fd", args, file, &added)
+	return added.Set, err
+}
+
+func (c *Client) execute(ctx context.Context, cmd string, args any, file *os.File, result any) error {
 	start := time.Now()
 	id, answer, err := c.register()
 	if err != nil {
@@ -156,7 +187,7 @@ func (c *Client) Execute(ctx context.Context, cmd string, args, result any) erro
 		return fmt.Errorf("QMP %s: encoding the arguments: %w", cmd, err)
 	}
 	select {
-	case c.requests <- append(line, '\n'):
+	case c.requests <- outgoing{append(line, '\n'), file}:
 	case <-c.done:
 		return fmt.Errorf("QMP %s: %w", cmd, c.Err())
 	case <-ctx.Done():
@@ -217,8 +248,8 @@ func (c *Client) unregister(id uint64) {
 func (c *Client) write() {
 	for {
 		select {
-		case line := <-c.requests:
-			if _, err := c.conn.Write(line); err != nil {
+		case out := <-c.requests:
+			if err := c.send(out); err != nil {
 				c.fail(fmt.Errorf("%w: sending a command: %w", ErrClosed, err))
 				return
 			}
@@ -226,6 +257,24 @@ func (c *Client) write() {
 			return
 		}
 	}
+}
+
+// send writes a request. A descriptor goes with its first byte.
+func (c *Client) send(out outgoing) error {
+	line := out.line
+	if out.file != nil {
+		conn, ok := c.conn.(*net.UnixConn)
+		if !ok {
+			return errors.New("only a Unix socket passes descriptors")
+		}
+		n, _, err := conn.WriteMsgUnix(line, syscall.UnixRights(int(out.file.Fd())), nil)
+		if err != nil {
+			return err
+		}
+		line = line[n:]
+	}
+	_, err := c.conn.Write(line)
+	return err
 }
 
 // read takes in everything that QEMU sends until the connection ends.
