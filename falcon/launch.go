@@ -147,7 +147,7 @@ func (l *lab) prepare(ctx context.Context, t *Topology) (*revision, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r, failures(append(l.checks(t, r, hf), l.imagesCheck(ctx)))
+	return r, failures(append(l.checks(t, r, hf), l.imagesCheck(ctx), l.disksCheck(ctx, r)))
 }
 
 // newRecord returns the record of a topology that is to be launched. What an

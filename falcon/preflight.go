@@ -74,7 +74,7 @@ func (t *Topology) Preflight(ctx context.Context) (*Preflight, error) {
 		return nil, err
 	default:
 		p.Plan = r.next.Plan
-		p.Checks = append(p.Checks, l.checks(t, r, hf)...)
+		p.Checks = append(append(p.Checks, l.checks(t, r, hf)...), l.disksCheck(ctx, r))
 	}
 	return p, failures(p.Checks)
 }

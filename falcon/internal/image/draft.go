@@ -48,7 +48,7 @@ func (s *Files) Create(ctx context.Context, name string, progress Progress) (*Dr
 		return nil, err
 	}
 	d := &Draft{store: s, name: name, keep: s.commit}
-	if err := d.begin(ctx, s.imageLock(name), func() error { return s.vacant(name) }, progress); err != nil {
+	if err := d.begin(ctx, s.imageLock(name), func() error { return s.vacant(ctx, name) }, progress); err != nil {
 		return nil, err
 	}
 	return d, nil
@@ -85,8 +85,11 @@ func (d *Draft) begin(ctx context.Context, path string, vacant func() error, pro
 
 // vacant says whether an image of this name can be made. What is left of a
 // removal that was cut short is cleared away. The name is locked by the caller.
-func (s *Files) vacant(name string) error {
+func (s *Files) vacant(ctx context.Context, name string) error {
 	dir := s.imageDir(name)
+	if err := s.finishRemoval(ctx, name); err != nil {
+		return err
+	}
 	if exists(filepath.Join(dir, recordFile)) {
 		return fmt.Errorf("%w: %q in %s", ErrExists, name, s.home)
 	}

@@ -29,6 +29,9 @@ func (s *Files) export(ctx context.Context, name, file string, progress Progress
 			return err
 		}
 		defer unlock()
+		if err := s.VerifyImage(ctx, img); err != nil {
+			return err
+		}
 		return convert(ctx, img.Disk, img.Format, out, format, progress)
 	})
 }

@@ -102,6 +102,7 @@ func ValidName(name string) error {
 const (
 	recordFile  = "image.json"
 	pendingFile = "image.json.pending" // a snapshot that is not finished
+	removedFile = "image.json.removed" // an image that is being removed
 )
 
 // record is image.json. File names in it are relative to the image's folder.
@@ -130,6 +131,10 @@ type record struct {
 type parentRef struct {
 	Name string `json:"name"`
 	Dir  string `json:"dir"`
+	// Digest is what the image had when something was put on it, File its
+	// disk's file then. Records of earlier programs have neither.
+	Digest string     `json:"digest,omitempty"`
+	File   *fileTrace `json:"file,omitempty"`
 }
 
 // known is the name by which people know what is referred to: of a template

@@ -1,0 +1,66 @@
+package falcon
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/hashicorp/go-multierror"
+
+	"github.com/falcon-vm/falcon-go/falcon/internal/image"
+)
+
+// disksCheck says whether the disks and images of the nodes that are to be
+// started still stand on what they were made on.
+func (l *lab) disksCheck(ctx context.Context, r *revision) Check {
+	store := l.host.store()
+	var errs *multierror.Error
+	count := 0
+	seen := make(map[string]bool)
+	for i := range r.next.Plan.Nodes {
+		np := &r.next.Plan.Nodes[i]
+		if r.running[np.Name] {
+			continue
+		}
+		count++
+		err := store.VerifyDisk(ctx, l.owner(np.Name))
+		if err == nil && !seen[np.Image] {
+			seen[np.Image] = true
+			var img image.Image
+			if img, err = store.Get(ctx, np.Image); err == nil {
+				err = store.VerifyImage(ctx, img)
+			}
+		}
+		if err != nil {
+			errs = multierror.Append(errs, &NodeError{Node: np.Name, Err: err})
+		}
+	}
+	return Check{Name: "disks", Detail: fmt.Sprintf("%d nodes to start, whose images are as they were", count), Err: joined(errs)}
+}
+
+// judgeDisks says of nodes whose disks cannot be read that they cannot.
+func (l *lab) judgeDisks(ctx context.Context, nodes []NodeStatus) {
+	for i := range nodes {
+		n := &nodes[i]
+		if n.Reason != "" {
+			continue
+		}
+		if err := l.host.store().VerifyDisk(ctx, l.owner(n.Name)); err != nil {
+			n.Reason = err.Error()
+		}
+	}
+}
+
+// storedDisksCheck is disksCheck for all disks of a store.
+func storedDisksCheck(ctx context.Context, store image.Store) (Check, error) {
+	disks, err := store.Disks(ctx)
+	if err != nil {
+		return Check{}, err
+	}
+	var errs *multierror.Error
+	for _, d := range disks {
+		if err := store.VerifyDisk(ctx, d.Owner); err != nil {
+			errs = multierror.Append(errs, err)
+		}
+	}
+	return Check{Name: "disks", Detail: fmt.Sprintf("%d, whose images are as they were", len(disks)), Err: joined(errs)}, nil
+}
