@@ -18,8 +18,9 @@ type DoctorReport struct {
 
 // Leftover is an object of a topology that cannot be reached any more.
 type Leftover struct {
-	// Kind and Name say what it is: a "namespace", a "disk", or a
-	// "registration" in the list of topologies.
+	// Kind and Name say what it is: a "namespace", a "disk", a
+	// "registration" in the list of topologies, or a "draft", an "image", a
+	// "volume", a "file" or a "download" that was not finished.
 	Kind string `json:"kind"`
 	Name string `json:"name"`
 	// Reason says how it is known that nobody uses it.
@@ -88,6 +89,11 @@ func (l *lab) leftovers(ctx context.Context) ([]Leftover, error) {
 		return nil, err
 	}
 	left = append(left, disks...)
+	stored, err := l.abandonedInStore(ctx)
+	if err != nil {
+		return nil, err
+	}
+	left = append(left, stored...)
 	devices, err := l.host.abandonedLinks(ctx, listed)
 	return append(left, devices...), err
 }
@@ -118,6 +124,20 @@ func (l *lab) leftDisks(ctx context.Context, listed map[string]bool) ([]Leftover
 		}
 	}
 	return left, nil
+}
+
+// abandonedInStore finds what killed programs have left beside images and disks.
+func (l *lab) abandonedInStore(ctx context.Context) ([]Leftover, error) {
+	store, ok := l.host.store().(image.Sweeper)
+	if !ok {
+		return nil, nil
+	}
+	all, err := store.Abandoned(ctx)
+	var left []Leftover
+	for _, a := range all {
+		left = append(left, Leftover{Kind: a.Kind, Name: a.Name, Reason: a.Reason, remove: a.Remove})
+	}
+	return left, err
 }
 
 // launchedIn reports whether the folder of a disk's owner holds its topology,

@@ -95,7 +95,11 @@ func (s *Files) lockDisk(ctx context.Context, o DiskOwner) (*lock, error) {
 	if err := s.prepare(); err != nil {
 		return nil, err
 	}
-	return acquire(ctx, filepath.Join(s.home, "lock", "disk."+o.ID+"."+o.Node), true)
+	return acquire(ctx, s.diskLock(o), true)
+}
+
+func (s *Files) diskLock(o DiskOwner) string {
+	return filepath.Join(s.home, "lock", "disk."+o.ID+"."+o.Node)
 }
 
 // CreateDisk makes a disk for a node: an empty overlay on an image, so nothing

@@ -39,6 +39,9 @@ func (s *Files) snapshot(ctx context.Context, owner DiskOwner, name string, swit
 	if err := ValidName(name); err != nil {
 		return Image{}, err
 	}
+	if err := s.tidy(ctx); err != nil {
+		return Image{}, err
+	}
 	diskLock, err := s.lockDisk(ctx, owner)
 	if err != nil {
 		return Image{}, err

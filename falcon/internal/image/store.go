@@ -281,6 +281,9 @@ func (s *Files) Remove(ctx context.Context, name string) error {
 		return err
 	}
 	defer l.release()
+	if err := s.tidy(ctx); err != nil {
+		return fmt.Errorf("removing image %q: %w", name, err)
+	}
 	if err := s.dropTemplates(ctx, img); err != nil {
 		return fmt.Errorf("removing the templates of image %q: %w", name, err)
 	}

@@ -209,6 +209,13 @@ func (s *Files) readTemplate(name string) (t Template, note *templateNote, of pa
 // Template returns the sound template with a key, and keeps it from being
 // removed until unlock.
 func (s *Files) Template(ctx context.Context, key string) (t Template, unlock func(), err error) {
+	dead, err := s.abandonedWork() // they have the memory of guests
+	if err != nil {
+		return t, nil, err
+	}
+	for _, d := range dead {
+		_ = d.Remove(ctx)
+	}
 	names, err := s.templates(key)
 	if err != nil {
 		return t, nil, err
@@ -395,6 +402,9 @@ func (s *Files) removeTemplate(ctx context.Context, name string, when func(Templ
 // ago first: all that obsolete picks, and then others until all together take
 // at most limit bytes.
 func (s *Files) PruneTemplates(ctx context.Context, limit int64, obsolete func(Template) bool) (removed []Template, err error) {
+	if err := s.tidy(ctx); err != nil {
+		return nil, err
+	}
 	all, err := s.Templates(ctx)
 	var total int64
 	for _, t := range all {
