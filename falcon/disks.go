@@ -11,27 +11,25 @@ import (
 
 // disksCheck says whether the disks and images of the nodes that are to be
 // started still stand on what they were made on.
-func (l *lab) disksCheck(ctx context.Context, r *revision) Check {
+func (l *lab) disksCheck(ctx context.Context, nodes []*Node, running map[string]bool) Check {
 	store := l.host.store()
 	var errs *multierror.Error
 	count := 0
 	seen := make(map[string]bool)
-	for i := range r.next.Plan.Nodes {
-		np := &r.next.Plan.Nodes[i]
-		if r.running[np.Name] {
+	for _, n := range nodes {
+		if running[n.name] {
 			continue
 		}
 		count++
-		err := store.VerifyDisk(ctx, l.owner(np.Name))
-		if err == nil && !seen[np.Image] {
-			seen[np.Image] = true
-			var img image.Image
-			if img, err = store.Get(ctx, np.Image); err == nil {
+		err := store.VerifyDisk(ctx, l.owner(n.name))
+		if err == nil && !seen[n.image] {
+			seen[n.image] = true
+			if img, gerr := store.Get(ctx, n.image); gerr == nil {
 				err = store.VerifyImage(ctx, img)
 			}
 		}
 		if err != nil {
-			errs = multierror.Append(errs, &NodeError{Node: np.Name, Err: err})
+			errs = multierror.Append(errs, &NodeError{Node: n.name, Err: err})
 		}
 	}
 	return Check{Name: "disks", Detail: fmt.Sprintf("%d nodes to start, whose images are as they were", count), Err: joined(errs)}

@@ -46,7 +46,15 @@ func (s *Files) VerifyDisk(ctx context.Context, owner DiskOwner) error {
 	if err != nil {
 		return err
 	}
-	return s.verifyDisk(ctx, r)
+	if err := s.verifyDisk(ctx, r); err != nil {
+		return err
+	}
+	// Of a disk that was made before the store of its image had a place for
+	// that. If it cannot be told, the disk is good all the same.
+	if done, err := s.claim(ctx, Image{Dir: r.Image.Dir}); err == nil {
+		done()
+	}
+	return nil
 }
 
 func (s *Files) verifyDisk(ctx context.Context, r diskRecord) error {
@@ -99,7 +107,7 @@ func (s *Files) verify(ctx context.Context, of string, ref parentRef) error {
 		if r.Parent == nil {
 			return nil
 		}
-		of, ref = fmt.Sprintf("image %q", ref.known()), *r.Parent
+		ref = *r.Parent
 	}
 	return fmt.Errorf("%s stands on more than %d images", of, maxDepth)
 }

@@ -276,6 +276,9 @@ func (s *Files) Remove(ctx context.Context, name string) error {
 	if img.ReadOnly {
 		return fmt.Errorf("removing image %q: %w (%s)", name, ErrReadOnly, img.Dir)
 	}
+	if err := s.prepare(); err != nil {
+		return err
+	}
 	l, err := acquire(ctx, s.imageLock(name), true)
 	if err != nil {
 		return err
@@ -331,7 +334,11 @@ func (s *Files) UsedBy(ctx context.Context, img Image) ([]string, error) {
 		return by, err
 	}
 	others, err := s.usedElsewhere(ctx, img.Dir)
-	return append(by, others...), err
+	by = append(by, others...)
+	if err == nil && len(by) == 0 {
+		by = openBy(img.Disk)
+	}
+	return by, err
 }
 
 // usedHere describes what stands on an image in this home.

@@ -43,7 +43,7 @@ type claims struct {
 	// Images are the folders of the images that it uses.
 	Images []string `json:"images"`
 
-	path string
+	path string // empty for what nobody claims
 	uid  uint32
 }
 
@@ -218,6 +218,9 @@ func (s *Files) usedElsewhere(ctx context.Context, dir string) ([]string, error)
 	if err != nil {
 		return nil, fmt.Errorf("who uses it in other homes: %w", err)
 	}
+	if s.home == SystemHome {
+		all = append(all, usualHomes(dir, all)...)
+	}
 	ctx, cancel := context.WithTimeout(ctx, lookDeadline)
 	defer cancel()
 	by := make([][]string, len(all))
@@ -233,7 +236,7 @@ func (s *Files) usedElsewhere(ctx context.Context, dir string) ([]string, error)
 		}
 		wg.Go(func() {
 			var err error
-			if by[i], err = c.look(ctx, dir); err != nil {
+			if by[i], err = c.look(ctx, dir); err != nil && c.path != "" {
 				by[i] = []string{c.unknown(err)}
 			}
 		})
@@ -275,6 +278,29 @@ func readClaims(users string) ([]claims, error) {
 		}
 	}
 	return all, nil
+}
+
+// usualHomes lists the homes of the host's users that claim nothing, as if they
+// claimed an image: they may have disks of before there were claims.
+func usualHomes(dir string, claiming []claims) []claims {
+	passwd, err := os.ReadFile("/etc/passwd")
+	if err != nil {
+		return nil
+	}
+	var all []claims
+	for line := range strings.Lines(string(passwd)) {
+		f := strings.Split(line, ":")
+		if len(f) < 7 || len(all) == maxClaims {
+			continue
+		}
+		uid, err := strconv.ParseUint(f[2], 10, 32)
+		home := filepath.Join(f[5], ".local", "share", "falcon")
+		if err != nil || !filepath.IsAbs(home) || slices.ContainsFunc(claiming, func(c claims) bool { return c.Home == home }) {
+			continue
+		}
+		all = append(all, claims{Home: home, Images: []string{dir}, uid: uint32(uid)})
+	}
+	return all
 }
 
 func (c *claims) user() string { return fmt.Sprintf("user %d", c.uid) }
