@@ -48,17 +48,21 @@ func (l *lab) judgeDisks(ctx context.Context, nodes []NodeStatus) {
 	}
 }
 
-// storedDisksCheck is disksCheck for all disks of a store.
-func storedDisksCheck(ctx context.Context, store image.Store) (Check, error) {
+// storedDisks is disksCheck for all disks of a store, with a check for each that
+// cannot be read.
+func storedDisks(ctx context.Context, store image.Store) ([]Check, error) {
 	disks, err := store.Disks(ctx)
 	if err != nil {
-		return Check{}, err
+		return nil, err
 	}
-	var errs *multierror.Error
+	var bad []Check
 	for _, d := range disks {
 		if err := store.VerifyDisk(ctx, d.Owner); err != nil {
-			errs = multierror.Append(errs, err)
+			bad = append(bad, Check{Name: "disk", Err: err})
 		}
 	}
-	return Check{Name: "disks", Detail: fmt.Sprintf("%d, whose images are as they were", len(disks)), Err: joined(errs)}, nil
+	if len(bad) == 0 {
+		return []Check{{Name: "disks", Detail: fmt.Sprintf("%d, whose images are as they were", len(disks))}}, nil
+	}
+	return bad, nil
 }

@@ -41,11 +41,11 @@ func Doctor(ctx context.Context, fix bool) (*DoctorReport, error) {
 	r := &DoctorReport{Checks: labs[0].host.survey(ctx), Leftovers: []Leftover{}}
 	var left []Leftover
 	for _, l := range labs {
-		disks, err := storedDisksCheck(ctx, l.host.store())
+		disks, err := storedDisks(ctx, l.host.store())
 		if err != nil {
 			return nil, err
 		}
-		r.Checks = append(r.Checks, disks)
+		r.Checks = append(r.Checks, disks...)
 		of, err := l.leftovers(ctx)
 		if err != nil {
 			return nil, err

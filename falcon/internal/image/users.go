@@ -331,6 +331,13 @@ func (c *claims) look(ctx context.Context, dir string) ([]string, error) {
 
 // lookInto describes what stands in a home on an image of another one.
 func (c *claims) lookInto(ctx context.Context, dir string) ([]string, error) {
+	info, err := os.Stat(c.Home) // OpenRoot would wait for the other end of a pipe
+	if err == nil && !info.IsDir() {
+		err = syscall.ENOTDIR
+	}
+	if err != nil {
+		return nil, err
+	}
 	home, err := os.OpenRoot(c.Home)
 	if err != nil {
 		return nil, err
