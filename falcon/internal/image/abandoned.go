@@ -154,7 +154,11 @@ func (s *Files) abandonedFiles() ([]Abandoned, error) {
 	found := func(path, lock string) error {
 		return unheld(lock, func() error {
 			all = append(all, Abandoned{Kind: "file", Name: path, Reason: killed, Remove: func(context.Context) error {
-				return unheld(lock, func() error { return removeIfThere(path) })
+				return unheld(lock, func() error {
+					err := removeIfThere(path)
+					_ = os.Remove(filepath.Dir(path)) // if empty
+					return err
+				})
 			}})
 			return nil
 		})
