@@ -79,9 +79,20 @@ func (s *Files) VerifyImage(ctx context.Context, img Image) error {
 	err = s.verify(ctx, fmt.Sprintf("image %q", img.Name), *r.Parent)
 	var base *BaseError
 	if errors.As(err, &base) {
-		base.Remedy = "remove what cannot be read: falcon image rm " + img.Name
+		base.Remedy = removeIt + img.Name
 	}
 	return err
+}
+
+const (
+	isGone   = "is gone"
+	removeIt = "remove what cannot be read: falcon image rm "
+)
+
+// gone says that what the image in dir stands on is gone.
+func gone(dir string, parent parentRef) error {
+	name := filepath.Base(dir)
+	return &BaseError{Of: fmt.Sprintf("image %q", name), Image: parent.Name, Dir: parent.Dir, Reason: isGone, Remedy: removeIt + name}
 }
 
 // verify follows what something stands on, down to the last image.
@@ -91,7 +102,7 @@ func (s *Files) verify(ctx context.Context, of string, ref parentRef) error {
 		reason := ""
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			reason = "is gone"
+			reason = isGone
 		case err != nil:
 			return err
 		case ref.Digest != "" && r.Digest != ref.Digest:

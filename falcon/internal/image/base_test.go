@@ -149,6 +149,32 @@ func TestWhatStandsOnAnImageByWayOfOthers(t *testing.T) {
 	}
 }
 
+func TestAnImageWhoseParentIsGoneCanBeRemoved(t *testing.T) {
+	s := testStore(t)
+	addImage(t, s, "base", "hello")
+	addDisk(t, s, owner("violin"), "base")
+	if _, err := s.Snapshot(t.Context(), owner("violin"), "tuned", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(s.imageDir("base")); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.Get(t.Context(), "tuned")
+	judge(t, "Get", err, "is gone")
+	if !strings.Contains(err.Error(), "falcon image rm tuned") {
+		t.Errorf("what to do is not in %q", err)
+	}
+	if err := s.Remove(t.Context(), "tuned"); !errors.As(err, new(*InUseError)) {
+		t.Errorf("Remove under a disk = %v", err)
+	}
+	if err := errors.Join(s.RemoveDisk(t.Context(), owner("violin")), s.Remove(t.Context(), "tuned")); err != nil {
+		t.Error(err)
+	}
+	if left := leftovers(t, s); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
 // TestTheImageOfADiskMustStayAsItIs: nobody knows its digest.
 func TestTheImageOfADiskMustStayAsItIs(t *testing.T) {
 	s := testStore(t)

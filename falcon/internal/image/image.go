@@ -186,11 +186,16 @@ func resolveBoot(dir string, r record) (Boot, error) {
 			b.Kernel, b.Initrd = within(dir, b.Kernel), within(dir, b.Initrd)
 			return b, nil
 		}
-		dir = r.Parent.Dir
+		parent := *r.Parent
 		r = record{}
-		if err := readJSON(filepath.Join(dir, recordFile), &r); err != nil {
+		err := readJSON(filepath.Join(parent.Dir, recordFile), &r)
+		if errors.Is(err, fs.ErrNotExist) {
+			return Boot{}, gone(dir, parent)
+		}
+		if err != nil {
 			return Boot{}, fmt.Errorf("parent image: %w", err)
 		}
+		dir = parent.Dir
 	}
 	return Boot{}, fmt.Errorf("image %s has more than %d parents", dir, maxDepth)
 }

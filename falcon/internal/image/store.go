@@ -270,6 +270,9 @@ func (s *Files) get(ctx context.Context, name string) (Image, error) {
 // is an *InUseError.
 func (s *Files) Remove(ctx context.Context, name string) error {
 	img, err := s.Get(ctx, name)
+	if errors.As(err, new(*BaseError)) && exists(filepath.Join(s.imageDir(name), recordFile)) {
+		img, err = Image{Name: name, Dir: s.imageDir(name)}, nil // nobody can read it, and it can go
+	}
 	if err != nil {
 		return err
 	}
