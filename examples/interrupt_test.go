@@ -37,11 +37,16 @@ func (l *lab) begin(args ...string) *launching {
 	l.t.Cleanup(cancel)
 	p := &launching{l: l, cmd: l.command(ctx, l.launchArgs(args...)...)}
 	p.cmd.Stderr = &p.stderr
-	out, err := p.cmd.StdoutPipe()
-	check(l.t, err)
-	p.lines = bufio.NewScanner(out)
-	check(l.t, p.cmd.Start())
+	p.start()
 	return p
+}
+
+func (p *launching) start() {
+	p.l.t.Helper()
+	out, err := p.cmd.StdoutPipe()
+	check(p.l.t, err)
+	p.lines = bufio.NewScanner(out)
+	check(p.l.t, p.cmd.Start())
 }
 
 // until waits until steps with all of the words have been shown.

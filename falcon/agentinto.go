@@ -42,11 +42,11 @@ func InstallAgent(ctx context.Context, base, name string, progress image.Progres
 	if err := canGetAgent(ctx, store, base, name); err != nil {
 		return image.Image{}, err
 	}
-	dir, err := os.MkdirTemp("", "falcon-agent-")
+	dir, discard, err := image.WorkFolder(store.Home(), "agent")
 	if err != nil {
 		return image.Image{}, err
 	}
-	defer os.RemoveAll(dir)
+	defer discard()
 	program, version, err := build.Agent(ctx, dir, progress)
 	if err != nil {
 		return image.Image{}, err
@@ -56,7 +56,7 @@ func InstallAgent(ctx context.Context, base, name string, progress image.Progres
 		return image.Image{}, err
 	}
 	t := New("falcon_agent")
-	t.Dir = filepath.Join(dir, "lab")
+	t.Dir = filepath.Join(dir, image.WorkLab)
 	t.Progress = func(p Progress) {
 		progress.Report(image.Step{What: strings.TrimSpace("guest: " + string(p.Stage) + " " + p.Detail)})
 	}

@@ -23,8 +23,10 @@ type DoctorReport struct {
 // Leftover is an object of a topology that cannot be reached any more.
 type Leftover struct {
 	// Kind and Name say what it is: a "process", a "registration" in the list
-	// of topologies, a "disk", a "namespace", a "device", "links", or the
-	// "journal" of a topology that stands, which is then written anew.
+	// of topologies, a "disk", a "namespace", a "device", "links", the
+	// "journal" of a topology that stands, which is then written anew, or a
+	// "draft", an "image", a "volume", a "file" or a "download" that was not
+	// finished.
 	Kind string `json:"kind"`
 	Name string `json:"name"`
 	// Reason says how it is known that nobody uses it.
@@ -44,6 +46,13 @@ func Doctor(ctx context.Context, fix bool) (*DoctorReport, error) {
 	}
 	r := &DoctorReport{Checks: labs[0].host.survey(ctx), Leftovers: []Leftover{}}
 	e := &examination{labs: labs, own: len(labs), listed: make(map[string]bool)}
+	for _, l := range labs {
+		disks, err := storedDisks(ctx, l.host.store())
+		if err != nil {
+			return nil, err
+		}
+		r.Checks = append(r.Checks, disks...)
+	}
 	if err := e.otherHomes(); err != nil {
 		return nil, err
 	}
@@ -205,7 +214,11 @@ func (e *examination) objects(ctx context.Context) ([]Leftover, error) {
 		if err != nil {
 			return nil, err
 		}
-		left = append(append(left, journals...), disks...)
+		stored, err := l.abandonedInStore(ctx)
+		if err != nil {
+			return nil, err
+		}
+		left = append(append(append(left, journals...), disks...), stored...)
 	}
 	for _, l := range e.labs[:e.own] { // links are the host's, whatever the home
 		devices, err := l.host.abandonedLinks(ctx, e.listed)
@@ -285,6 +298,20 @@ func (l *lab) leftDisks(ctx context.Context, listed map[string]bool) ([]Leftover
 		}
 	}
 	return left, nil
+}
+
+// abandonedInStore finds what killed programs have left beside images and disks.
+func (l *lab) abandonedInStore(ctx context.Context) ([]Leftover, error) {
+	store, ok := l.host.store().(image.Sweeper)
+	if !ok {
+		return nil, nil
+	}
+	all, err := store.Abandoned(ctx)
+	var left []Leftover
+	for _, a := range all {
+		left = append(left, Leftover{Kind: a.Kind, Name: a.Name, Reason: a.Reason, remove: a.Remove})
+	}
+	return left, err
 }
 
 // launchedIn reports whether the folder of a disk's owner holds its topology,

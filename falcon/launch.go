@@ -161,7 +161,7 @@ func (l *lab) prepare(ctx context.Context, t *Topology) (*revision, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r, failures(append(l.checks(t, r, hf), l.imagesCheck(ctx)))
+	return r, failures(append(l.checks(t, r, hf), l.imagesCheck(ctx), l.disksCheck(ctx, t.nodes, r.running)))
 }
 
 // newRecord returns the record of a topology that is to be launched. What an
@@ -222,6 +222,12 @@ func (l *lab) ensureImages(ctx context.Context, t *Topology) error {
 			continue
 		}
 		done[n.image] = true
+		if _, err := l.host.store().Get(ctx, n.image); errors.Is(err, image.ErrNotFound) {
+			// No other one of its name is to come under the disks on it.
+			if c := l.disksCheck(ctx, t.nodes, nil); c.Err != nil {
+				return c.Err
+			}
+		}
 		if err := l.ensureImage(ctx, n.image); err != nil {
 			return &NodeError{Node: n.name, Err: err}
 		}

@@ -271,6 +271,9 @@ func (n *Node) Start(ctx context.Context, opts ...LaunchOption) error {
 			if !l.host.store().HasDisk(ctx, l.owner(n.name), np.Backing) {
 				return fmt.Errorf("its disk %s is gone: destroy the topology and launch it again", np.Disk)
 			}
+			if err := l.host.store().VerifyDisk(ctx, l.owner(n.name)); err != nil {
+				return err
+			}
 			if err := l.restoreLinks(ctx, tx, r.Plan); err != nil {
 				return err
 			}

@@ -68,12 +68,12 @@ func (t *Topology) Preflight(ctx context.Context) (*Preflight, error) {
 	switch {
 	case errors.Is(err, image.ErrNotFound):
 		// The image's own check says how to get it.
-		p.Checks = append(p.Checks, hf.checks...)
+		p.Checks = append(append(p.Checks, hf.checks...), l.disksCheck(ctx, t.nodes, nil))
 	case err != nil:
 		return nil, err
 	default:
 		p.Plan = r.next.Plan
-		p.Checks = append(p.Checks, l.checks(t, r, hf)...)
+		p.Checks = append(append(p.Checks, l.checks(t, r, hf)...), l.disksCheck(ctx, t.nodes, r.running))
 	}
 	return p, failures(p.Checks)
 }

@@ -122,6 +122,7 @@ func (t *Topology) Status(ctx context.Context) (*Status, error) {
 		if err := l.weigh(ctx, s.Nodes); err != nil {
 			return nil, err
 		}
+		l.judgeDisks(ctx, s.Nodes)
 	}
 	for _, n := range t.nodes {
 		if r == nil || r.Plan.Node(n.name) == nil {

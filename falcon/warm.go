@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 )
@@ -32,11 +31,15 @@ type WarmOptions struct {
 // that differ in more than their interfaces, as by a mount, have a template of
 // their own, which only a launch makes.
 func Warm(ctx context.Context, o WarmOptions) error {
-	dir, err := os.MkdirTemp("", "falcon-warm-")
+	store, err := Images()
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	dir, discard, err := image.WorkFolder(store.Home(), "warm")
+	if err != nil {
+		return err
+	}
+	defer discard()
 	t := New("warm")
 	t.Dir, t.Progress = dir, o.Progress
 	var nodes []*Node

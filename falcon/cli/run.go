@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
 	"syscall"
 
@@ -15,10 +14,9 @@ import (
 
 // Exit statuses of a command line.
 const (
-	statusFailed      = 1
-	statusUsage       = 2
-	statusExecFailed  = 125 // as docker has it
-	statusInterrupted = 130 // as shells have it: 128 and SIGINT
+	statusFailed     = 1
+	statusUsage      = 2
+	statusExecFailed = 125 // as docker has it
 )
 
 // ExitError ends a command line with a status. Its Err, if any, is printed.
@@ -48,22 +46,12 @@ func UsageError(cmd *cobra.Command, format string, args ...any) error {
 }
 
 // Run runs a command tree on the process's arguments and ends the process with
-// the status that comes of it. It is all that a main has to do. An interrupt
-// cancels the command's context, a second one ends the process at once.
+// the status that comes of it. It is all that a main has to do. A signal that is
+// to end the process cancels the command's context, so that the command undoes
+// what it has begun; a second one ends it at once, and says what it leaves.
 func Run(root *cobra.Command) {
-	ctx, stop := signal.NotifyContext(context.Background(), endingSignals()...)
-	context.AfterFunc(ctx, stop)
-	os.Exit(Execute(ctx, root, os.Args[1:]))
-}
-
-// endingSignals are those that cancel a command. A hang-up that whoever started
-// the program has chosen to ignore (nohup) stays ignored.
-func endingSignals() []os.Signal {
-	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	if !signal.Ignored(syscall.SIGHUP) {
-		signals = append(signals, syscall.SIGHUP)
-	}
-	return signals
+	args := os.Args[1:]
+	os.Exit(Execute(watchSignals(func() string { return leaves(root, args) }), root, args))
 }
 
 // Execute is Run for callers that go on: it runs a command tree on arguments,
@@ -82,6 +70,9 @@ func Execute(ctx context.Context, root *cobra.Command, args []string) int {
 	if err == nil {
 		return 0
 	}
+	if errors.Is(err, syscall.EPIPE) && ctx.Err() == nil && outputIsBroken() {
+		return signalError{syscall.SIGPIPE}.status() // nobody reads what there is to say
+	}
 	status := exitStatus(ctx, cmd, err)
 	if message := describe(err); message != "" {
 		fmt.Fprintf(root.ErrOrStderr(), "%s: %s\n", root.Name(), message)
@@ -99,7 +90,7 @@ func exitStatus(ctx context.Context, cmd *cobra.Command, err error) int {
 	_, marked := cmd.Annotations[endsWithAnothersStatus]
 	switch {
 	case interrupted(ctx, err):
-		return statusInterrupted
+		return interruptedStatus(ctx)
 	case own && marked:
 		return statusExecFailed
 	case exit != nil:

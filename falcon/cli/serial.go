@@ -54,7 +54,7 @@ func serial(cmd *cobra.Command, n node, resize bool) error {
 	case errors.Is(err, propolis.ErrVMStopped):
 		return nil // and the person has been told so
 	case errors.Is(err, console.ErrSignal):
-		return &ExitError{statusInterrupted, err}
+		return &ExitError{interruptedStatus(cmd.Context()), err}
 	}
 	return err
 }

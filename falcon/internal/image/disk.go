@@ -95,7 +95,11 @@ func (s *Files) lockDisk(ctx context.Context, o DiskOwner) (*lock, error) {
 	if err := s.prepare(); err != nil {
 		return nil, err
 	}
-	return acquire(ctx, filepath.Join(s.home, "lock", "disk."+o.ID+"."+o.Node), true)
+	return acquire(ctx, s.diskLock(o), true)
+}
+
+func (s *Files) diskLock(o DiskOwner) string {
+	return filepath.Join(s.home, "lock", "disk."+o.ID+"."+o.Node)
 }
 
 // CreateDisk makes a disk for a node: an empty overlay on an image, so nothing
@@ -132,8 +136,17 @@ func (s *Files) createDisk(ctx context.Context, owner DiskOwner, image string, o
 	if err != nil {
 		return err
 	}
+	base, err := referTo(img)
+	if err != nil {
+		return err
+	}
+	disclaimable, err := s.claim(ctx, img)
+	if err != nil {
+		return err
+	}
+	defer disclaimable()
 	// The record comes first: a disk without one would not protect its image.
-	r := diskRecord{Version: recordVersion, Owner: owner, Image: parentRef{img.Name, img.Dir}}
+	r := diskRecord{Version: recordVersion, Owner: owner, Image: base}
 	err = InFolder(filepath.Dir(path), func() error { return writeJSON(s.diskRecordPath(owner), r, 0o600) })
 	if err != nil {
 		return err
@@ -141,6 +154,12 @@ func (s *Files) createDisk(ctx context.Context, owner DiskOwner, image string, o
 	err = replaceFile(path, 0o600, func(f *os.File) error {
 		return writeOverlay(f, size, img.Disk, img.Format)
 	})
+	if err == nil {
+		// Images of other homes may have gone since; see removeUnused.
+		if err = s.verifyDisk(ctx, r); err != nil {
+			err = errors.Join(err, os.Remove(path))
+		}
+	}
 	if err != nil {
 		return errors.Join(err, os.Remove(s.diskRecordPath(owner)))
 	}
@@ -228,7 +247,9 @@ func (s *Files) RemoveDisk(ctx context.Context, owner DiskOwner) error {
 	if err != nil {
 		return fmt.Errorf("removing the disk of %s: %w", owner, err)
 	}
-	_ = os.Remove(filepath.Dir(path)) // if empty
+	if os.Remove(filepath.Dir(path)) == nil { // it was empty
+		return s.disclaim(ctx)
+	}
 	return nil
 }
 

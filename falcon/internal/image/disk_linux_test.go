@@ -93,7 +93,7 @@ func smallStore(t *testing.T) *Files {
 	images := testStore(t)
 	addImage(t, images, "base", "hello")
 	home := t.TempDir()
-	if err := syscall.Mount("tmpfs", home, "tmpfs", 0, "size=12k"); err != nil {
+	if err := syscall.Mount("tmpfs", home, "tmpfs", 0, "size=12k,mode=0700"); err != nil {
 		t.Skipf("mounting a small file system: %v", err)
 	}
 	t.Cleanup(func() {

@@ -7,6 +7,9 @@
 //	topo/<id>/<node>.json  who owns that disk and what it stands on
 //	lock/                  one lock file for each image or disk somebody works on
 //	tmp/                   work folders of builders, on the same file system
+//	users/                 which other homes use the images here: see claims
+//	claims.name            what this home is called there
+//	fetch/                 downloads
 //
 // An image exists when its image.json does, which is the last file to be put in
 // place: nobody ever sees half an image. An image is never changed after that.
@@ -20,7 +23,11 @@
 //	zfs/<dataset>/<id>/<node>.json     who owns it, and of what it is a copy
 //	lock/, tmp/                        as above
 //
-// An ordinary user reads the system's store too. The system cannot know which
-// disks of its users stand on its images, so removing a system image breaks
-// those disks; inside one store removal is refused while anything stands on it.
+// An ordinary user reads the system's store too, and tells it which of its images
+// he uses. An image is not removed while anything stands on it in any home; and
+// whatever stands on one knows its digest, so that another one of that name is
+// not taken for it.
+//
+// What a process that was killed has left is known by its lock, which nobody
+// holds: see [Files.Abandoned].
 package image

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"time"
@@ -23,7 +22,7 @@ type Draft struct {
 	store *Files // of the work folder and the locks
 	name  string
 	lock  *lock
-	work  *lock
+	work  *work
 	// keep makes the store's image of the finished files.
 	keep func(ctx context.Context, d *Draft, spec Spec) (Image, error)
 }
@@ -48,7 +47,7 @@ func (s *Files) Create(ctx context.Context, name string, progress Progress) (*Dr
 		return nil, err
 	}
 	d := &Draft{store: s, name: name, keep: s.commit}
-	if err := d.begin(ctx, s.imageLock(name), func() error { return s.vacant(name) }, progress); err != nil {
+	if err := d.begin(ctx, s.imageLock(name), func() error { return s.vacant(ctx, name) }, progress); err != nil {
 		return nil, err
 	}
 	return d, nil
@@ -76,17 +75,21 @@ func (d *Draft) begin(ctx context.Context, path string, vacant func() error, pro
 		d.Discard()
 		return err
 	}
-	if err := d.workFolder(); err != nil {
+	if d.work, err = d.store.newWork(d.name); err != nil {
 		d.Discard()
 		return fmt.Errorf("making a work folder: %w", err)
 	}
+	d.Dir = d.work.dir
 	return nil
 }
 
 // vacant says whether an image of this name can be made. What is left of a
 // removal that was cut short is cleared away. The name is locked by the caller.
-func (s *Files) vacant(name string) error {
+func (s *Files) vacant(ctx context.Context, name string) error {
 	dir := s.imageDir(name)
+	if err := s.finishRemoval(ctx, name); err != nil {
+		return err
+	}
 	if exists(filepath.Join(dir, recordFile)) {
 		return fmt.Errorf("%w: %q in %s", ErrExists, name, s.home)
 	}
@@ -99,42 +102,6 @@ func (s *Files) vacant(name string) error {
 		return fmt.Errorf("%w: %q is an unfinished snapshot of %s; it goes with that node's disk", ErrExists, name, r.Owner)
 	}
 	return os.RemoveAll(dir)
-}
-
-// workFolder makes the draft's folder after removing those of dead builders. Its
-// lock comes first, so that a folder without a holder is a dead one's.
-func (d *Draft) workFolder() error {
-	tmp := filepath.Join(d.store.home, "tmp")
-	d.store.sweep(tmp)
-	dir := filepath.Join(tmp, fmt.Sprintf("%s-%08x", d.name, rand.Uint32()))
-	work, err := acquire(context.Background(), d.store.workLock(dir), true)
-	if err != nil {
-		return err
-	}
-	d.work = work
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
-	}
-	d.Dir = dir
-	return os.Chmod(dir, 0o755) // it may become the image's folder, whatever the umask
-}
-
-func (s *Files) workLock(dir string) string {
-	return filepath.Join(s.home, "lock", "tmp."+filepath.Base(dir))
-}
-
-// sweep removes work folders that no living process holds.
-func (s *Files) sweep(tmp string) {
-	entries, _ := os.ReadDir(tmp)
-	for _, e := range entries {
-		dir := filepath.Join(tmp, e.Name())
-		l, busy, err := tryLock(s.workLock(dir))
-		if err != nil || busy {
-			continue
-		}
-		_ = os.RemoveAll(dir)
-		l.release()
-	}
 }
 
 // Commit makes the draft an image. The files that the spec names are made
@@ -195,9 +162,6 @@ func (s *Files) commit(ctx context.Context, d *Draft, spec Spec) (Image, error) 
 
 // Discard removes what Commit has not taken and lets go of the name.
 func (d *Draft) Discard() {
-	if d.Dir != "" {
-		_ = os.RemoveAll(d.Dir)
-	}
 	d.dropWork()
 	d.lock.release()
 }
@@ -205,7 +169,7 @@ func (d *Draft) Discard() {
 func (d *Draft) dropWork() {
 	d.Dir = ""
 	if d.work != nil {
-		d.work.release()
+		d.work.discard()
 		d.work = nil
 	}
 }

@@ -23,12 +23,15 @@ func (s *Files) Export(ctx context.Context, name, file string, progress Progress
 }
 
 func (s *Files) export(ctx context.Context, name, file string, progress Progress) error {
-	return exportTo(ctx, file, progress, func(out, format string) error {
+	return s.exportTo(ctx, file, progress, func(out, format string) error {
 		img, unlock, err := s.hold(ctx, name)
 		if err != nil {
 			return err
 		}
 		defer unlock()
+		if err := s.VerifyImage(ctx, img); err != nil {
+			return err
+		}
 		return convert(ctx, img.Disk, img.Format, out, format, progress)
 	})
 }
@@ -41,7 +44,7 @@ func convert(ctx context.Context, from, fromFormat, to, format string, progress 
 
 // exportTo has a disk written in the format that the name of a new file tells,
 // compresses it if that says so, and puts it in place.
-func exportTo(ctx context.Context, file string, progress Progress, write func(out, format string) error) error {
+func (s *Files) exportTo(ctx context.Context, file string, progress Progress, write func(out, format string) error) error {
 	plain, compress := strings.CutSuffix(file, ".zst")
 	format := formatOf(plain)
 	if format == "" || strings.HasSuffix(plain, ".xz") || strings.HasSuffix(plain, ".gz") {
@@ -50,13 +53,21 @@ func exportTo(ctx context.Context, file string, progress Progress, write func(ou
 	if exists(file) {
 		return errors.New("the file exists already")
 	}
-	// Beside the file, so that it can be renamed.
-	work, err := os.MkdirTemp(filepath.Dir(file), ".falcon-export-")
+	if err := s.prepare(); err != nil {
+		return err
+	}
+	w, err := s.newWork("export")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(work)
-	out := filepath.Join(work, "disk")
+	defer w.discard()
+	// Beside the file, so that it can be renamed.
+	dir, err := w.beside(file)
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	out := filepath.Join(dir, "disk")
 	err = write(out, format)
 	if err == nil && compress {
 		out, err = compressFile(ctx, out, progress)

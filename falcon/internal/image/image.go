@@ -102,6 +102,7 @@ func ValidName(name string) error {
 const (
 	recordFile  = "image.json"
 	pendingFile = "image.json.pending" // a snapshot that is not finished
+	removedFile = "image.json.removed" // an image that is being removed
 )
 
 // record is image.json. File names in it are relative to the image's folder.
@@ -130,6 +131,10 @@ type record struct {
 type parentRef struct {
 	Name string `json:"name"`
 	Dir  string `json:"dir"`
+	// Digest is what the image had when something was put on it, File its
+	// disk's file then. Records of earlier programs have neither.
+	Digest string     `json:"digest,omitempty"`
+	File   *fileTrace `json:"file,omitempty"`
 }
 
 // known is the name by which people know what is referred to: of a template
@@ -181,11 +186,16 @@ func resolveBoot(dir string, r record) (Boot, error) {
 			b.Kernel, b.Initrd = within(dir, b.Kernel), within(dir, b.Initrd)
 			return b, nil
 		}
-		dir = r.Parent.Dir
+		parent := *r.Parent
 		r = record{}
-		if err := readJSON(filepath.Join(dir, recordFile), &r); err != nil {
+		err := readJSON(filepath.Join(parent.Dir, recordFile), &r)
+		if errors.Is(err, fs.ErrNotExist) {
+			return Boot{}, gone(dir, parent)
+		}
+		if err != nil {
 			return Boot{}, fmt.Errorf("parent image: %w", err)
 		}
+		dir = parent.Dir
 	}
 	return Boot{}, fmt.Errorf("image %s has more than %d parents", dir, maxDepth)
 }

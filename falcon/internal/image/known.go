@@ -101,7 +101,7 @@ func (k Known) fetch(ctx context.Context, s Store, digest string, progress Progr
 		}
 	}
 	// Not in the work folder, which builders clear.
-	dir := filepath.Join(s.Home(), "fetch")
+	dir := filepath.Join(s.Home(), fetchFolder)
 	if err := os.MkdirAll(dir, 0o755); err != nil { // the store itself is for all to read
 		return fail(err)
 	}

@@ -10,11 +10,16 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
+
+	"github.com/falcon-vm/falcon-go/falcon/internal/process"
 )
 
 // qemuImg runs qemu-img; its output goes to out if that is not nil.
 func qemuImg(ctx context.Context, out io.Writer, args ...string) error {
 	cmd := exec.CommandContext(ctx, "qemu-img", args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	defer process.EndWithUs(cmd.SysProcAttr, syscall.SIGKILL)()
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if out != nil {

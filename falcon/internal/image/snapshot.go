@@ -39,6 +39,9 @@ func (s *Files) snapshot(ctx context.Context, owner DiskOwner, name string, swit
 	if err := ValidName(name); err != nil {
 		return Image{}, err
 	}
+	if err := s.tidy(ctx); err != nil {
+		return Image{}, err
+	}
 	diskLock, err := s.lockDisk(ctx, owner)
 	if err != nil {
 		return Image{}, err
@@ -53,10 +56,13 @@ func (s *Files) snapshot(ctx context.Context, owner DiskOwner, name string, swit
 		return Image{}, err
 	}
 	defer nameLock.release()
-	if switchOverlay == nil && s.interrupted(name, owner, disk) {
-		return s.publish(name)
+	if err := s.verifyDisk(ctx, disk); err != nil {
+		return Image{}, err
 	}
-	if err := s.vacant(name); err != nil {
+	if switchOverlay == nil && s.interrupted(name, owner, disk) {
+		return s.publish(name, disk)
+	}
+	if err := s.vacant(ctx, name); err != nil {
 		return Image{}, err
 	}
 	if exists(filepath.Join(disk.Image.Dir, pendingFile)) {
@@ -66,7 +72,8 @@ func (s *Files) snapshot(ctx context.Context, owner DiskOwner, name string, swit
 	if err := t.run(switchOverlay); err != nil {
 		return Image{}, errors.Join(err, t.undo())
 	}
-	return s.publish(name)
+	disk.Image = t.after
+	return s.publish(name, disk)
 }
 
 // interrupted tells whether name is this node's own unfinished snapshot, and
@@ -103,8 +110,18 @@ func (s *Files) holdsDisk(dir string, pending record) bool {
 	return disk.Image.Dir == dir
 }
 
-func (s *Files) publish(name string) (Image, error) {
+// publish has a snapshot be seen, on which the node's disk stands.
+func (s *Files) publish(name string, disk diskRecord) (Image, error) {
 	dir := s.imageDir(name)
+	// Only now it is sure that nobody writes to it any more.
+	file, err := traceOf(filepath.Join(dir, snapshotDisk))
+	if err != nil {
+		return Image{}, err
+	}
+	disk.Image.File = &file
+	if err := writeJSON(s.diskRecordPath(disk.Owner), disk, 0o600); err != nil {
+		return Image{}, err
+	}
 	if err := os.Rename(filepath.Join(dir, pendingFile), filepath.Join(dir, recordFile)); err != nil {
 		return Image{}, err
 	}
@@ -121,6 +138,7 @@ type transition struct {
 	name  string
 	dir   string     // of the image to be
 	disk  diskRecord // as it was
+	after parentRef  // the image to be
 	moved bool       // the node's path may name the fresh overlay
 }
 
@@ -133,11 +151,13 @@ func (t *transition) run(switchOverlay func(string) error) error {
 	if err := os.Mkdir(t.dir, 0o700); err != nil {
 		return err
 	}
-	if err := writeJSON(filepath.Join(t.dir, pendingFile), t.record(size), 0o600); err != nil {
+	r := t.record(size)
+	if err := writeJSON(filepath.Join(t.dir, pendingFile), r, 0o600); err != nil {
 		return err
 	}
+	t.after = parentRef{Name: t.name, Dir: t.dir, Digest: r.Digest}
 	after := t.disk
-	after.Image = parentRef{t.name, t.dir}
+	after.Image = t.after
 	if err := writeJSON(t.store.diskRecordPath(t.disk.Owner), after, 0o600); err != nil {
 		return err
 	}

@@ -204,7 +204,7 @@ func TestSnapshotSurvivesDeathAtEachStep(t *testing.T) {
 		}
 		tr := &transition{store: s, name: "one", dir: s.imageDir("one"), disk: was}
 		after := was
-		after.Image = parentRef{tr.name, tr.dir}
+		after.Image = parentRef{Name: tr.name, Dir: tr.dir}
 		steps := []func() error{
 			func() error { return os.Mkdir(tr.dir, 0o700) },
 			func() error { return writeJSON(filepath.Join(tr.dir, pendingFile), tr.record(testImageSize), 0o600) },

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // SystemHome is where root's store is, and where everybody looks for images.
@@ -69,6 +70,11 @@ type Store interface {
 	Disks(ctx context.Context) ([]Disk, error)
 	// DiskPath is where the disk of a node is, whether it exists or not.
 	DiskPath(owner DiskOwner, b Backing) string
+	// VerifyDisk says why the disk of a node, and VerifyImage why an image,
+	// cannot be used any more: the error is a *BaseError if what it stands
+	// on is gone, or another one.
+	VerifyDisk(ctx context.Context, owner DiskOwner) error
+	VerifyImage(ctx context.Context, img Image) error
 	// HasDisk tells whether the disk of a node is there.
 	HasDisk(ctx context.Context, owner DiskOwner, b Backing) bool
 	// Snapshot makes a node's disk the image name and gives the node a
@@ -82,6 +88,9 @@ type Files struct {
 	home   string
 	system []string
 	reason string // why they are no ZFS volumes
+
+	digesting sync.Mutex
+	digests   map[string]string // of images' folders, by digestOnce
 }
 
 var (
@@ -160,7 +169,7 @@ func OpenFiles(o Options) (*Files, error) {
 		system = []string{SystemHome}
 	}
 	system = slices.DeleteFunc(slices.Clone(system), func(s string) bool { return s == home })
-	return &Files{home: home, system: system}, nil
+	return &Files{home: home, system: system}, checkHome(home)
 }
 
 // Home is the folder that the store writes to.
@@ -261,55 +270,100 @@ func (s *Files) get(ctx context.Context, name string) (Image, error) {
 // is an *InUseError.
 func (s *Files) Remove(ctx context.Context, name string) error {
 	img, err := s.Get(ctx, name)
+	if errors.As(err, new(*BaseError)) && exists(filepath.Join(s.imageDir(name), recordFile)) {
+		img, err = Image{Name: name, Dir: s.imageDir(name)}, nil // nobody can read it, and it can go
+	}
 	if err != nil {
 		return err
 	}
 	if img.ReadOnly {
 		return fmt.Errorf("removing image %q: %w (%s)", name, ErrReadOnly, img.Dir)
 	}
+	if err := s.prepare(); err != nil {
+		return err
+	}
 	l, err := acquire(ctx, s.imageLock(name), true)
 	if err != nil {
 		return err
 	}
 	defer l.release()
+	if err := s.tidy(ctx); err != nil {
+		return fmt.Errorf("removing image %q: %w", name, err)
+	}
 	if err := s.dropTemplates(ctx, img); err != nil {
 		return fmt.Errorf("removing the templates of image %q: %w", name, err)
 	}
-	by, err := s.UsedBy(ctx, img)
-	if err != nil {
+	if err := s.removeUnused(ctx, img); err != nil {
+		var inUse *InUseError
+		if errors.As(err, &inUse) {
+			return err
+		}
 		return fmt.Errorf("removing image %q: %w", name, err)
 	}
-	if len(by) > 0 {
-		return &InUseError{Image: name, By: by}
+	return s.disclaim(ctx)
+}
+
+// removeUnused removes an image. Those of other homes cannot be kept from
+// putting a disk on it meanwhile, but they look for its record once the disk is
+// there: so it is looked for disks once more when that is out of their sight.
+func (s *Files) removeUnused(ctx context.Context, img Image) error {
+	if err := s.unused(ctx, img); err != nil {
+		return err
 	}
-	// Without its record the image is gone, whatever happens next.
-	if err := os.Remove(filepath.Join(img.Dir, recordFile)); err != nil {
-		return fmt.Errorf("removing image %q: %w", name, err)
+	seen, removed := filepath.Join(img.Dir, recordFile), filepath.Join(img.Dir, removedFile)
+	if err := os.Rename(seen, removed); err != nil {
+		return err
+	}
+	if err := s.unused(ctx, img); err != nil {
+		return errors.Join(err, os.Rename(removed, seen))
 	}
 	return os.RemoveAll(img.Dir)
 }
 
+// unused returns an *InUseError if something stands on an image.
+func (s *Files) unused(ctx context.Context, img Image) error {
+	by, err := s.UsedBy(ctx, img)
+	if err == nil && len(by) > 0 {
+		err = &InUseError{Image: img.Name, By: by}
+	}
+	return err
+}
+
 // UsedBy describes what stands on an image: other images, unfinished snapshots
-// among them, and disks. Other stores are not looked into.
+// among them, and disks; on one of the store's own also those of other homes.
 func (s *Files) UsedBy(ctx context.Context, img Image) ([]string, error) {
+	by, err := s.usedHere(ctx, img.Dir)
+	if err != nil || img.ReadOnly {
+		return by, err
+	}
+	others, err := s.usedElsewhere(ctx, img.Dir)
+	by = append(by, others...)
+	if err == nil && len(by) == 0 {
+		by = openBy(img.Disk)
+	}
+	return by, err
+}
+
+// usedHere describes what stands on an image in this home.
+func (s *Files) usedHere(ctx context.Context, dir string) ([]string, error) {
 	var by []string
 	records, err := filepath.Glob(filepath.Join(globEscape(s.home), "img", "*", "image.json*"))
 	if err != nil {
 		return nil, err
 	}
 	for _, path := range records {
-		if filepath.Dir(path) == img.Dir {
+		if filepath.Dir(path) == dir {
 			continue
 		}
 		var r record
 		if err := readJSON(path, &r); err != nil {
 			return nil, err
 		}
-		if r.Parent == nil || r.Parent.Dir != img.Dir {
+		if r.Parent == nil || r.Parent.Dir != dir {
 			continue
 		}
 		if r.Template != nil { // which nobody knows of: what stands on it matters
-			of, err := s.UsedBy(ctx, Image{Dir: filepath.Dir(path)})
+			of, err := s.usedHere(ctx, filepath.Dir(path))
 			if err != nil {
 				return nil, err
 			}
@@ -325,7 +379,7 @@ func (s *Files) UsedBy(ctx context.Context, img Image) ([]string, error) {
 		return nil, err
 	}
 	for _, d := range disks {
-		if d.ImageDir == img.Dir {
+		if d.ImageDir == dir {
 			by = append(by, d.Owner.String())
 		}
 	}
@@ -340,6 +394,12 @@ func globEscape(path string) string {
 func (s *Files) imageDir(name string) string  { return filepath.Join(s.home, "img", name) }
 func (s *Files) imageLock(name string) string { return filepath.Join(s.home, "lock", "img."+name) }
 
+// folder is a folder of a store, and its mode.
+type folder struct {
+	path string
+	mode fs.FileMode
+}
+
 // prepare makes the store's folders. Images are for everybody to read; disks,
 // locks and work folders are the owner's own.
 func (s *Files) prepare() error {
@@ -347,11 +407,15 @@ func (s *Files) prepare() error {
 	if os.Geteuid() == 0 {
 		homeMode = 0o755
 	}
-	for _, d := range []struct {
-		path string
-		mode fs.FileMode
-	}{{s.home, homeMode}, {filepath.Join(s.home, "img"), 0o755},
-		{filepath.Join(s.home, "topo"), 0o700}, {filepath.Join(s.home, "lock"), 0o700}, {filepath.Join(s.home, "tmp"), 0o700}} {
+	if err := checkHome(s.home); err != nil {
+		return err
+	}
+	folders := []folder{{s.home, homeMode}, {filepath.Join(s.home, "img"), 0o755},
+		{filepath.Join(s.home, "topo"), 0o700}, {filepath.Join(s.home, "lock"), 0o700}, {filepath.Join(s.home, "tmp"), 0o700}}
+	if os.Geteuid() == 0 {
+		folders = append(folders, folder{filepath.Join(s.home, usersFolder), usersMode})
+	}
+	for _, d := range folders {
 		if exists(d.path) {
 			continue
 		}

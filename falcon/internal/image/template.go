@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -84,10 +85,17 @@ type templateNote struct {
 	Files map[string]fileTrace `json:"files"`
 }
 
-// fileTrace is the size of a file and when it was written.
+// fileTrace is which file it is, its size, and when it was written.
 type fileTrace struct {
 	Size    int64     `json:"size"`
 	Written time.Time `json:"written"`
+	// Inode is 0 in what earlier programs have noted.
+	Inode uint64 `json:"inode,omitempty"`
+}
+
+// same tells whether a file is the one of which was was noted.
+func (is fileTrace) same(was fileTrace) bool {
+	return is.Size == was.Size && is.Written.Equal(was.Written) && (was.Inode == 0 || is.Inode == was.Inode)
 }
 
 func traceOf(path string) (fileTrace, error) {
@@ -95,7 +103,11 @@ func traceOf(path string) (fileTrace, error) {
 	if err != nil {
 		return fileTrace{}, err
 	}
-	return fileTrace{info.Size(), info.ModTime().UTC()}, nil
+	trace := fileTrace{Size: info.Size(), Written: info.ModTime().UTC()}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		trace.Inode = st.Ino
+	}
+	return trace, nil
 }
 
 // intact tells whether a template's files are as they were.
@@ -105,7 +117,7 @@ func (n *templateNote) intact(dir string) error {
 		if err != nil {
 			return err
 		}
-		if is.Size != was.Size || !is.Written.Equal(was.Written) {
+		if !is.same(was) {
 			return fmt.Errorf("%s has changed", filepath.Join(dir, name))
 		}
 	}
@@ -154,7 +166,7 @@ func (s *Files) Templates(ctx context.Context) ([]Template, error) {
 			continue // removed since
 		}
 		if err == nil {
-			t.InUse, err = s.UsedBy(ctx, Image{Dir: t.Dir})
+			t.InUse, err = s.usedHere(ctx, t.Dir)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("template %s: %w", s.imageDir(name), err))
@@ -169,34 +181,41 @@ func (s *Files) Templates(ctx context.Context) ([]Template, error) {
 }
 
 func (s *Files) loadTemplate(name string) (Template, error) {
-	t, _, err := s.readTemplate(name)
+	t, _, _, err := s.readTemplate(name)
 	return t, err
 }
 
-// readTemplate returns a template, and what is noted of its files.
-func (s *Files) readTemplate(name string) (Template, *templateNote, error) {
+// readTemplate returns a template, what is noted of its files, and its image.
+func (s *Files) readTemplate(name string) (t Template, note *templateNote, of parentRef, err error) {
 	dir := s.imageDir(name)
 	path := filepath.Join(dir, recordFile)
 	var r record
 	if err := readJSON(path, &r); err != nil {
-		return Template{}, nil, err
+		return t, nil, of, err
 	}
-	if r.Template == nil {
-		return Template{}, nil, fmt.Errorf("%s is no template's", path)
+	if r.Template == nil || r.Parent == nil {
+		return t, nil, of, fmt.Errorf("%s is no template's", path)
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return Template{}, nil, err
+		return t, nil, of, err
 	}
 	return Template{
 		TemplateOptions: r.Template.TemplateOptions, Name: name, Dir: dir,
 		Size: allocated(dir), Created: r.Created, Used: info.ModTime(),
-	}, r.Template, nil
+	}, r.Template, *r.Parent, nil
 }
 
 // Template returns the sound template with a key, and keeps it from being
 // removed until unlock.
 func (s *Files) Template(ctx context.Context, key string) (t Template, unlock func(), err error) {
+	dead, err := s.abandonedWork() // they have the memory of guests
+	if err != nil {
+		return t, nil, err
+	}
+	for _, d := range dead {
+		_ = d.Remove(ctx)
+	}
 	names, err := s.templates(key)
 	if err != nil {
 		return t, nil, err
@@ -209,7 +228,7 @@ func (s *Files) Template(ctx context.Context, key string) (t Template, unlock fu
 		if err != nil {
 			return t, nil, err
 		}
-		if t, err := s.soundTemplate(name, key); err == nil {
+		if t, err := s.soundTemplate(ctx, name, key); err == nil {
 			now := time.Now()
 			_ = os.Chtimes(filepath.Join(t.Dir, recordFile), now, now)
 			return t, l.release, nil
@@ -220,15 +239,15 @@ func (s *Files) Template(ctx context.Context, key string) (t Template, unlock fu
 }
 
 // soundTemplate returns a template which is what it was when it was made.
-func (s *Files) soundTemplate(name, key string) (Template, error) {
-	t, note, err := s.readTemplate(name)
+func (s *Files) soundTemplate(ctx context.Context, name, key string) (Template, error) {
+	t, note, parent, err := s.readTemplate(name)
 	if err != nil {
 		return Template{}, err
 	}
 	if t.Key != key {
 		return Template{}, fmt.Errorf("%s has another key", t.Dir)
 	}
-	return t, note.intact(t.Dir)
+	return t, errors.Join(note.intact(t.Dir), s.verify(ctx, t.Dir, parent))
 }
 
 // TemplateDraft is a template in the making.
@@ -266,7 +285,7 @@ func (s *Files) createTemplate(ctx context.Context, o TemplateOptions, progress 
 	name := templatePrefix + o.Key
 	for n := 1; ; n++ {
 		err := s.removeTemplate(ctx, name, func(Template) bool {
-			_, err := s.soundTemplate(name, o.Key)
+			_, err := s.soundTemplate(ctx, name, o.Key)
 			return err != nil
 		})
 		var inUse *InUseError
@@ -276,7 +295,7 @@ func (s *Files) createTemplate(ctx context.Context, o TemplateOptions, progress 
 		name = templatePrefix + o.Key + "." + strconv.Itoa(n)
 	}
 	draft := &Draft{store: s, name: name}
-	vacant := func() error { return s.vacant(name) }
+	vacant := func() error { return s.vacant(ctx, name) }
 	if err := draft.begin(ctx, s.imageLock(name), vacant, progress); err != nil {
 		return nil, err
 	}
@@ -299,9 +318,12 @@ func (d *TemplateDraft) Commit(files ...string) (Template, error) {
 	if err := keepOnly(d.Dir, files, 0o600); err != nil {
 		return Template{}, err
 	}
+	parent, err := referTo(d.image)
+	if err != nil {
+		return Template{}, err
+	}
 	note := templateNote{d.options, make(map[string]fileTrace)}
 	for _, name := range files {
-		var err error
 		if note.Files[name], err = traceOf(filepath.Join(d.Dir, name)); err != nil {
 			return Template{}, err
 		}
@@ -313,7 +335,7 @@ func (d *TemplateDraft) Commit(files ...string) (Template, error) {
 	r := record{
 		Version: recordVersion, Name: d.name, Created: time.Now().UTC().Truncate(time.Second),
 		Digest: d.image.Digest, DigestOf: d.image.DigestOf, Disk: TemplateDisk, Format: "qcow2", VirtualSize: size,
-		Parent: &parentRef{d.image.Name, d.image.Dir}, Console: d.image.Console, OS: d.image.OS, Agent: d.image.Agent,
+		Parent: &parent, Console: d.image.Console, OS: d.image.OS, Agent: d.image.Agent,
 		Template: &note,
 	}
 	if err := writeJSON(filepath.Join(d.Dir, recordFile), r, 0o600); err != nil {
@@ -362,7 +384,7 @@ func (s *Files) removeTemplate(ctx context.Context, name string, when func(Templ
 	case err == nil && !when(t):
 		return nil
 	}
-	by, err := s.UsedBy(ctx, Image{Dir: dir})
+	by, err := s.usedHere(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -380,6 +402,9 @@ func (s *Files) removeTemplate(ctx context.Context, name string, when func(Templ
 // ago first: all that obsolete picks, and then others until all together take
 // at most limit bytes.
 func (s *Files) PruneTemplates(ctx context.Context, limit int64, obsolete func(Template) bool) (removed []Template, err error) {
+	if err := s.tidy(ctx); err != nil {
+		return nil, err
+	}
 	all, err := s.Templates(ctx)
 	var total int64
 	for _, t := range all {

@@ -63,6 +63,13 @@ func (s *ZFS) lockDisk(ctx context.Context, o DiskOwner) (*lock, error) {
 	return s.lock(ctx, "disk."+o.ID+"."+o.Node, true)
 }
 
+// VerifyDisk has nothing to find: ZFS destroys no volume of which there is a
+// clone, and a disk that is a file is a copy.
+func (s *ZFS) VerifyDisk(context.Context, DiskOwner) error { return nil }
+
+// VerifyImage has nothing to find, as VerifyDisk has not.
+func (s *ZFS) VerifyImage(context.Context, Image) error { return nil }
+
 // CreateDisk makes a disk for a node: a clone of an image, or a copy of it in a
 // file. The error is ErrDiskExists if the node has a disk.
 func (s *ZFS) CreateDisk(ctx context.Context, owner DiskOwner, image string, o DiskOptions) error {
@@ -285,7 +292,7 @@ func (s *ZFS) createFile(ctx context.Context, owner DiskOwner, image string, o D
 		return err
 	}
 	// The record comes first: a disk without one would not protect its image.
-	r := diskRecord{Version: recordVersion, Owner: owner, Image: parentRef{img.Name, img.Dir}}
+	r := diskRecord{Version: recordVersion, Owner: owner, Image: parentRef{Name: img.Name, Dir: img.Dir, Digest: img.Digest}}
 	if err := writeJSON(s.fileRecordPath(owner), r, 0o600); err != nil {
 		return err
 	}

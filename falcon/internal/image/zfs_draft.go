@@ -179,7 +179,7 @@ func (s *ZFS) keepBoot(from, to string, b Boot) (Boot, error) {
 
 // Export writes an image's disk to a new file.
 func (s *ZFS) Export(ctx context.Context, name, file string, progress Progress) error {
-	err := exportTo(ctx, file, progress, func(out, format string) error {
+	err := s.files.exportTo(ctx, file, progress, func(out, format string) error {
 		return s.read(ctx, name, func(device string, size int64) error {
 			if format != "raw" {
 				return convert(ctx, device, "raw", out, format, progress)

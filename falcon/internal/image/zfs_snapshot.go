@@ -85,7 +85,7 @@ func (s *ZFS) snapshotRecord(ctx context.Context, disk *dataset, name string) (r
 	return record{
 		Version: recordVersion, Name: name, Created: time.Now().UTC().Truncate(time.Second),
 		Digest: "sha256:" + hex.EncodeToString(id[:]), DigestOf: "snapshot",
-		Format: "raw", VirtualSize: disk.size, Parent: &parentRef{img.Name, img.Dir},
+		Format: "raw", VirtualSize: disk.size, Parent: &parentRef{Name: img.Name, Dir: img.Dir, Digest: img.Digest},
 		Boot: img.Boot, Console: img.Console, OS: img.OS, Agent: img.Agent,
 	}, nil
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/falcon-vm/falcon-go/falcon/internal/process"
 )
 
 // tool is a program of the host that a build calls.
@@ -82,6 +84,7 @@ func (c command) run(ctx context.Context) error {
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive",
 		"PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	defer process.EndWithUs(cmd.SysProcAttr, syscall.SIGTERM)()
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
 	var said tail
