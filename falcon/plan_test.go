@@ -152,6 +152,7 @@ func TestSpecIsWhatUpstreamSends(t *testing.T) {
 	topo.SoftNPULink(violin, piano)
 	f := factsOf(plainFabric{})
 	f.diskPath = func(n *Node) string { return "/dev/zvol/rdsk/rpool/falcon/topo/duo/" + n.name }
+	f.hostLimits = illumosLimits
 	spec := planned(t, topo, f).Node("violin").Spec
 
 	nic := spec.Components["net0"].(propolis.VirtioNIC)
