@@ -27,7 +27,7 @@ func TestDoctorFindsWhatKilledImageCommandsLeave(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	labs, err := hosts()
+	labs, err := hosts("")
 	if err != nil {
 		t.Fatal(err)
 	}

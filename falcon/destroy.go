@@ -174,6 +174,22 @@ func (r *Removed) count(k state.Kind) {
 	}
 }
 
+// Standing returns what the journal of a state folder lists: what [RemoveFolder]
+// would remove.
+func Standing(dir string) (Removed, error) {
+	var r Removed
+	folder, err := state.Open(dir)
+	if err != nil {
+		return r, err
+	}
+	objects, err := folder.Standing()
+	for _, o := range objects {
+		r.count(o.Kind)
+		r.Files = true
+	}
+	return r, err
+}
+
 func (l *lab) destroy(ctx context.Context, lease string) (removed Removed, err error) {
 	if !fileExists(l.folder.Path()) {
 		if lost := l.lostHere(); lost != "" {
@@ -402,7 +418,7 @@ func (l *lab) removeFiles(nodes map[string]bool) error {
 // nodeFiles returns the files of a node in the state folder.
 func nodeFiles(node string) []string {
 	var files []string
-	for _, ext := range []string{uuidExt, pidExt, vmmPIDExt, varsExt, socketExt, agentExt, asicExt, portExt, outExt, errExt, consoleExt, lockExt, startExt} {
+	for _, ext := range []string{uuidExt, pidExt, vmmPIDExt, varsExt, socketExt, agentExt, asicExt, vncExt, portExt, outExt, errExt, consoleExt, lockExt, startExt} {
 		files = append(files, node+ext)
 	}
 	// Its server, when it is killed, may leave these half-written.

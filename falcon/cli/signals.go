@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/falcon-vm/falcon-go/falcon"
 	"golang.org/x/sys/unix"
 )
 
@@ -127,13 +129,13 @@ func labLeft(dir string) string {
 	if abs, err := filepath.Abs(dir); err == nil {
 		dir = abs
 	}
-	left, err := standing(dir)
-	if err == nil && len(left) == 0 {
+	left, err := falcon.Standing(dir)
+	what := left.String()
+	switch {
+	case err != nil:
+		what = "what the lab has"
+	case what == "":
 		return ""
-	}
-	what := "what the lab has"
-	if err == nil {
-		what = inventory(left)
 	}
 	return fmt.Sprintf("it leaves %s in %s: remove that with: falcon destroy %s", what, dir, shellWord(dir))
 }
