@@ -24,7 +24,7 @@ import (
 
 // templateVersion changes when what falcon does to a guest before it is kept as
 // a template, or expects of its clones, does.
-const templateVersion = 2
+const templateVersion = 3
 
 // templateNode is the name of the node that becomes a template.
 const templateNode = "template"
@@ -42,6 +42,8 @@ func (np *NodePlan) coldReason() string {
 		return "UEFI firmware keeps variables of its own"
 	case np.VNC != "":
 		return "it has a screen"
+	case !agent.Holds(np.Agent):
+		return (&AgentVersionError{Image: np.Image, Err: &agent.UnknownCallError{Version: np.Agent}}).Error()
 	}
 	_, err := commonSpec(np.Spec)
 	if err != nil {
@@ -384,6 +386,9 @@ func (l *lab) bootTemplate(ctx context.Context, dir string, np *NodePlan, report
 		report("preparing")
 		if _, err := a.Prepare(ctx); err != nil {
 			return fmt.Errorf("preparing the guest: %w", err)
+		}
+		if err := a.Hold(ctx); err != nil {
+			return fmt.Errorf("holding the guest: %w", err)
 		}
 		report("saving")
 		return client.SaveTemplate(ctx)

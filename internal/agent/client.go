@@ -326,6 +326,15 @@ func (c *Client) Prepare(ctx context.Context) (Prepared, error) {
 	return DecodePrepared(content)
 }
 
+// Hold makes a guest that is prepared wait for its identity. From then on its
+// agent does nothing but tell who it is and take an identity, and nothing else
+// runs in the guest, nor in its clones. A clone takes its seed, which is in its
+// memory before it runs, by itself.
+func (c *Client) Hold(ctx context.Context) error {
+	_, err := c.simple(ctx, AskHold, nil)
+	return err
+}
+
 // Identify gives the guest an identity.
 func (c *Client) Identify(ctx context.Context, i Identity) error {
 	_, err := c.simple(ctx, AskIdentity, i.Encode())

@@ -12,7 +12,7 @@ import (
 
 func TestWordsOfOthers(t *testing.T) {
 	for in, want := range map[string]struct{ text, line string }{
-		"plain, größer, 日本":   {"plain, größer, 日本", "plain, größer, 日本"},
+		"plain, größer, 日本":  {"plain, größer, 日本", "plain, größer, 日本"},
 		"a\r\nb\tc":          {"a\nb\tc", `a\r\nb\tc`},
 		"\x1b[2J\x1b]0;x\a":  {`\x1b[2J\x1b]0;x\a`, `\x1b[2J\x1b]0;x\a`},
 		"over\rwritten\b\b":  {`over\rwritten\b\b`, `over\rwritten\b\b`},
