@@ -181,6 +181,9 @@ func (n *Node) withAgent(ctx context.Context, what string, do func(*agent.Client
 			return err
 		}
 		client.Close()
+		if err := l.unfinished(n.name); err != nil {
+			return err
+		}
 		a, err := l.answeringAgent(ctx, np, agentPatience)
 		if err != nil {
 			return err

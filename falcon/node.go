@@ -103,7 +103,10 @@ func (n *Node) Exec(ctx context.Context, command string, opts ...ExecOption) (Ex
 	for _, opt := range opts {
 		opt(&cmd)
 	}
-	r, err := l.exec(ctx, n.name, cmd)
+	var r ExecResult
+	if err = l.unfinished(n.name); err == nil {
+		r, err = l.exec(ctx, n.name, cmd)
+	}
 	if err != nil {
 		return r, &NodeError{Node: n.name, Err: err}
 	}
@@ -260,7 +263,11 @@ func (n *Node) Start(ctx context.Context, opts ...LaunchOption) error {
 			return errors.New("it is declared and not launched: launch the topology again to add it")
 		}
 		return l.transact(ctx, r, o.keep, func(tx *transaction) error {
-			if s, err := l.server(n.name); err == nil && l.runs(ctx, s) {
+			s := nodeStart{id: r.IDs[n.name], cold: usedDisk, loginTimeout: o.loginTimeout}
+			if o, err := l.server(n.name); err == nil && l.runs(ctx, o) {
+				if l.setUpStage(n.name) != StageReady {
+					return l.finishNode(ctx, tx, np, s)
+				}
 				l.stage(n.name, StageRunning, "it runs already")
 				return nil
 			}
@@ -270,7 +277,7 @@ func (n *Node) Start(ctx context.Context, opts ...LaunchOption) error {
 			if err := l.restoreLinks(ctx, tx, r.Plan); err != nil {
 				return err
 			}
-			return l.startNode(ctx, tx, np, nodeStart{id: r.IDs[n.name], cold: usedDisk, loginTimeout: o.loginTimeout})
+			return l.startNode(ctx, tx, np, s)
 		})
 	})
 }
@@ -367,6 +374,9 @@ func (n *Node) Reboot(ctx context.Context) error {
 
 // reset resets a machine and sets the guest up again.
 func (l *lab) reset(ctx context.Context, client *propolis.Client, np *NodePlan, id string) error {
+	if err := l.noteStage(np.Name, StageBoot); err != nil {
+		return err
+	}
 	if err := resetMachine(ctx, client); err != nil {
 		return fmt.Errorf("resetting the machine: %w%s", err, l.lastWords(np.Name))
 	}
@@ -375,21 +385,14 @@ func (l *lab) reset(ctx context.Context, client *propolis.Client, np *NodePlan, 
 	if err != nil {
 		return fmt.Errorf("reading the console: %w", err)
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	go func() {
-		if err := l.watch(ctx, client, np.Name); err != nil {
-			cancel(err)
-		}
-	}()
-	if err := l.setUp(ctx, client, np, id, h.LastByteOffset, DefaultLoginTimeout); err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
+	err = l.watched(ctx, client, np.Name, func(ctx context.Context) error {
+		return l.setUp(ctx, client, np, id, h.LastByteOffset, DefaultLoginTimeout)
+	})
+	if err != nil {
 		return err
 	}
 	l.stage(np.Name, StageReady, "")
-	return nil
+	return l.noteStage(np.Name, StageReady)
 }
 
 // resetMachine resets a machine and waits until it runs anew.

@@ -42,8 +42,6 @@ func (np *NodePlan) coldReason() string {
 		return "UEFI firmware keeps variables of its own"
 	case np.VNC != "":
 		return "it has a screen"
-	case !agent.Holds(np.Agent):
-		return (&AgentVersionError{Image: np.Image, Err: &agent.UnknownCallError{Version: np.Agent}}).Error()
 	}
 	_, err := commonSpec(np.Spec)
 	if err != nil {
@@ -214,6 +212,9 @@ func (l *lab) warmUp(ctx context.Context, w *warmth, nodes []*NodePlan) error {
 		reason := why
 		if reason == "" {
 			reason = np.coldReason()
+		}
+		if reason == "" && !agent.Holds(np.Agent) {
+			reason = (&AgentVersionError{Image: np.Image, Err: &agent.UnknownCallError{Version: np.Agent}}).Error()
 		}
 		if reason != "" {
 			w.cold[np.Name] = reason

@@ -3,6 +3,7 @@
 package state
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -87,6 +88,21 @@ func (f *Folder) Remove() error {
 }
 
 const lockFile = "lock"
+
+// Locked reports whether somebody holds the folder alone, or the part of it that
+// has a lock file of that name, and who.
+func (f *Folder) Locked(name string) (by string, locked bool) {
+	file, err := os.Open(f.File(cmp.Or(name, lockFile)))
+	if err != nil {
+		return "", false
+	}
+	defer file.Close()
+	err = unix.Flock(int(file.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+	if !errors.Is(err, unix.EWOULDBLOCK) {
+		return "", false
+	}
+	return holder(file), true
+}
 
 // Lock takes the folder for this process alone until unlock is called, and
 // makes it when it is not there. While another holds it, Lock waits, and says
