@@ -74,7 +74,7 @@ func (l *lab) finishNode(ctx context.Context, tx *transaction, np *NodePlan, s n
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	l.log.Warn("the node is started anew", "node", np.Name, "error", err)
+	l.log.Info("the node is started anew", "node", np.Name, "because", err)
 	return l.startNode(ctx, tx, np, s)
 }
 
