@@ -25,6 +25,9 @@ import (
 // guest that boots or is very busy takes longer.
 const agentPatience = 10 * time.Second
 
+// maxResets is how often a guest may start over while its agent is waited for.
+const maxResets = 5
+
 // errAgentSilent says that the agent has not answered. Nothing was asked of it.
 var errAgentSilent = errors.New("the guest agent does not answer")
 
@@ -92,6 +95,12 @@ func (l *lab) answeringAgent(ctx context.Context, np *NodePlan, patience time.Du
 	wait, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	info, err := a.Ping(wait)
+	for range maxResets { // the guest has started over, and its agent will be there again
+		if !errors.Is(err, agent.ErrGone) || wait.Err() != nil {
+			break
+		}
+		info, err = a.Ping(wait)
+	}
 	if err == nil && !agent.Fits(info.Version) {
 		return nil, &AgentVersionError{Image: np.Image, Err: &agent.UnknownCallError{Version: info.Version}}
 	}
