@@ -66,6 +66,7 @@ type call struct {
 	ctx    context.Context
 	stream io.Closer
 	stop   func() bool
+	still  *silence
 }
 
 // ask begins a call. When ctx ends the call is cancelled.
@@ -74,7 +75,8 @@ func (c *Client) ask(ctx context.Context, k Kind, content []byte) (*call, error)
 	if err != nil {
 		return nil, fmt.Errorf("reaching the agent in the guest: %w", err)
 	}
-	x := &call{Sender: NewSender(stream), Receiver: NewReceiver(stream), ctx: ctx, stream: stream}
+	watched := &silence{ReadWriteCloser: stream}
+	x := &call{Sender: NewSender(watched), Receiver: NewReceiver(watched), ctx: ctx, stream: stream, still: watched}
 	x.stop = context.AfterFunc(ctx, func() { stream.Close() })
 	if err := x.Send(k, content); err != nil {
 		if _, _, why := x.Receive(); why != nil { // a relay that refuses says why
@@ -88,6 +90,7 @@ func (c *Client) ask(ctx context.Context, k Kind, content []byte) (*call, error)
 
 func (x *call) close() {
 	x.stop()
+	x.still.cease()
 	x.stream.Close()
 }
 
@@ -96,6 +99,8 @@ func (x *call) explain(err error) error {
 	var remote *RemoteError
 	var foreign *mux.VersionError
 	switch {
+	case x.still.why() != nil:
+		return x.still.why()
 	case x.ctx.Err() != nil:
 		return fmt.Errorf("waiting for the agent in the guest: %w", context.Cause(x.ctx))
 	case errors.As(err, &remote), errors.As(err, &foreign):
@@ -280,9 +285,11 @@ func (c *Client) CopyTo(ctx context.Context, source, target string, progress Pro
 		return err
 	}
 	defer x.close()
+	x.still.await("its taking what is copied", copySilence, "")
 	if err := SendTree(x.Sender, source, progress.counter(total)); err != nil && !x.broken() {
 		return err // closing the stream tells the guest
 	}
+	x.still.await("its word that the copy is whole", copySilence, "all had been sent")
 	// Where the stream has broken off, the guest has said why.
 	_, err = x.answer()
 	return err
@@ -296,7 +303,9 @@ func (c *Client) CopyFrom(ctx context.Context, source, target string, progress P
 		return err
 	}
 	defer x.close()
+	x.still.await("what is to be copied", lookSilence, "it was asked for that")
 	k, content, err := x.Receive()
+	x.still.await("the rest of what is copied", copySilence, "")
 	switch {
 	case err != nil:
 		return x.explain(err)
@@ -362,7 +371,9 @@ func (c *Client) Freeze(ctx context.Context, limit time.Duration) (*Frozen, erro
 	if err != nil {
 		return nil, err
 	}
+	x.still.await("its word that the file systems are frozen", freezeSilence, "it was asked for that")
 	p, err := x.answer()
+	x.still.cease()
 	if err != nil {
 		x.close()
 		return nil, err
@@ -380,6 +391,7 @@ func (c *Client) Freeze(ctx context.Context, limit time.Duration) (*Frozen, erro
 // freeze had passed its limit, or the agent has gone.
 func (f *Frozen) Thaw() error {
 	defer f.call.close()
+	f.call.still.await("its word that the file systems are thawed", thawSilence, "they were frozen")
 	_ = f.call.Send(End, nil) // where that fails, the guest has said why
 	_, err := f.call.answer()
 	return err
