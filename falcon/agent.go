@@ -272,7 +272,7 @@ func (l *lab) powerOff(ctx context.Context, o state.Object, np *NodePlan) bool {
 		return false
 	}
 	defer client.Close()
-	ctx, cancel := context.WithTimeoutCause(ctx, stopGrace, fmt.Errorf("it has not powered off within %v", stopGrace))
+	ctx, cancel := context.WithTimeoutCause(ctx, stopGrace-buttonGrace, fmt.Errorf("it has not powered off within %v", stopGrace-buttonGrace))
 	defer cancel()
 	if err = a.Power(ctx, agent.PowerOff); err == nil {
 		err = client.WaitState(ctx, propolis.StateDestroyed)

@@ -17,6 +17,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // Folder is the state folder of one topology.
@@ -183,13 +185,23 @@ func flock(ctx context.Context, file *os.File, how int, waiting func(string)) er
 	}
 }
 
-// holder returns what the present holder of a lock wrote into it.
+// holder names the present holders of a lock. The note in its file is that of who
+// came last, who may have gone while another one stays: only where the system tells
+// whose process holds it, it is known to be right.
 func holder(file *os.File) string {
-	note, _ := io.ReadAll(io.NewSectionReader(file, 0, 256))
-	if len(note) == 0 {
-		return "another falcon"
+	data, _ := io.ReadAll(io.NewSectionReader(file, 0, 256))
+	note := printable.Line(strings.TrimSpace(string(data)))
+	var names []string
+	for _, pid := range holders(file) {
+		name := fmt.Sprintf("(pid %d)", pid)
+		if strings.HasSuffix(note, name) {
+			name = note
+		} else {
+			name = strings.TrimSpace(commandOf(pid) + " " + name)
+		}
+		names = append(names, name)
 	}
-	return strings.TrimSpace(string(note))
+	return cmp.Or(strings.Join(names, ", "), note, "another falcon")
 }
 
 func sameFile(file *os.File, path string) bool {
