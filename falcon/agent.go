@@ -17,6 +17,7 @@ import (
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
 	"github.com/falcon-vm/falcon-go/internal/agent"
 	"github.com/falcon-vm/falcon-go/internal/mux"
+	"github.com/falcon-vm/falcon-go/internal/printable"
 	"github.com/falcon-vm/falcon-go/propolis"
 )
 
@@ -223,7 +224,7 @@ func (n *Node) WaitReady(ctx context.Context) error {
 		said.max = console.MaxOutput
 		exit, err := a.Exec(ctx, agent.Command{Exec: agent.Exec{Argv: []string{"sh", "-c", bootedScript}}, Stdout: &said})
 		if err == nil && exit.Code() != 0 {
-			err = fmt.Errorf("waiting for the end of its boot: exit status %d: %s", exit.Code(), strings.TrimSpace(said.String()))
+			err = fmt.Errorf("waiting for the end of its boot: exit status %d: %s", exit.Code(), printable.Text(strings.TrimSpace(said.String())))
 		}
 		return err
 	})

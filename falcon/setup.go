@@ -10,6 +10,7 @@ import (
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/console"
 	"github.com/falcon-vm/falcon-go/internal/agent"
+	"github.com/falcon-vm/falcon-go/internal/printable"
 	"github.com/falcon-vm/falcon-go/propolis"
 )
 
@@ -81,7 +82,7 @@ func (l *lab) setUp(ctx context.Context, client *propolis.Client, np *NodePlan, 
 		return fmt.Errorf("setting the guest up: %w", err)
 	}
 	if result.Status != 0 {
-		return fmt.Errorf("setting the guest up: exit status %d: %s", result.Status, strings.TrimSpace(string(result.Output)))
+		return fmt.Errorf("setting the guest up: exit status %d: %s", result.Status, printable.Text(strings.TrimSpace(string(result.Output))))
 	}
 	return nil
 }

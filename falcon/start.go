@@ -14,6 +14,7 @@ import (
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 	"github.com/falcon-vm/falcon-go/falcon/internal/process"
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
+	"github.com/falcon-vm/falcon-go/internal/printable"
 	"github.com/falcon-vm/falcon-go/propolis"
 )
 
@@ -257,7 +258,7 @@ func (l *lab) lastWords(node string) string {
 	if len(lines) > 5 {
 		lines = lines[len(lines)-5:]
 	}
-	return "; its last words: " + strings.Join(lines, "\n  ")
+	return "; its last words: " + printable.Text(strings.Join(lines, "\n  "))
 }
 
 // tail returns at most n bytes from the end of a file.

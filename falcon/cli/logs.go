@@ -8,6 +8,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 func (a *app) logsCommand() *cobra.Command {
@@ -35,7 +37,11 @@ or with --stderr what server and hypervisor complained of.`,
 			if stderr {
 				path = files.Stderr
 			}
-			return a.printLog(cmd, n.Name(), path, follow)
+			to := printable.JSONWriter(cmd.OutOrStdout())
+			if stderr {
+				to = printable.Writer(cmd.OutOrStdout())
+			}
+			return a.printLog(cmd, n.Name(), path, follow, to)
 		},
 	}
 	cmd.Flags().BoolVar(&follow, "follow", false, "go on with what is added, until interrupted or the lab is gone")
@@ -44,7 +50,7 @@ or with --stderr what server and hypervisor complained of.`,
 	return cmd
 }
 
-func (a *app) printLog(cmd *cobra.Command, node, path string, follow bool) error {
+func (a *app) printLog(cmd *cobra.Command, node, path string, follow bool, to io.Writer) error {
 	file, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("node %s has no log: it has not been started in %s (%s launch), or nothing was worth logging", node, a.dir, a.root.Name())
@@ -54,10 +60,10 @@ func (a *app) printLog(cmd *cobra.Command, node, path string, follow bool) error
 	}
 	defer file.Close()
 	if !follow {
-		_, err := io.Copy(cmd.OutOrStdout(), file)
+		_, err := io.Copy(to, file)
 		return err
 	}
-	return followFile(cmd.Context(), file, cmd.OutOrStdout())
+	return followFile(cmd.Context(), file, to)
 }
 
 // followFile copies a file and then what is added to it, until ctx ends or the

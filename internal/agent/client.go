@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/falcon-vm/falcon-go/internal/mux"
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // ErrGone says that the agent, the guest or its server has gone in the middle of
@@ -21,7 +22,7 @@ var ErrGone = errors.New("the connection to the agent in the guest has ended: th
 type RemoteError struct{ Text string }
 
 // Error implements error.
-func (e *RemoteError) Error() string { return "in the guest: " + e.Text }
+func (e *RemoteError) Error() string { return "in the guest: " + printable.Text(e.Text) }
 
 // UnknownCallError says that the agent in a guest is too old for a call.
 type UnknownCallError struct {
@@ -31,7 +32,7 @@ type UnknownCallError struct {
 
 // Error implements error.
 func (e *UnknownCallError) Error() string {
-	return fmt.Sprintf("the agent in the guest has version %s and cannot do this, this program has version %s", e.Version, Version)
+	return fmt.Sprintf("the agent in the guest has version %s and cannot do this, this program has version %s", printable.Line(e.Version), Version)
 }
 
 // TimeoutError says that a command was ended because its time was over.

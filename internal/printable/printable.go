@@ -5,6 +5,7 @@
 package printable
 
 import (
+	"io"
 	"strconv"
 	"strings"
 	"unicode"
@@ -93,4 +94,39 @@ func JSON(document []byte) []byte {
 
 func appendHex(b []byte, r rune) []byte {
 	return append(append(b, `\u`...), strconv.FormatUint(uint64(r)|0x10000, 16)[1:]...)
+}
+
+// Writer returns a writer that passes words of others on as Text has them.
+func Writer(to io.Writer) io.Writer { return &writer{to: to, escape: Text} }
+
+// JSONWriter returns a writer that passes documents of JSON on as JSON has them.
+func JSONWriter(to io.Writer) io.Writer {
+	return &writer{to: to, escape: func(s string) string { return string(JSON([]byte(s))) }}
+}
+
+// writer escapes what goes through it. A character that is cut in two waits for its
+// rest, and so does a return, which may be the end of a line.
+type writer struct {
+	to     io.Writer
+	escape func(string) string
+	rest   []byte
+}
+
+// Write implements io.Writer.
+func (w *writer) Write(p []byte) (int, error) {
+	all := append(w.rest, p...)
+	whole := len(all)
+	for back := 1; back <= min(utf8.UTFMax-1, len(all)); back++ {
+		if tail := all[len(all)-back:]; utf8.RuneStart(tail[0]) {
+			if !utf8.FullRune(tail) || tail[0] == '\r' && back == 1 {
+				whole -= back
+			}
+			break
+		}
+	}
+	if _, err := io.WriteString(w.to, w.escape(string(all[:whole]))); err != nil {
+		return 0, err
+	}
+	w.rest = append([]byte(nil), all[whole:]...)
+	return len(p), nil
 }

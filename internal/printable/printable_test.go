@@ -57,3 +57,20 @@ func TestNothingUnseenIsLeft(t *testing.T) {
 		}
 	})
 }
+
+// However it is cut, the same comes out.
+func TestWritersEscapeAcrossWrites(t *testing.T) {
+	const said = "größe\r\n\x1b[31m日本\u202e \u009b end\n"
+	for size := 1; size < len(said); size++ {
+		var b strings.Builder
+		w := Writer(&b)
+		for rest := said; rest != ""; rest = rest[min(size, len(rest)):] {
+			if _, err := w.Write([]byte(rest[:min(size, len(rest))])); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if b.String() != Text(said) {
+			t.Errorf("in pieces of %d: %q", size, b.String())
+		}
+	}
+}
