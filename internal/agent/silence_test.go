@@ -110,3 +110,19 @@ func TestACopyThatGetsOnHasNoDeadline(t *testing.T) {
 		t.Errorf("%d bytes, %v", len(data), err)
 	}
 }
+
+// What an agent says of a failure is a guest's to choose.
+func TestWordsOfAnAgentAreHarmless(t *testing.T) {
+	const hostile = "\x1b[2J\u009b31m\u202e\xff end"
+	for k, name := range map[Kind]string{Failed: "a failure", Unknown: "a version"} {
+		c := agentThat(func(s *Sender, r *Receiver) { _, _, _ = r.Receive(); _ = s.Send(k, []byte(hostile)) })
+		_, err := c.Ping(t.Context())
+		if err == nil || strings.ContainsAny(err.Error(), "\x1b\u009b\u202e") || !strings.Contains(err.Error(), " end") {
+			t.Errorf("%s: %q", name, err)
+		}
+	}
+	in := tree(t, Entry{Path: ".", Mode: fs.ModeDir | 0o755}, Entry{Path: hostile, Mode: fs.ModeSocket})
+	if err := unpack(bytes.NewReader(in), Tree{Path: filepath.Join(t.TempDir(), "x")}, Keep{}); err == nil || strings.ContainsAny(err.Error(), "\x1b\u009b\u202e") {
+		t.Errorf("a name: %q", err)
+	}
+}
