@@ -276,6 +276,7 @@ type node struct {
 	Console   string     `json:"console"`
 	Links     []nodeLink `json:"links"`
 	Start     struct {
+		Stage  string `json:"stage"`
 		Cold   bool   `json:"cold"`
 		Why    string `json:"why"`
 		Stages []struct {

@@ -17,6 +17,7 @@ import (
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
 	"github.com/falcon-vm/falcon-go/internal/agent"
 	"github.com/falcon-vm/falcon-go/internal/mux"
+	"github.com/falcon-vm/falcon-go/internal/printable"
 	"github.com/falcon-vm/falcon-go/propolis"
 )
 
@@ -24,6 +25,9 @@ import (
 // before the console is used in its place. It answers within a millisecond; a
 // guest that boots or is very busy takes longer.
 const agentPatience = 10 * time.Second
+
+// maxResets is how often a guest may start over while its agent is waited for.
+const maxResets = 5
 
 // errAgentSilent says that the agent has not answered. Nothing was asked of it.
 var errAgentSilent = errors.New("the guest agent does not answer")
@@ -95,6 +99,12 @@ func (l *lab) answeringAgent(ctx context.Context, np *NodePlan, patience time.Du
 	wait, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	info, err := a.Ping(wait)
+	for range maxResets { // the guest has started over, and its agent will be there again
+		if !errors.Is(err, agent.ErrGone) || wait.Err() != nil {
+			break
+		}
+		info, err = a.Ping(wait)
+	}
 	if err == nil && !agent.Fits(info.Version) {
 		return nil, &AgentVersionError{Image: np.Image, Err: &agent.UnknownCallError{Version: info.Version}}
 	}
@@ -184,6 +194,9 @@ func (n *Node) withAgent(ctx context.Context, what string, do func(context.Conte
 			return err
 		}
 		client.Close()
+		if err := l.unfinished(n.name); err != nil {
+			return err
+		}
 		a, err := l.answeringAgent(ctx, np, agentPatience)
 		if err != nil {
 			return err
@@ -214,7 +227,7 @@ func (n *Node) WaitReady(ctx context.Context) error {
 		said.max = console.MaxOutput
 		exit, err := a.Exec(ctx, agent.Command{Exec: agent.Exec{Argv: []string{"sh", "-c", bootedScript}}, Stdout: &said})
 		if err == nil && exit.Code() != 0 {
-			err = fmt.Errorf("waiting for the end of its boot: exit status %d: %s", exit.Code(), strings.TrimSpace(said.String()))
+			err = fmt.Errorf("waiting for the end of its boot: exit status %d: %s", exit.Code(), printable.Text(strings.TrimSpace(said.String())))
 		}
 		return err
 	})
@@ -263,7 +276,7 @@ func (l *lab) powerOff(ctx context.Context, o state.Object, np *NodePlan) bool {
 		return false
 	}
 	defer client.Close()
-	ctx, cancel := context.WithTimeoutCause(ctx, stopGrace, fmt.Errorf("it has not powered off within %v", stopGrace))
+	ctx, cancel := context.WithTimeoutCause(ctx, stopGrace-buttonGrace, fmt.Errorf("it has not powered off within %v", stopGrace-buttonGrace))
 	defer cancel()
 	if err = a.Power(ctx, agent.PowerOff); err == nil {
 		err = client.WaitState(ctx, propolis.StateDestroyed)

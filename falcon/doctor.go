@@ -173,7 +173,7 @@ func in(e state.Entry, dir string) bool {
 	if err != nil {
 		return true
 	}
-	if f.Locked() { // it may be on its way
+	if _, locked := f.Locked(""); locked { // it may be on its way
 		return true
 	}
 	if i, known := f.Identity(); known && i.ID != e.ID {
@@ -254,7 +254,8 @@ func (l *lab) badJournals(context.Context) ([]Leftover, error) {
 		if err != nil {
 			continue // who works in it is told
 		}
-		if why := of.journalFault(); why != "" && !of.folder.Locked() {
+		_, locked := of.folder.Locked("")
+		if why := of.journalFault(); why != "" && !locked {
 			left = append(left, Leftover{Kind: "journal", Name: e.Topology, Reason: why,
 				remove: func(ctx context.Context) error {
 					_, unlock, err := of.lockExisting(ctx, "doctor") // which mends it

@@ -329,7 +329,7 @@ func (l *lab) startNodes(ctx context.Context, tx *transaction, r *revision, o la
 	var nodes []*NodePlan
 	for i := range r.next.Plan.Nodes {
 		n := &r.next.Plan.Nodes[i]
-		if r.running[n.Name] {
+		if r.running[n.Name] && l.setUpStage(n.Name) == StageReady {
 			if err := l.goOn(ctx, n.Name); err != nil {
 				return &NodeError{Node: n.Name, Err: err}
 			}
@@ -347,7 +347,11 @@ func (l *lab) startNodes(ctx context.Context, tx *transaction, r *revision, o la
 				return &NodeError{Node: n.Name, Err: err}
 			}
 			defer release()
-			err = l.startNode(ctx, tx, n, nodeStart{
+			start := l.startNode
+			if r.running[n.Name] {
+				start = l.finishNode
+			}
+			err = start(ctx, tx, n, nodeStart{
 				id: r.next.IDs[n.Name], template: w.clones[n.Name], cold: w.cold[n.Name], loginTimeout: o.loginTimeout,
 			})
 			if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/console"
@@ -15,11 +16,8 @@ import (
 // DefaultExecTimeout bounds a command in a guest that has no other bound.
 const DefaultExecTimeout = 10 * time.Minute
 
-// stopDeadline bounds the orderly end of a guest. The server itself turns the
-// machine off when the guest has not done so after its own grace period.
-const stopDeadline = time.Minute
-
-// stopGrace is how long a guest may take to power off when it is stopped. A
+// stopGrace is how long a guest may take to power off when it is stopped, whatever
+// is tried. A
 // Debian guest under TCG has been seen to need eight seconds.
 const stopGrace = 20 * time.Second
 
@@ -103,7 +101,10 @@ func (n *Node) Exec(ctx context.Context, command string, opts ...ExecOption) (Ex
 	for _, opt := range opts {
 		opt(&cmd)
 	}
-	r, err := l.exec(ctx, n.name, cmd)
+	var r ExecResult
+	if err = l.unfinished(n.name); err == nil {
+		r, err = l.exec(ctx, n.name, cmd)
+	}
 	if err != nil {
 		return r, &NodeError{Node: n.name, Err: err}
 	}
@@ -276,9 +277,13 @@ func (n *Node) Start(ctx context.Context, opts ...LaunchOption) error {
 			return errors.New("it is declared and not launched: launch the topology again to add it")
 		}
 		return l.transact(ctx, r, o.keep, func(tx *transaction) error {
-			if s, err := l.server(n.name); err == nil && l.runs(ctx, s) {
+			s := nodeStart{id: r.IDs[n.name], cold: usedDisk, loginTimeout: o.loginTimeout}
+			if o, err := l.server(n.name); err == nil && l.runs(ctx, o) {
 				if err := l.goOn(ctx, n.name); err != nil {
 					return err
+				}
+				if l.setUpStage(n.name) != StageReady {
+					return l.finishNode(ctx, tx, np, s)
 				}
 				l.stage(n.name, StageRunning, "it runs already")
 				return nil
@@ -292,7 +297,7 @@ func (n *Node) Start(ctx context.Context, opts ...LaunchOption) error {
 			if err := l.restoreLinks(ctx, tx, r.Plan); err != nil {
 				return err
 			}
-			return l.startNode(ctx, tx, np, nodeStart{id: r.IDs[n.name], cold: usedDisk, loginTimeout: o.loginTimeout})
+			return l.startNode(ctx, tx, np, s)
 		})
 	})
 }
@@ -310,46 +315,113 @@ func (l *lab) restoreLinks(ctx context.Context, tx *transaction, p *Plan) error 
 }
 
 // Stop ends the guest in order: by its agent where it has one, else as if its
-// power button were pressed, and by force when it has not ended after the
-// server's grace period. Where falcon can log in to a guest without an agent, its
+// power button were pressed, and by force when it has not ended 20 seconds after
+// Stop was called. Where falcon can log in to a guest without an agent, its
 // file systems have been written out before. Its disk and links stay. A node that
 // is stopped is left alone.
 func (n *Node) Stop(ctx context.Context) error {
-	return n.do(ctx, "hyperstop", func(ctx context.Context, l *lab, r *record) error {
-		o, err := l.server(n.name)
-		if err != nil {
-			return nil // stopped already
+	l, err := n.topology.open()
+	if err != nil {
+		return err
+	}
+	if _, err := l.load(); err != nil {
+		return err
+	}
+	r, unlock, err := l.lockToStop(ctx, n.name)
+	if err == nil {
+		defer unlock()
+		err = l.stop(ctx, n.name, r.Plan.Node(n.name))
+	}
+	if err != nil {
+		return &NodeError{Node: n.name, Err: err}
+	}
+	return nil
+}
+
+// stopPatienceLock is how long a node that is to be stopped may be worked on by
+// others before its guest is stopped in their hands.
+const stopPatienceLock = 5 * time.Second
+
+// lockToStop is lockNode for a node that is to be stopped. Who holds it, such as a
+// snapshot, may wait for a guest that hangs: then the guest is stopped first, which
+// ends that. One who starts or stops the node is waited for.
+func (l *lab) lockToStop(ctx context.Context, node string) (*record, func(), error) {
+	purpose := "hyperstop " + node
+	brief, cancel := context.WithTimeout(ctx, stopPatienceLock)
+	defer cancel()
+	r, unlock, err := l.lockNode(brief, node, purpose)
+	if err == nil || ctx.Err() != nil || brief.Err() == nil {
+		return r, unlock, err
+	}
+	holder, held := l.folder.Locked(node + lockExt)
+	if !held || strings.HasPrefix(holder, "hyperst") {
+		return l.lockNode(ctx, node, purpose)
+	}
+	l.log.Warn("the guest is stopped although somebody works on the node", "node", node, "holder", holder)
+	if r, err = l.load(); err != nil {
+		return nil, nil, err
+	}
+	if o, err := l.server(node); err == nil {
+		l.stopGuest(ctx, o, r.Plan.Node(node))
+	}
+	brief, cancel = context.WithTimeout(ctx, stopPatienceLock)
+	defer cancel()
+	return l.lockNode(brief, node, purpose)
+}
+
+// stop stops the guest of a node and ends its server. The caller has the lock.
+func (l *lab) stop(ctx context.Context, node string, np *NodePlan) error {
+	o, err := l.server(node)
+	if err != nil {
+		return nil // stopped already
+	}
+	l.stopGuest(ctx, o, np)
+	j, err := l.folder.Journal()
+	if err != nil {
+		return err
+	}
+	defer j.Close()
+	if err := l.host.end(ctx, l.folder, o); err != nil {
+		return err
+	}
+	l.stage(node, StageStopped, "")
+	return j.Gone(o)
+}
+
+// buttonGrace is how long of the stopGrace a guest has at least after its power
+// button was pressed.
+const buttonGrace = 8 * time.Second
+
+// stopGuest has a guest end within the stopGrace. What it does not do by then is
+// done by force, by who ends its server.
+func (l *lab) stopGuest(ctx context.Context, o state.Object, np *NodePlan) {
+	begun := time.Now()
+	in, cancel := context.WithTimeout(ctx, stopGrace)
+	defer cancel()
+	if l.runs(in, o) && !l.powerOff(in, o, np) { // not every system heeds the power button
+		if left := stopGrace - buttonGrace - time.Since(begun); left > 0 {
+			flush, cancel := context.WithTimeout(in, left)
+			l.flush(flush, np, l.execByConsole)
+			cancel()
 		}
-		if np := r.Plan.Node(n.name); l.runs(ctx, o) && !l.powerOff(ctx, o, np) {
-			l.flush(ctx, np) // not every system heeds the power button
-		}
-		begun := time.Now()
-		if err := l.halt(ctx, o); err != nil {
-			l.log.Warn("the guest did not stop in order", "node", n.name, "error", err)
-		} else if time.Since(begun) >= stopGrace {
-			l.log.Warn("the guest did not heed its power button and was stopped by force", "node", n.name, "waited", stopGrace)
-		}
-		j, err := l.folder.Journal()
-		if err != nil {
-			return err
-		}
-		defer j.Close()
-		if err := l.host.end(ctx, l.folder, o); err != nil {
-			return err
-		}
-		l.stage(n.name, StageStopped, "")
-		return j.Gone(o)
-	})
+	}
+	err := l.halt(in, o)
+	switch {
+	case ctx.Err() == nil && (in.Err() != nil || err == nil && time.Since(begun) >= stopGrace):
+		l.log.Warn("the guest did not heed its power button and was stopped by force", "node", o.Name, "waited", stopGrace)
+	case err != nil:
+		l.log.Warn("the guest did not stop in order", "node", o.Name, "error", err)
+	}
 }
 
 // flush has the guest write out its file systems, where falcon can log in to it.
-func (l *lab) flush(ctx context.Context, np *NodePlan) {
+func (l *lab) flush(ctx context.Context, np *NodePlan, exec func(context.Context, string, execCommand) (ExecResult, error)) {
 	if np == nil || !np.Setup {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
-	if _, err := l.exec(ctx, np.Name, execCommand{Command: console.Command{Shell: "sync", Direct: true, Timeout: flushTimeout}}); err != nil {
+	if _, err := exec(ctx, np.Name, execCommand{Command: console.Command{Shell: "sync", Direct: true, Timeout: flushTimeout}}); err != nil {
 		l.log.Warn("the guest's file systems could not be written out", "node", np.Name, "error", err)
 	}
 }
@@ -365,8 +437,6 @@ func (l *lab) halt(ctx context.Context, o state.Object) error {
 		return err
 	}
 	defer client.Close()
-	ctx, cancel := context.WithTimeout(ctx, stopDeadline)
-	defer cancel()
 	if err := client.SetState(ctx, propolis.RequestStop); err != nil {
 		return err
 	}
@@ -382,13 +452,16 @@ func (n *Node) Reboot(ctx context.Context) error {
 			return err
 		}
 		defer client.Close()
-		l.flush(ctx, np)
+		l.flush(ctx, np, l.exec)
 		return l.reset(ctx, client, np, r.IDs[n.name])
 	})
 }
 
 // reset resets a machine and sets the guest up again.
 func (l *lab) reset(ctx context.Context, client *propolis.Client, np *NodePlan, id string) error {
+	if err := l.noteStage(np.Name, StageBoot); err != nil {
+		return err
+	}
 	if err := resetMachine(ctx, client); err != nil {
 		return fmt.Errorf("resetting the machine: %w%s", err, l.lastWords(np.Name))
 	}
@@ -397,27 +470,15 @@ func (l *lab) reset(ctx context.Context, client *propolis.Client, np *NodePlan, 
 	if err != nil {
 		return fmt.Errorf("reading the console: %w", err)
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	go func() {
-		if err := l.watch(ctx, client, np.Name); err != nil {
-			cancel(err)
-		}
-	}()
 	begun := time.Now()
-	go func() {
-		if err := l.watchMachine(ctx, client, np.Name, begun); err != nil {
-			cancel(err)
-		}
-	}()
-	if err := l.setUp(ctx, client, np, id, h.LastByteOffset, DefaultLoginTimeout); err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
+	err = l.watched(ctx, client, np.Name, begun, func(ctx context.Context) error {
+		return l.setUp(ctx, client, np, id, h.LastByteOffset, DefaultLoginTimeout)
+	})
+	if err != nil {
 		return err
 	}
 	l.stage(np.Name, StageReady, "")
-	return nil
+	return l.noteStage(np.Name, StageReady)
 }
 
 // resetMachine resets a machine and waits until it runs anew.

@@ -97,7 +97,7 @@ func (g *stageLog) forget(node string) {
 func (g *stageLog) times(node string) []StageTime {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	var times []StageTime
+	times := []StageTime{}
 	for i, e := range g.entered[node] {
 		if i+1 < len(g.entered[node]) {
 			times = append(times, StageTime{e.stage, g.entered[node][i+1].at.Sub(e.at).Seconds()})
@@ -108,6 +108,8 @@ func (g *stageLog) times(node string) []StageTime {
 
 // NodeStart is how a node was started.
 type NodeStart struct {
+	// Stage is how far it has come: StageReady when it is set up.
+	Stage Stage `json:"stage,omitempty"`
 	// Cold is whether it booted; otherwise it is a clone of a guest that had
 	// booted before. Why says why it booted.
 	Cold bool   `json:"cold"`
@@ -122,10 +124,14 @@ type StageTime struct {
 	Seconds float64 `json:"seconds"`
 }
 
-// noteStart keeps how a node was started for those who ask later. It is cold
-// where there is a reason for that.
-func (l *lab) noteStart(node, cold string) error {
-	data, err := json.Marshal(NodeStart{Cold: cold != "", Why: cold, Stages: l.stages.times(node)})
+// noteStart keeps how a node was started for those who ask later, and how far it
+// has come. It is cold where there is a reason for that.
+func (l *lab) noteStart(node, cold string, s Stage) error {
+	return l.writeStart(node, NodeStart{Stage: s, Cold: cold != "", Why: cold, Stages: l.stages.times(node)})
+}
+
+func (l *lab) writeStart(node string, s NodeStart) error {
+	data, err := json.Marshal(s)
 	if err != nil {
 		return err
 	}

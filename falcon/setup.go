@@ -10,6 +10,7 @@ import (
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/console"
 	"github.com/falcon-vm/falcon-go/internal/agent"
+	"github.com/falcon-vm/falcon-go/internal/printable"
 	"github.com/falcon-vm/falcon-go/propolis"
 )
 
@@ -81,7 +82,7 @@ func (l *lab) setUp(ctx context.Context, client *propolis.Client, np *NodePlan, 
 		return fmt.Errorf("setting the guest up: %w", err)
 	}
 	if result.Status != 0 {
-		return fmt.Errorf("setting the guest up: exit status %d: %s", result.Status, strings.TrimSpace(string(result.Output)))
+		return fmt.Errorf("setting the guest up: exit status %d: %s", result.Status, printable.Text(strings.TrimSpace(string(result.Output))))
 	}
 	return nil
 }
@@ -169,8 +170,19 @@ func linuxSetup(np *NodePlan) string {
 		// A kernel older than 5.16 does not load the transport by itself.
 		fmt.Fprintf(&b, "[ \"$m\" ] || %[1]s 2>/dev/null || { modprobe 9pnet_virtio 2>/dev/null || true; %[1]s; } || "+
 			"{ echo the guest cannot mount %[2]s: its kernel must have the 9p file system, which kernels made for clouds lack; exit 1; }\n", mount, target)
+		keepMount(&b, m)
 	}
 	return b.String()
+}
+
+// keepMount has a guest without an agent mount a folder at each boot: it may start
+// over without anybody of falcon's being there. One that cannot keep it is set up
+// all the same.
+func keepMount(b *strings.Builder, m MountPlan) {
+	tag := mountsEscape.Replace(m.Tag)
+	line := tag + " " + mountsEscape.Replace(m.Target) + " 9p trans=virtio,version=9p2000.L,msize=65536,ro,nofail 0 0"
+	fmt.Fprintf(b, "f=; if [ -r /etc/fstab ]; then while read -r d o; do case $d in %s) f=1 ;; esac; done < /etc/fstab; fi\n"+
+		"[ \"$f\" ] || echo %s >> /etc/fstab || true\n", shellQuote(tag), shellQuote(line))
 }
 
 // addHost adds a line to /etc/hosts if the name is not in it as a word.

@@ -33,6 +33,9 @@ func (t *Topology) Snapshot(ctx context.Context, node, name string, o SnapshotOp
 			if !o.Live {
 				return fmt.Errorf("it runs: hyperstop it first, or take the snapshot with --live")
 			}
+			if stage := l.setUpStage(node); stage != StageReady {
+				return &UnfinishedError{Node: node, Stage: stage}
+			}
 			switchOverlay = func(overlay string) error {
 				release, err := l.quiesce(ctx, np)
 				if err != nil {

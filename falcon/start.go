@@ -13,6 +13,7 @@ import (
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 	"github.com/falcon-vm/falcon-go/falcon/internal/process"
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
+	"github.com/falcon-vm/falcon-go/internal/printable"
 	"github.com/falcon-vm/falcon-go/propolis"
 )
 
@@ -81,6 +82,10 @@ func (l *lab) startOnce(ctx context.Context, tx *transaction, np *NodePlan, s no
 	if err := l.endStanding(ctx, tx.journal, np.Name); err != nil {
 		return err
 	}
+	// From here on until it is ready, a node that runs is not to be used.
+	if err := l.noteStart(np.Name, s.cold, StageStart); err != nil {
+		return err
+	}
 	serve := serveOptions{id: s.id}
 	if s.template != nil {
 		serve.template = s.template.Dir
@@ -97,7 +102,10 @@ func (l *lab) startOnce(ctx context.Context, tx *transaction, np *NodePlan, s no
 	}
 	err = l.attend(ctx, server, np, s, func(ctx context.Context, client *propolis.Client) error {
 		if s.template != nil {
-			return l.setUpClone(ctx, np, s.id)
+			return errors.Join(l.noteStage(np.Name, StageSetup), l.setUpClone(ctx, np, s.id))
+		}
+		if err := l.noteStage(np.Name, StageBoot); err != nil {
+			return err
 		}
 		return l.setUp(ctx, client, np, s.id, 0, s.loginTimeout)
 	})
@@ -105,7 +113,7 @@ func (l *lab) startOnce(ctx context.Context, tx *transaction, np *NodePlan, s no
 		return err
 	}
 	l.stage(np.Name, StageReady, "")
-	return l.noteStart(np.Name, s.cold)
+	return l.noteStart(np.Name, s.cold, StageReady)
 }
 
 // endStanding ends the server that an earlier start of the node has left.
@@ -139,17 +147,7 @@ func (l *lab) attend(ctx context.Context, server nodeServer, np *NodePlan, s nod
 	defer client.Close()
 	err = l.runInstance(ctx, client, np, s)
 	if err == nil {
-		go func() {
-			if err := l.watchMachine(ctx, client, np.Name, time.Time{}); err != nil {
-				cancel(err)
-			}
-		}()
-		go func() {
-			if err := l.watch(ctx, client, np.Name); err != nil {
-				cancel(err)
-			}
-		}()
-		err = do(ctx, client)
+		err = l.watched(ctx, client, np.Name, time.Time{}, func(ctx context.Context) error { return do(ctx, client) })
 	}
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -260,7 +258,7 @@ func (l *lab) lastWords(node string) string {
 	if len(lines) > 5 {
 		lines = lines[len(lines)-5:]
 	}
-	return "; its last words: " + strings.Join(lines, "\n  ")
+	return "; its last words: " + printable.Text(strings.Join(lines, "\n  "))
 }
 
 // tail returns at most n bytes from the end of a file of a folder.

@@ -19,11 +19,14 @@ type NodeState string
 // The states of a node.
 const (
 	NodeAbsent   NodeState = "absent"   // declared, not launched
-	NodeStarting NodeState = "starting" // its machine is being created
-	NodeRunning  NodeState = "running"
-	NodeStopping NodeState = "stopping"
-	NodeStopped  NodeState = "stopped" // by hyperstop, or by the guest itself
-	NodeFailed   NodeState = "failed"  // see the reason
+	NodeStarting NodeState = "starting" // it is being created, or set up, by somebody at this moment
+	// NodeUnfinished is a node that runs and whose set-up was broken off: the
+	// program that started it has gone. See the reason.
+	NodeUnfinished NodeState = "unfinished"
+	NodeRunning    NodeState = "running"
+	NodeStopping   NodeState = "stopping"
+	NodeStopped    NodeState = "stopped" // by hyperstop, or by the guest itself
+	NodeFailed     NodeState = "failed"  // see the reason
 	// NodePaused is a machine that stands still, NodePanicked one whose kernel
 	// has panicked and that was not reset since; see the reason.
 	NodePaused   NodeState = "paused"
@@ -205,6 +208,7 @@ func (l *lab) lookAt(ctx context.Context, n *NodeStatus, o state.Object) {
 	default:
 		n.State = nodeState(s)
 	}
+	l.lookAtSetUp(n)
 	if n.State == NodeFailed && n.Reason == "" {
 		n.Reason = "its machine died" + l.lastWords(n.Name)
 	}
@@ -218,6 +222,22 @@ func (l *lab) lookAt(ctx context.Context, n *NodeStatus, o state.Object) {
 	l.lookAtMachine(ctx, n, o)
 	if started, err := o.Process.Started(); err == nil {
 		n.UptimeSeconds = int64(time.Since(started).Seconds())
+	}
+}
+
+// lookAtSetUp tells a node that is set up from one that is being set up, and from
+// one whose set-up was broken off.
+func (l *lab) lookAtSetUp(n *NodeStatus) {
+	if n.State != NodeRunning && n.State != NodeStarting {
+		return
+	}
+	err := l.unfinished(n.Name)
+	var broken *UnfinishedError
+	switch {
+	case errors.As(err, &broken):
+		n.State, n.Reason = NodeUnfinished, err.Error()
+	case err != nil:
+		n.State = NodeStarting
 	}
 }
 

@@ -213,6 +213,9 @@ func (l *lab) warmUp(ctx context.Context, w *warmth, nodes []*NodePlan) error {
 		if reason == "" {
 			reason = np.coldReason()
 		}
+		if reason == "" && !agent.Holds(np.Agent) {
+			reason = (&AgentVersionError{Image: np.Image, Err: &agent.UnknownCallError{Version: np.Agent}}).Error()
+		}
 		if reason != "" {
 			w.cold[np.Name] = reason
 			continue
@@ -384,6 +387,9 @@ func (l *lab) bootTemplate(ctx context.Context, dir string, np *NodePlan, report
 		report("preparing")
 		if _, err := a.Prepare(ctx); err != nil {
 			return fmt.Errorf("preparing the guest: %w", err)
+		}
+		if err := a.Hold(ctx); err != nil {
+			return fmt.Errorf("holding the guest: %w", err)
 		}
 		report("saving")
 		return client.SaveTemplate(ctx)

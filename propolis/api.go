@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // APIVersion is the version of the API that the client speaks unless a spec
@@ -244,10 +246,10 @@ type Error struct {
 func (e *Error) Error() string {
 	s := fmt.Sprintf("%d %s", e.Status, http.StatusText(e.Status))
 	if e.Message != "" && e.Message != http.StatusText(e.Status) {
-		s += ": " + e.Message
+		s += ": " + printable.Text(e.Message)
 	}
 	if e.Code != "" {
-		s += " (" + e.Code + ")"
+		s += " (" + printable.Line(e.Code) + ")"
 	}
 	return s
 }

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // maxAnswer bounds the size of an answer that the client reads, in bytes. The
@@ -154,11 +156,11 @@ type WaitError struct {
 func (e *WaitError) Error() string {
 	last := "no state seen"
 	if e.Last.State != "" {
-		last = "last state " + string(e.Last.State)
+		last = "last state " + printable.Line(string(e.Last.State))
 	}
 	s := fmt.Sprintf("propolis: waited %v for state %s: %s", e.Waited.Round(time.Millisecond), e.Want, last)
 	if e.Last.Failure != "" {
-		s += ": " + e.Last.Failure
+		s += ": " + printable.Text(e.Last.Failure)
 	}
 	if e.Err != nil {
 		s += ": " + e.Err.Error()

@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // copyDocument is what cp prints as JSON, on a line of its own each time that it
@@ -106,7 +108,7 @@ func newMeter(cmd *cobra.Command, asJSON bool, at copyDocument) *meter {
 		m.terminal = file
 	}
 	if asJSON {
-		m.lines = json.NewEncoder(cmd.OutOrStdout())
+		m.lines = json.NewEncoder(printable.JSONWriter(cmd.OutOrStdout()))
 	}
 	return m
 }

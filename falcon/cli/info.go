@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/falcon-vm/falcon-go/falcon"
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 func (a *app) infoCommand() *cobra.Command {
@@ -29,7 +30,7 @@ func (a *app) infoCommand() *cobra.Command {
 			if asJSON {
 				return printJSON(cmd, s)
 			}
-			return printStatus(cmd.OutOrStdout(), s)
+			return printStatus(printable.Writer(cmd.OutOrStdout()), s)
 		},
 	}
 	jsonFlag(cmd, &asJSON, "print all there is as JSON")
@@ -208,7 +209,7 @@ func jsonFlag(cmd *cobra.Command, to *bool, usage string) {
 
 // printJSON prints a document for programs.
 func printJSON(cmd *cobra.Command, document any) error {
-	enc := json.NewEncoder(cmd.OutOrStdout())
+	enc := json.NewEncoder(printable.JSONWriter(cmd.OutOrStdout()))
 	enc.SetIndent("", "  ")
 	return enc.Encode(document)
 }

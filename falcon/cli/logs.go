@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/falcon-vm/falcon-go/internal/printable"
 	"github.com/falcon-vm/falcon-go/propolis/server"
 )
 
@@ -40,7 +41,11 @@ MiB: then the older half is dropped, and a first line says how much.`,
 			if stderr {
 				path = files.Stderr
 			}
-			return a.printLog(cmd, n.Name(), path, follow)
+			to := printable.JSONWriter(cmd.OutOrStdout())
+			if stderr {
+				to = printable.Writer(cmd.OutOrStdout())
+			}
+			return a.printLog(cmd, n.Name(), path, follow, to)
 		},
 	}
 	cmd.Flags().BoolVar(&follow, "follow", false, "go on with what is added, until interrupted or the lab is gone")
@@ -49,7 +54,7 @@ MiB: then the older half is dropped, and a first line says how much.`,
 	return cmd
 }
 
-func (a *app) printLog(cmd *cobra.Command, node, path string, follow bool) error {
+func (a *app) printLog(cmd *cobra.Command, node, path string, follow bool, to io.Writer) error {
 	file, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("node %s has no log: it has not been started in %s (%s launch), or nothing was worth logging", node, a.dir, a.root.Name())
@@ -59,10 +64,10 @@ func (a *app) printLog(cmd *cobra.Command, node, path string, follow bool) error
 	}
 	defer file.Close()
 	if !follow {
-		_, err := io.Copy(cmd.OutOrStdout(), file)
+		_, err := io.Copy(to, file)
 		return err
 	}
-	return followFile(cmd.Context(), file, cmd.OutOrStdout())
+	return followFile(cmd.Context(), file, to)
 }
 
 // followFile copies a file and then what is added to it, until ctx ends or the

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/falcon-vm/falcon-go/falcon"
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 func (a *app) preflightCommand() *cobra.Command {
@@ -34,7 +35,7 @@ func (a *app) preflight(cmd *cobra.Command, asJSON bool) error {
 		}
 		return err
 	}
-	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(printable.Writer(cmd.OutOrStdout()), 0, 0, 2, ' ', 0)
 	if p.Plan != nil {
 		printPlan(w, p.Plan)
 	}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/falcon-vm/falcon-go/falcon"
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // progress shows the steps of a command. Its methods may be called by several
@@ -28,7 +29,7 @@ type progress interface {
 func (a *app) newProgress(cmd *cobra.Command, nodes []string, asJSON bool) progress {
 	out := cmd.OutOrStdout()
 	if asJSON {
-		return &jsonProgress{out: json.NewEncoder(out), topology: a.topology.Name()}
+		return &jsonProgress{out: json.NewEncoder(printable.JSONWriter(out)), topology: a.topology.Name()}
 	}
 	file, ok := out.(*os.File)
 	if !ok || !term.IsTerminal(int(file.Fd())) || os.Getenv("TERM") == "dumb" {

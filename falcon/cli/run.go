@@ -10,6 +10,8 @@ import (
 
 	"github.com/hashicorp/go-multierror"
 	"github.com/spf13/cobra"
+
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // Exit statuses of a command line.
@@ -75,7 +77,7 @@ func Execute(ctx context.Context, root *cobra.Command, args []string) int {
 	}
 	status := exitStatus(ctx, cmd, err)
 	if message := describe(err); message != "" {
-		fmt.Fprintf(root.ErrOrStderr(), "%s: %s\n", root.Name(), message)
+		fmt.Fprintf(root.ErrOrStderr(), "%s: %s\n", root.Name(), printable.Text(message))
 	}
 	return status
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/falcon-vm/falcon-go/falcon"
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // withCommandLines returns a function that reports steps and, where the user
@@ -21,9 +22,9 @@ func (a *app) withCommandLines(report func(falcon.Progress)) func(falcon.Progres
 			return
 		}
 		if line, err := a.commandLine(e.Node); err == nil {
-			fmt.Fprintf(&a.log, "%s: %s\n", e.Node, line)
+			fmt.Fprintf(&a.log, "%s: %s\n", e.Node, printable.Line(line))
 		} else {
-			fmt.Fprintf(&a.log, "%s: its hypervisor's command line: %v\n", e.Node, err)
+			fmt.Fprintf(&a.log, "%s: its hypervisor's command line: %s\n", e.Node, printable.Text(err.Error()))
 		}
 	}
 }

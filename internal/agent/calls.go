@@ -1,6 +1,9 @@
 package agent
 
-import "time"
+import (
+	"crypto/sha256"
+	"time"
+)
 
 // Info is what an agent says of itself.
 type Info struct {
@@ -10,6 +13,8 @@ type Info struct {
 	Boot string
 	// PID is the agent's process.
 	PID int
+	// Held is whether the guest is a clone that waits for its identity.
+	Held bool
 }
 
 // Encode returns the bytes of an Info.
@@ -18,6 +23,7 @@ func (i Info) Encode() []byte {
 	e.text(i.Version)
 	e.text(i.Boot)
 	e.number(uint64(i.PID))
+	e.flag(i.Held)
 	return e
 }
 
@@ -25,6 +31,9 @@ func (i Info) Encode() []byte {
 func DecodeInfo(p []byte) (Info, error) {
 	d := decoder{rest: p}
 	i := Info{Version: d.text(), Boot: d.text(), PID: int(d.number())}
+	if len(d.rest) > 0 { // an older agent holds nothing
+		i.Held = d.flag()
+	}
 	return i, d.err
 }
 
@@ -141,6 +150,15 @@ func (p Prepared) Encode() []byte { return EncodeTexts(p.Interfaces) }
 func DecodePrepared(p []byte) (Prepared, error) {
 	d := decoder{rest: p}
 	return Prepared{Interfaces: d.texts()}, d.err
+}
+
+// SeedMark returns what is in the memory of a template where each of its clones
+// has a seed of its own, put there before its processors run. It is made here, so
+// that no program has it in its text.
+func SeedMark() []byte {
+	first := sha256.Sum256([]byte("falcon: the seed of a clone"))
+	second := sha256.Sum256(first[:])
+	return append(first[:], second[:]...)
 }
 
 // Identity makes a guest, which may be a clone, the machine that it is to be.

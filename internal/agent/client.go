@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/falcon-vm/falcon-go/internal/mux"
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // ErrGone says that the agent, the guest or its server has gone in the middle of
@@ -21,7 +22,7 @@ var ErrGone = errors.New("the connection to the agent in the guest has ended: th
 type RemoteError struct{ Text string }
 
 // Error implements error.
-func (e *RemoteError) Error() string { return "in the guest: " + e.Text }
+func (e *RemoteError) Error() string { return "in the guest: " + printable.Text(e.Text) }
 
 // UnknownCallError says that the agent in a guest is too old for a call.
 type UnknownCallError struct {
@@ -31,7 +32,7 @@ type UnknownCallError struct {
 
 // Error implements error.
 func (e *UnknownCallError) Error() string {
-	return fmt.Sprintf("the agent in the guest has version %s and cannot do this, this program has version %s", e.Version, Version)
+	return fmt.Sprintf("the agent in the guest has version %s and cannot do this, this program has version %s", printable.Line(e.Version), Version)
 }
 
 // TimeoutError says that a command was ended because its time was over.
@@ -66,6 +67,7 @@ type call struct {
 	ctx    context.Context
 	stream io.Closer
 	stop   func() bool
+	still  *silence
 }
 
 // ask begins a call. When ctx ends the call is cancelled.
@@ -74,7 +76,8 @@ func (c *Client) ask(ctx context.Context, k Kind, content []byte) (*call, error)
 	if err != nil {
 		return nil, fmt.Errorf("reaching the agent in the guest: %w", err)
 	}
-	x := &call{Sender: NewSender(stream), Receiver: NewReceiver(stream), ctx: ctx, stream: stream}
+	watched := &silence{ReadWriteCloser: stream}
+	x := &call{Sender: NewSender(watched), Receiver: NewReceiver(watched), ctx: ctx, stream: stream, still: watched}
 	x.stop = context.AfterFunc(ctx, func() { stream.Close() })
 	if err := x.Send(k, content); err != nil {
 		if _, _, why := x.Receive(); why != nil { // a relay that refuses says why
@@ -88,6 +91,7 @@ func (c *Client) ask(ctx context.Context, k Kind, content []byte) (*call, error)
 
 func (x *call) close() {
 	x.stop()
+	x.still.cease()
 	x.stream.Close()
 }
 
@@ -96,6 +100,8 @@ func (x *call) explain(err error) error {
 	var remote *RemoteError
 	var foreign *mux.VersionError
 	switch {
+	case x.still.why() != nil:
+		return x.still.why()
 	case x.ctx.Err() != nil:
 		return fmt.Errorf("waiting for the agent in the guest: %w", context.Cause(x.ctx))
 	case errors.As(err, &remote), errors.As(err, &foreign):
@@ -280,9 +286,11 @@ func (c *Client) CopyTo(ctx context.Context, source, target string, progress Pro
 		return err
 	}
 	defer x.close()
+	x.still.await("its taking what is copied", copySilence, "")
 	if err := SendTree(x.Sender, source, progress.counter(total)); err != nil && !x.broken() {
 		return err // closing the stream tells the guest
 	}
+	x.still.await("its word that the copy is whole", copySilence, "all had been sent")
 	// Where the stream has broken off, the guest has said why.
 	_, err = x.answer()
 	return err
@@ -296,7 +304,9 @@ func (c *Client) CopyFrom(ctx context.Context, source, target string, progress P
 		return err
 	}
 	defer x.close()
+	x.still.await("what is to be copied", lookSilence, "it was asked for that")
 	k, content, err := x.Receive()
+	x.still.await("the rest of what is copied", copySilence, "")
 	switch {
 	case err != nil:
 		return x.explain(err)
@@ -326,6 +336,15 @@ func (c *Client) Prepare(ctx context.Context) (Prepared, error) {
 	return DecodePrepared(content)
 }
 
+// Hold makes a guest that is prepared wait for its identity. From then on its
+// agent does nothing but tell who it is and take an identity, and nothing else
+// runs in the guest, nor in its clones. A clone takes its seed, which is in its
+// memory before it runs, by itself.
+func (c *Client) Hold(ctx context.Context) error {
+	_, err := c.simple(ctx, AskHold, nil)
+	return err
+}
+
 // Identify gives the guest an identity.
 func (c *Client) Identify(ctx context.Context, i Identity) error {
 	_, err := c.simple(ctx, AskIdentity, i.Encode())
@@ -353,7 +372,9 @@ func (c *Client) Freeze(ctx context.Context, limit time.Duration) (*Frozen, erro
 	if err != nil {
 		return nil, err
 	}
+	x.still.await("its word that the file systems are frozen", freezeSilence, "it was asked for that")
 	p, err := x.answer()
+	x.still.cease()
 	if err != nil {
 		x.close()
 		return nil, err
@@ -371,6 +392,7 @@ func (c *Client) Freeze(ctx context.Context, limit time.Duration) (*Frozen, erro
 // freeze had passed its limit, or the agent has gone.
 func (f *Frozen) Thaw() error {
 	defer f.call.close()
+	f.call.still.await("its word that the file systems are thawed", thawSilence, "they were frozen")
 	_ = f.call.Send(End, nil) // where that fails, the guest has said why
 	_, err := f.call.answer()
 	return err

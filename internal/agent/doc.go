@@ -13,10 +13,19 @@ import "strconv"
 const Port = "dev.falcon.agent.0"
 
 // Version is the version of the agent. It changes with what the agent can do.
-const Version = "3"
+const Version = "4"
 
 // oldest is the oldest version of an agent that does what every host asks for.
 const oldest = 2
+
+// holds is the oldest version of an agent that can hold a guest, see [Client.Hold].
+const holds = 4
+
+// Holds reports whether an agent of a version can be that of a template.
+func Holds(version string) bool {
+	n, err := strconv.Atoi(version)
+	return err == nil && n >= holds
+}
 
 // Fits reports whether an agent of a version does what every host asks for. What
 // it may lack beyond that, a call's UnknownCallError tells.

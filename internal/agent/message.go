@@ -24,6 +24,7 @@ const (
 	AskFreeze        // how long at most; then anything, to thaw
 	AskPrepare       // the answer is a Prepared
 	AskIdentity      // an Identity
+	AskHold          // to be saved as a template, and wait for an identity
 )
 
 // What else a host asks for.

@@ -9,7 +9,6 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -142,12 +141,17 @@ func (w *TreeWriter) sendOne(p, name string, info fs.FileInfo, buf []byte) error
 	switch info.Mode().Type() {
 	case 0:
 		var err error
-		if file, err = os.Open(p); err != nil {
+		// What has become something else since it was looked at is not followed,
+		// nor waited for.
+		if file, err = os.OpenFile(p, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0); err != nil {
 			return err
 		}
 		defer file.Close()
 		if info, err = file.Stat(); err != nil {
 			return err
+		}
+		if !info.Mode().IsRegular() {
+			return fmt.Errorf("%s became something else while it was copied", p)
 		}
 	case fs.ModeDir:
 	case fs.ModeSymlink:
@@ -350,232 +354,4 @@ func (t *TreeReader) receive() (Kind, []byte, error) {
 func (t *TreeReader) fail(err error) error {
 	t.err = err
 	return err
-}
-
-// Keep is what of a tree is kept beside content, permissions and times.
-type Keep struct {
-	// Owners are set to those of the source, by number.
-	Owners bool
-	// Special keeps the bits setuid, setgid and sticky.
-	Special bool
-}
-
-// Unpack makes a tree at a path, or in the folder at a path under its base.
-// Nothing is written outside of that.
-//
-// A file appears under its name when it is whole. What is there already is
-// replaced, but for folders, into which the copy goes.
-func Unpack(in *TreeReader, t Tree, keep Keep) error {
-	dir, name, err := target(t)
-	if err != nil {
-		return err
-	}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	u := &unpacker{root: root, keep: keep}
-	for {
-		x, err := in.Next()
-		if errors.Is(err, io.EOF) {
-			return u.finish()
-		}
-		if err != nil {
-			return err
-		}
-		rel := path.Join(name, x.Path)
-		if !filepath.IsLocal(x.Path) || !filepath.IsLocal(rel) {
-			return fmt.Errorf("the tree has a file %q outside of itself", x.Path)
-		}
-		if err := u.one(rel, x, in); err != nil && err != in.err {
-			return fmt.Errorf("%s: %w", path.Join(dir, rel), withoutPath(err))
-		} else if err != nil {
-			return err
-		}
-	}
-}
-
-// withoutPath takes the path off an error: it is one in the folder that is
-// copied to, or that of a temporary file.
-func withoutPath(err error) error {
-	if p := (*fs.PathError)(nil); errors.As(err, &p) {
-		return p.Err
-	}
-	if l := (*os.LinkError)(nil); errors.As(err, &l) {
-		return l.Err
-	}
-	return err
-}
-
-// target returns the folder to copy into and the name in it.
-func target(t Tree) (dir, name string, err error) {
-	info, err := os.Stat(t.Path)
-	switch {
-	case err == nil && info.IsDir() && t.Base != "":
-		if !filepath.IsLocal(t.Base) || strings.Contains(t.Base, "/") {
-			return "", "", fmt.Errorf("%q is not the name of a file", t.Base)
-		}
-		return t.Path, t.Base, nil
-	case err == nil && info.IsDir():
-		return t.Path, ".", nil
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return "", "", err
-	case err == nil && !info.Mode().IsRegular():
-		return "", "", fmt.Errorf("%s is neither a file nor a folder", t.Path)
-	case strings.HasSuffix(t.Path, "/"):
-		return "", "", fmt.Errorf("there is no folder %s", t.Path)
-	}
-	dir, name = filepath.Split(t.Path)
-	if dir == "" {
-		dir = "."
-	}
-	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		return "", "", fmt.Errorf("there is no folder %s", dir)
-	}
-	return dir, name, nil
-}
-
-// unpacker makes files in a folder.
-type unpacker struct {
-	root    *os.Root
-	keep    Keep
-	folders []folder // made here; they get their modes last
-	count   int
-}
-
-type folder struct {
-	name string
-	x    Entry
-}
-
-func (u *unpacker) mode(x Entry) fs.FileMode {
-	if u.keep.Special {
-		return x.Mode & (ownModes | specialModes)
-	}
-	return x.Mode & ownModes
-}
-
-// dress gives what was made its owners, mode and time, in this order: a change
-// of owners takes bits of the mode away.
-func (u *unpacker) dress(name string, x Entry) error {
-	if u.keep.Owners {
-		if err := u.root.Lchown(name, x.UID, x.GID); err != nil {
-			return err
-		}
-	}
-	if x.Mode.Type() == fs.ModeSymlink {
-		return nil
-	}
-	if err := u.root.Chmod(name, u.mode(x)); err != nil {
-		return err
-	}
-	return u.root.Chtimes(name, x.Time, x.Time)
-}
-
-func (u *unpacker) one(name string, x Entry, in *TreeReader) error {
-	switch x.Mode.Type() {
-	case fs.ModeDir:
-		return u.folder(name, x)
-	case 0:
-		return u.file(name, x, in)
-	case fs.ModeSymlink:
-		if info, err := u.root.Lstat(name); err == nil && !info.IsDir() {
-			if err := u.root.Remove(name); err != nil {
-				return err
-			}
-		}
-		if err := u.root.Symlink(x.Target, name); err != nil {
-			return err
-		}
-		return u.dress(name, x)
-	}
-	return fmt.Errorf("%v is no mode of a file, folder or symbolic link", x.Mode)
-}
-
-func (u *unpacker) folder(name string, x Entry) error {
-	if info, err := u.root.Lstat(name); err == nil {
-		if info.IsDir() {
-			return nil
-		}
-		return errors.New("there is something that is no folder")
-	}
-	if err := u.root.Mkdir(name, 0o700); err != nil {
-		return err
-	}
-	u.folders = append(u.folders, folder{name, x})
-	return nil
-}
-
-func (u *unpacker) file(name string, x Entry, in *TreeReader) (err error) {
-	if info, err := u.root.Lstat(name); err == nil && info.IsDir() {
-		return errors.New("there is a folder")
-	}
-	f, tmp, err := u.temporary(path.Dir(name))
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = u.root.Remove(tmp) // the first error is the one to tell
-		}
-	}()
-	err = fill(f, x.Size, in)
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = u.dress(tmp, x)
-	}
-	if err == nil {
-		err = u.root.Rename(tmp, name)
-	}
-	return err
-}
-
-// fill writes the content of an entry to an empty file.
-func fill(f *os.File, size int64, in *TreeReader) error {
-	holes := false
-	for {
-		data, hole, err := in.Content()
-		switch {
-		case errors.Is(err, io.EOF) && holes:
-			return f.Truncate(size) // the last piece may have been a hole
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return err
-		case hole > 0:
-			holes = true
-			_, err = f.Seek(hole, io.SeekCurrent)
-		default:
-			_, err = f.Write(data)
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// temporary makes a file that nobody else has in a folder.
-func (u *unpacker) temporary(dir string) (*os.File, string, error) {
-	for {
-		u.count++
-		name := path.Join(dir, ".falcon-copy-"+strconv.Itoa(os.Getpid())+"-"+strconv.Itoa(u.count))
-		f, err := u.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if !errors.Is(err, fs.ErrExist) {
-			return f, name, err
-		}
-	}
-}
-
-// finish dresses folders, the inner ones first.
-func (u *unpacker) finish() error {
-	for i := len(u.folders) - 1; i >= 0; i-- {
-		f := u.folders[i]
-		if err := u.dress(f.name, f.x); err != nil {
-			return fmt.Errorf("%s: %w", path.Join(u.root.Name(), f.name), withoutPath(err))
-		}
-	}
-	return nil
 }

@@ -365,3 +365,103 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// A guest that is hostile sends what no tree of files is. None of it is written
+// past a link, its own or one that was in the target; a guest that is attacked by
+// a host's folder has the same unpacker.
+func TestUnpackPassesNoLink(t *testing.T) {
+	folder, link := Entry{Path: ".", Mode: fs.ModeDir}, func(p, to string) Entry { return Entry{Path: p, Mode: fs.ModeSymlink, Target: to} }
+	for name, entries := range map[string][]Entry{
+		"the root is a link":                {link(".", "secret"), {Path: "key"}},
+		"the root is a link, then a folder": {link(".", "secret"), folder, {Path: "key"}},
+		"the root is a link alone":          {link(".", "secret")},
+		"the root comes again, as a link":   {folder, link(".", "../secret"), {Path: "key"}},
+		"a link inside, then a file":        {folder, link("in", "../secret"), {Path: "in/key"}},
+		"a link inside, then a folder":      {folder, link("in", "../secret"), {Path: "in", Mode: fs.ModeDir}, {Path: "in/key"}},
+		"a link to itself":                  {folder, {Path: "here", Mode: fs.ModeDir}, link("in", "here"), {Path: "in/key"}},
+		"a file, then something below":      {folder, {Path: "in"}, {Path: "in/key"}},
+		"a folder becomes a link":           {folder, {Path: "in", Mode: fs.ModeDir}, link("in", "../secret")},
+		"a file twice":                      {folder, {Path: "in"}, {Path: "in"}},
+		"a file in no folder":               {folder, {Path: "in/key"}},
+		"a name that is empty":              {folder, {Path: ""}},
+		"a name that goes up and down":      {folder, {Path: "in", Mode: fs.ModeDir}, {Path: "in/../key"}},
+		"a name with a dot":                 {folder, {Path: "./key"}},
+		"a name with a zero":                {folder, {Path: "key\x00"}},
+		"a name from the root":              {folder, {Path: "/key"}},
+		"no root":                           {{Path: "key"}},
+		"what was a link in the target":     {folder, {Path: "there", Mode: fs.ModeDir}, {Path: "there/key"}},
+		"what was a link to a folder below": {folder, {Path: "beside", Mode: fs.ModeDir}, {Path: "beside/key"}},
+		"a socket":                          {folder, {Path: "key", Mode: fs.ModeSocket}},
+		"an irregular file":                 {folder, {Path: "key", Mode: fs.ModeIrregular}},
+	} {
+		for how, base := range map[string]string{"new": "", "existing": "out"} {
+			t.Run(name+", "+how, func(t *testing.T) {
+				top := t.TempDir()
+				secret := filepath.Join(top, "secret")
+				check(t, os.Mkdir(secret, 0o700))
+				check(t, os.WriteFile(filepath.Join(secret, "key"), []byte("mine"), 0o600))
+				target := Tree{Path: filepath.Join(top, "out")}
+				if base != "" {
+					target = Tree{Path: top, Base: base}
+					check(t, os.MkdirAll(filepath.Join(top, "out", "real"), 0o755))
+					check(t, os.Symlink("../secret", filepath.Join(top, "out", "there")))
+					check(t, os.Symlink("real", filepath.Join(top, "out", "beside")))
+				} else if strings.HasPrefix(name, "what was") {
+					t.Skip("nothing was there")
+				}
+				if err := unpack(bytes.NewReader(tree(t, entries...)), target, Keep{}); err == nil {
+					t.Error("it was unpacked")
+				} else if strings.ContainsAny(err.Error(), "\x00\x1b") {
+					t.Errorf("the error is %q", err)
+				}
+				if text, err := os.ReadFile(filepath.Join(secret, "key")); err != nil || string(text) != "mine" {
+					t.Errorf("the secret is %q, %v", text, err)
+				}
+				if left, _ := filepath.Glob(filepath.Join(top, "out", "real", "*")); len(left) > 0 {
+					t.Errorf("written behind a link: %v", left)
+				}
+				if entries, _ := os.ReadDir(secret); len(entries) != 1 {
+					t.Errorf("beside the secret are %v", entries)
+				}
+			})
+		}
+	}
+}
+
+// What the guest gives a link is the link's own.
+func TestALinksTimeAndOwnersAreItsOwn(t *testing.T) {
+	top := t.TempDir()
+	file := filepath.Join(top, "file")
+	check(t, os.WriteFile(file, nil, 0o600))
+	before, err := os.Stat(file)
+	check(t, err)
+	old := time.Unix(1_000_000_000, 5)
+	data := tree(t, Entry{Path: ".", Mode: fs.ModeDir | 0o755, Time: old},
+		Entry{Path: "link", Mode: fs.ModeSymlink | 0o777, Target: "../file", UID: 1236, GID: 5680, Time: old})
+	check(t, unpack(bytes.NewReader(data), Tree{Path: filepath.Join(top, "out")}, Keep{Owners: os.Geteuid() == 0}))
+	after, err := os.Stat(file)
+	check(t, err)
+	if !after.ModTime().Equal(before.ModTime()) || after.Mode() != before.Mode() || after.Sys().(*syscall.Stat_t).Uid != before.Sys().(*syscall.Stat_t).Uid {
+		t.Errorf("the file behind the link became %v", after)
+	}
+	if info, err := os.Lstat(filepath.Join(top, "out", "link")); err != nil || !info.ModTime().Equal(old) {
+		t.Errorf("the link has the time %v, %v", info, err)
+	}
+}
+
+// The path that a person gives may be a link, as with every other program.
+func TestTheTargetItselfMayBeALink(t *testing.T) {
+	top := t.TempDir()
+	check(t, os.Mkdir(filepath.Join(top, "folder"), 0o755))
+	check(t, os.WriteFile(filepath.Join(top, "folder", "file"), []byte("old"), 0o644))
+	check(t, os.Symlink("folder", filepath.Join(top, "to-folder")))
+	check(t, os.Symlink("folder/file", filepath.Join(top, "to-file")))
+	data := tree(t, Entry{Path: "."})
+	check(t, unpack(bytes.NewReader(data), Tree{Path: filepath.Join(top, "to-folder"), Base: "new"}, Keep{}))
+	check(t, unpack(bytes.NewReader(data), Tree{Path: filepath.Join(top, "to-file")}, Keep{}))
+	for _, name := range []string{"new", "file"} {
+		if text, err := os.ReadFile(filepath.Join(top, "folder", name)); err != nil || string(text) != "." {
+			t.Errorf("%s has %q, %v", name, text, err)
+		}
+	}
+}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // The first byte that a relay's client reads.
@@ -173,7 +175,7 @@ func (c *client) Read(p []byte) (int, error) {
 		case len(why) == 0:
 			return 0, fmt.Errorf("the relay to the guest refused: %w", errors.Join(err, io.ErrUnexpectedEOF))
 		}
-		return 0, errors.New(string(why))
+		return 0, errors.New(printable.Text(string(why)))
 	}
 	c.joined = true
 	return c.ReadWriteCloser.Read(p)

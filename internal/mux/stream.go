@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"sync"
+
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // Stream is one call's bytes in both directions. One goroutine may read while
@@ -52,7 +54,7 @@ func (st *Stream) setEnded(err error) {
 type EndError struct{ Reason string }
 
 // Error implements error.
-func (e *EndError) Error() string { return e.Reason }
+func (e *EndError) Error() string { return printable.Text(e.Reason) }
 
 // errOverrun says that the other end sent more than it may.
 var errOverrun = errors.New("the other end sent more than its window")

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/falcon-vm/falcon-go/falcon"
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 func newDoctorCommand() *cobra.Command {
@@ -42,7 +43,7 @@ func doctor(cmd *cobra.Command, fix, asJSON bool) error {
 }
 
 func printReport(cmd *cobra.Command, report *falcon.DoctorReport) error {
-	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(printable.Writer(cmd.OutOrStdout()), 0, 0, 2, ' ', 0)
 	for _, c := range report.Checks {
 		verdict, text := "ok", c.Detail
 		if c.Err != nil {

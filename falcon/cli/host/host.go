@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/falcon-vm/falcon-go/falcon/cli"
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // Main runs the host tool and ends the process with its status.
@@ -36,12 +37,12 @@ func wantArgs(valid cobra.PositionalArgs) cobra.PositionalArgs {
 
 // printJSON prints a document for programs.
 func printJSON(cmd *cobra.Command, document any) error {
-	enc := json.NewEncoder(cmd.OutOrStdout())
+	enc := json.NewEncoder(printable.JSONWriter(cmd.OutOrStdout()))
 	enc.SetIndent("", "  ")
 	return enc.Encode(document)
 }
 
 // printf prints for people.
 func printf(cmd *cobra.Command, format string, args ...any) {
-	fmt.Fprintf(cmd.OutOrStdout(), format, args...)
+	fmt.Fprintf(printable.Writer(cmd.OutOrStdout()), format, args...)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 	"github.com/falcon-vm/falcon-go/falcon/internal/image/build"
 	"github.com/falcon-vm/falcon-go/internal/agent"
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // newImageCommand returns the commands that look after base images.
@@ -65,7 +66,7 @@ type imagesDocument struct {
 const digestDigits = 12
 
 func printImages(cmd *cobra.Command, images []image.Image) {
-	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(printable.Writer(cmd.OutOrStdout()), 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tDIGEST\tSIZE\tDISK\tPARENT\tBOOT\tCREATED\tSTORE")
 	for _, i := range images {
 		digest := strings.TrimPrefix(i.Digest, "sha256:")
@@ -122,7 +123,7 @@ func newImageShowCommand() *cobra.Command {
 }
 
 func showImage(cmd *cobra.Command, i imageDocument) {
-	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(printable.Writer(cmd.OutOrStdout()), 0, 0, 2, ' ', 0)
 	defer w.Flush()
 	row := func(key, value string) {
 		if value != "" {

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/falcon-vm/falcon-go/falcon"
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // lsDocument is what ls prints as JSON.
@@ -38,7 +39,7 @@ func newLsCommand() *cobra.Command {
 }
 
 func printLabs(cmd *cobra.Command, labs []falcon.Listed) error {
-	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(printable.Writer(cmd.OutOrStdout()), 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "TOPOLOGY\tNODES\tRUNNING\tCREATED\tFOLDER")
 	for _, l := range labs {
 		fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%s\n", l.Topology, l.Nodes, l.Running, l.Created.Local().Format(time.DateTime), l.Folder)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/falcon-vm/falcon-go/falcon"
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 func newImageWarmCommand() *cobra.Command {
@@ -116,7 +117,7 @@ func printTemplates(cmd *cobra.Command, removed, kept []falcon.Template) {
 		printf(cmd, "there are no templates\n")
 		return
 	}
-	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(printable.Writer(cmd.OutOrStdout()), 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "TEMPLATE\tIMAGE\tCORES\tMEMORY\tINTERFACES\tSIZE\tUSED\t")
 	row := func(t falcon.Template, what string) {
 		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%d\t%s\t%s\t%s\n", t.Key[:min(digestDigits, len(t.Key))], t.Image, t.Cores,

@@ -3,6 +3,8 @@ package console
 import (
 	"regexp"
 	"strings"
+
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // maxLine bounds how much of one line is kept. Prompts are far shorter; a flood
@@ -120,7 +122,7 @@ func lastLines(raw []byte, n int) string {
 	if len(lines) > n {
 		lines = lines[len(lines)-n:]
 	}
-	return strings.ToValidUTF8(strings.Join(lines, "\n"), "\uFFFD")
+	return printable.Text(strings.ToValidUTF8(strings.Join(lines, "\n"), "\uFFFD"))
 }
 
 var (

@@ -3,6 +3,7 @@
 package state
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // Folder is the state folder of one topology.
@@ -88,6 +91,21 @@ func (f *Folder) Remove() error {
 
 const lockFile = "lock"
 
+// Locked reports whether somebody holds the folder alone, or the part of it that
+// has a lock file of that name, and who.
+func (f *Folder) Locked(name string) (by string, locked bool) {
+	file, err := f.open(cmp.Or(name, lockFile), os.O_RDONLY)
+	if err != nil {
+		return "", false
+	}
+	defer file.Close()
+	err = unix.Flock(int(file.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+	if !errors.Is(err, unix.EWOULDBLOCK) {
+		return "", false
+	}
+	return holder(file), true
+}
+
 // Lock takes the folder for this process alone until unlock is called, and
 // makes it when it is not there. While another holds it, Lock waits, and says
 // so once through waiting.
@@ -135,16 +153,6 @@ func (f *Folder) lock(ctx context.Context, name string, how int, purpose string,
 	}
 }
 
-// Locked reports whether somebody holds the folder's lock now.
-func (f *Folder) Locked() bool {
-	file, err := f.open(lockFile, os.O_RDONLY)
-	if err != nil {
-		return false
-	}
-	defer file.Close()
-	return errors.Is(unix.Flock(int(file.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
-}
-
 // flock waits in a goroutine, because a waiting flock cannot be cancelled. When
 // ctx ends first the goroutine lets go of the lock as soon as it has it: either
 // it hands the lock over, or it closes the file, never neither.
@@ -177,13 +185,23 @@ func flock(ctx context.Context, file *os.File, how int, waiting func(string)) er
 	}
 }
 
-// holder returns what the present holder of a lock wrote into it.
+// holder names the present holders of a lock. The note in its file is that of who
+// came last, who may have gone while another one stays: only where the system tells
+// whose process holds it, it is known to be right.
 func holder(file *os.File) string {
-	note, _ := io.ReadAll(io.NewSectionReader(file, 0, 256))
-	if len(note) == 0 {
-		return "another falcon"
+	data, _ := io.ReadAll(io.NewSectionReader(file, 0, 256))
+	note := printable.Line(strings.TrimSpace(string(data)))
+	var names []string
+	for _, pid := range holders(file) {
+		name := fmt.Sprintf("(pid %d)", pid)
+		if strings.HasSuffix(note, name) {
+			name = note
+		} else {
+			name = strings.TrimSpace(commandOf(pid) + " " + name)
+		}
+		names = append(names, name)
 	}
-	return strings.TrimSpace(string(note))
+	return cmp.Or(strings.Join(names, ", "), note, "another falcon")
 }
 
 func sameFile(file *os.File, path string) bool {

@@ -3,6 +3,7 @@ package guest
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -36,8 +37,11 @@ func (s *server) freeze(c *call, content []byte) {
 		return
 	}
 	defer s.frozen.Store(false)
+	duration := min(time.Duration(limit), maxFreeze)
+	standDown := s.standBy(duration + thawMargin)
 	systems, err := freezeAll()
 	if err != nil {
+		standDown()
 		c.done(nil, err)
 		return
 	}
@@ -47,15 +51,63 @@ func (s *server) freeze(c *call, content []byte) {
 		_, _, _ = c.Receive() // a message or the end of the call mean the same
 	}()
 	_ = c.Send(agent.Done, agent.EncodeTexts(paths(systems)))
-	duration := min(time.Duration(limit), maxFreeze)
 	timer := time.NewTimer(duration)
 	defer timer.Stop()
 	select {
 	case <-thaw:
+		standDown()
 		c.done(nil, thawAll(systems))
 	case <-timer.C:
+		standDown()
 		c.done(nil, errors.Join(fmt.Errorf("the file systems were frozen for %v and thawed then", duration), thawAll(systems)))
 	}
+}
+
+// thawWord has this program thaw the file systems after a time: it is the agent's
+// deputy, whose file systems must not stay frozen when it is stopped or killed.
+const thawWord = "thaw-after"
+
+// thawMargin is how much later than the agent its deputy thaws.
+const thawMargin = 5 * time.Second
+
+// standBy starts the deputy, and returns what ends it. Where this is not the
+// program of a guest there is none.
+func (s *server) standBy(d time.Duration) (standDown func()) {
+	if self, err := os.Readlink("/proc/self/exe"); err != nil || self != Program {
+		return func() {}
+	}
+	p, err := s.start(agent.Exec{Argv: []string{Program, thawWord, d.String()}, Merge: true})
+	if err != nil { // the agent itself thaws
+		fmt.Fprintln(os.Stderr, "falcon-agent: standing by to thaw:", err)
+		return func() {}
+	}
+	return func() {
+		_ = unix.Kill(-p.pid, unix.SIGKILL)
+		p.wait()
+		p.close()
+	}
+}
+
+// thawLater thaws all file systems after a time.
+func thawLater(after string, stderr io.Writer) int {
+	d, err := time.ParseDuration(after)
+	if err != nil {
+		fmt.Fprintln(stderr, "falcon-agent:", err)
+		return 2
+	}
+	time.Sleep(d)
+	mounts, err := diskMounts()
+	for _, path := range mounts {
+		if f, oerr := os.Open(path); oerr == nil {
+			_ = unix.IoctlSetInt(int(f.Fd()), fiThaw, 0) // most are not frozen any more
+			f.Close()
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "falcon-agent:", err)
+		return 1
+	}
+	return 0
 }
 
 // system is a mounted file system, open so that it can be thawed.

@@ -32,6 +32,9 @@ func (s *server) identify(content []byte) error {
 	}
 	// Randomness first: whatever draws from it later differs from what other
 	// clones draw.
+	if err := s.sow(); err != nil {
+		return fmt.Errorf("adding the clone's seed: %w", err)
+	}
 	if len(i.Entropy) > 0 {
 		if err := addEntropy(i.Entropy); err != nil {
 			return fmt.Errorf("adding entropy: %w", err)
@@ -53,6 +56,13 @@ func (s *server) identify(content []byte) error {
 			return fmt.Errorf("setting the machine id: %w", err)
 		}
 	}
+	if i.MachineID != "" {
+		s.replaceBooted(i.Mounts)
+		if err := keepBoot(bootFile, i); err != nil {
+			return fmt.Errorf("keeping what is to be done at each boot: %w", err)
+		}
+	}
+	s.goOn()
 	if i.SSHKeys {
 		late, err := renewSSHKeys(sshFolder, rereadSSHKeys)
 		if err != nil {
@@ -70,7 +80,11 @@ func (s *server) identify(content []byte) error {
 	if err := s.takeUp(); err != nil {
 		return err
 	}
-	return s.mount(i.Mounts)
+	if err := s.mount(i.Mounts); err != nil {
+		return err
+	}
+	s.free()
+	return nil
 }
 
 // addEntropy credits random bytes to the kernel and has its generator start

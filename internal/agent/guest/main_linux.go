@@ -26,6 +26,9 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && args[0] == "install" {
 		return runInstall(args[1:], stdout, stderr)
 	}
+	if len(args) == 2 && args[0] == thawWord {
+		return thawLater(args[1], stderr)
+	}
 	flags := flag.NewFlagSet("falcon-agent", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	path := flags.String("port", "", "device of the port (default: the virtio-serial port "+agent.Port+")")

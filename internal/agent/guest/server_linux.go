@@ -26,7 +26,8 @@ func Serve(port io.ReadWriteCloser) error {
 	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without /proc there is none
 	s := &server{null: null, env: environment(os.Environ()), running: make(map[uint64]*process), info: agent.Info{
 		Version: agent.Version, Boot: strings.TrimSpace(string(id)), PID: os.Getpid(),
-	}.Encode()}
+	}}
+	s.boot() // who gets an answer finds the guest set up
 	<-mux.Guest(port, func(st *mux.Stream) { go s.serve(st) }).Done()
 	return nil
 }
@@ -35,12 +36,21 @@ func Serve(port io.ReadWriteCloser) error {
 type server struct {
 	null   int // the input of commands that have none
 	env    []string
-	info   []byte      // an agent.Info
+	info   agent.Info
 	frozen atomic.Bool // one freeze at a time
 
 	mu      sync.Mutex
 	running map[uint64]*process // commands that have a name
 	down    []string            // interfaces that were up before prepare
+	held    *held               // of a template and its clones, nil of others
+	booted  []agent.Mount       // what boot has mounted
+}
+
+// ping says who answers.
+func (s *server) ping() []byte {
+	i := s.info
+	i.Held = s.isHeld()
+	return i.Encode()
 }
 
 // call is a call under way.
@@ -70,7 +80,23 @@ func (s *server) serve(st *mux.Stream) {
 	}
 	switch kind {
 	case agent.AskPing:
-		c.done(s.info, nil)
+		c.done(s.ping(), nil)
+	case agent.AskIdentity:
+		c.done(nil, s.identify(content))
+	case agent.AskPower: // also of a guest that is held: to end it is no use of it
+		c.done(nil, s.power(agent.PowerAction(content)))
+	default:
+		if s.isHeld() {
+			c.done(nil, errHeld)
+			return
+		}
+		s.serveMore(c, kind, content)
+	}
+}
+
+// serveMore answers the calls that a guest takes once it is a machine of its own.
+func (s *server) serveMore(c *call, kind agent.Kind, content []byte) {
+	switch kind {
 	case agent.AskExec:
 		s.exec(c, content)
 	case agent.AskPut:
@@ -81,16 +107,14 @@ func (s *server) serve(st *mux.Stream) {
 		}
 	case agent.AskInterrupt:
 		c.done(nil, s.interrupt(content))
-	case agent.AskIdentity:
-		c.done(nil, s.identify(content))
-	case agent.AskPower:
-		c.done(nil, s.power(agent.PowerAction(content)))
+	case agent.AskHold:
+		c.done(nil, s.hold())
 	case agent.AskPrepare:
 		c.done(s.prepare(c))
 	case agent.AskFreeze:
 		s.freeze(c, content)
 	default:
-		_ = c.SendLast(st, agent.Unknown, []byte(agent.Version))
+		_ = c.SendLast(c.stream, agent.Unknown, []byte(agent.Version))
 	}
 }
 

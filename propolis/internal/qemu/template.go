@@ -3,6 +3,7 @@ package qemu
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -21,6 +22,7 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
+	"github.com/falcon-vm/falcon-go/internal/agent"
 	"github.com/falcon-vm/falcon-go/propolis"
 	"github.com/falcon-vm/falcon-go/propolis/internal/confine"
 	"github.com/falcon-vm/falcon-go/propolis/internal/qmp"
@@ -112,6 +114,15 @@ func (m marks) addID(from, to uuid.UUID) {
 	m[smbiosID(from)] = smbiosID(to)
 }
 
+// addSeed has the guest agent of a clone find a seed of the clone's own. Where there
+// is no such agent there is no such mark.
+func (m marks) addSeed() {
+	mark := agent.SeedMark()
+	seed := make([]byte, len(mark))
+	_, _ = rand.Read(seed) // never fails, by its documentation
+	m[string(mark)] = string(seed)
+}
+
 func smbiosID(id uuid.UUID) string {
 	slices.Reverse(id[:4])
 	slices.Reverse(id[4:6])
@@ -153,6 +164,7 @@ func (b *builder) template() {
 	b.hand("-object", object(ram))
 	b.served("-object", object(b.memory(ram)))
 	b.cmd.own = make(marks)
+	b.cmd.own.addSeed()
 	if t.cloning() {
 		b.cmd.stateFD = b.inherit(FD{Kind: FDState})
 		b.served("-incoming", "defer")

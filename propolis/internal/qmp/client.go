@@ -17,6 +17,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // ErrClosed is the error of a call on a connection that has ended, by
@@ -35,7 +37,7 @@ type Error struct {
 
 // Error implements error.
 func (e *Error) Error() string {
-	return fmt.Sprintf("QMP %s: %s (%s)", e.Command, e.Desc, e.Class)
+	return fmt.Sprintf("QMP %s: %s (%s)", e.Command, printable.Text(e.Desc), printable.Line(e.Class))
 }
 
 // Event is something that QEMU reports of its own accord.
