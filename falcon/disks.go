@@ -48,21 +48,26 @@ func (l *lab) judgeDisks(ctx context.Context, nodes []NodeStatus) {
 	}
 }
 
-// storedDisks is disksCheck for all disks of a store, with a check for each that
-// cannot be read.
-func storedDisks(ctx context.Context, store image.Store) ([]Check, error) {
-	disks, err := store.Disks(ctx)
-	if err != nil {
-		return nil, err
-	}
+// storedDisks is disksCheck for all disks of the labs' stores, with a check for
+// each that cannot be read.
+func storedDisks(ctx context.Context, labs []*lab) ([]Check, error) {
+	n := 0
 	var bad []Check
-	for _, d := range disks {
-		if err := store.VerifyDisk(ctx, d.Owner); err != nil {
-			bad = append(bad, Check{Name: "disk", Err: err})
+	for _, l := range labs {
+		store := l.host.store()
+		disks, err := store.Disks(ctx)
+		if err != nil {
+			return nil, err
+		}
+		n += len(disks)
+		for _, d := range disks {
+			if err := store.VerifyDisk(ctx, d.Owner); err != nil {
+				bad = append(bad, Check{Name: "disk", Err: err})
+			}
 		}
 	}
 	if len(bad) == 0 {
-		return []Check{{Name: "disks", Detail: fmt.Sprintf("%d, whose images are as they were", len(disks))}}, nil
+		return []Check{{Name: "disks", Detail: fmt.Sprintf("%d, whose images are as they were", n)}}, nil
 	}
 	return bad, nil
 }

@@ -46,13 +46,11 @@ func Doctor(ctx context.Context, fix bool) (*DoctorReport, error) {
 	}
 	r := &DoctorReport{Checks: labs[0].host.survey(ctx), Leftovers: []Leftover{}}
 	e := &examination{labs: labs, own: len(labs), listed: make(map[string]bool)}
-	for _, l := range labs {
-		disks, err := storedDisks(ctx, l.host.store())
-		if err != nil {
-			return nil, err
-		}
-		r.Checks = append(r.Checks, disks...)
+	disks, err := storedDisks(ctx, labs)
+	if err != nil {
+		return nil, err
 	}
+	r.Checks = append(r.Checks, disks...)
 	if err := e.otherHomes(); err != nil {
 		return nil, err
 	}

@@ -54,6 +54,8 @@ func (m *Machine) stillness(said Event) (Event, bool) {
 	switch {
 	case m.qmp.Err() != nil || status.Status == "shutdown":
 		return Event{}, false // other events tell
+	case m.cfg.Template.making() && !status.Running && status.Status != "io-error":
+		return Event{}, false // it is being saved
 	case err != nil:
 	case status.Running:
 		said = Event{Kind: Resumed}
