@@ -6,7 +6,6 @@ import (
 
 	"github.com/hashicorp/go-multierror"
 
-	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 )
 
 // disksCheck says whether the disks and images of the nodes that are to be
