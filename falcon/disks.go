@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/hashicorp/go-multierror"
-
 )
 
 // disksCheck says whether the disks and images of the nodes that are to be
