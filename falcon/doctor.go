@@ -190,9 +190,19 @@ func (e *examination) processes(context.Context) ([]Leftover, error) {
 
 // objects finds what else there is of topologies that cannot be reached.
 func (e *examination) objects(ctx context.Context) ([]Leftover, error) {
+	marks, err := marked("")
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range marks { // they have not been ended
+		e.listed[m.Lab] = true
+	}
 	var left []Leftover
 	for _, l := range e.labs {
 		for _, entry := range e.lost[l] {
+			if e.listed[entry.ID] {
+				continue
+			}
 			left = append(left, Leftover{Kind: "registration", Name: entry.Topology,
 				Reason: fmt.Sprintf("its state folder %s holds no topology", entry.Folder),
 				remove: func(ctx context.Context) error { return l.forget(ctx, entry) }})

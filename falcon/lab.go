@@ -24,7 +24,7 @@ type lab struct {
 	host host
 	// fresh says that it was this call that listed the folder.
 	fresh bool
-	log    *slog.Logger
+	log   *slog.Logger
 	reporter
 	stages   stageLog
 	propolis string

@@ -316,7 +316,7 @@ func (n *Node) Stop(ctx context.Context) error {
 			return err
 		}
 		defer j.Close()
-		if err := l.host.end(ctx, l.folder, o); err != nil {
+		if err := l.endServer(ctx, o, false); err != nil {
 			return err
 		}
 		l.stage(n.name, StageStopped, "")

@@ -37,6 +37,9 @@ type Status struct {
 	Fabric    string       `json:"fabric"`
 	Namespace string       `json:"namespace,omitempty"`
 	Nodes     []NodeStatus `json:"nodes"`
+	// Problems are what was found damaged or lost of what falcon keeps of the
+	// topology, and what stands without it.
+	Problems []string `json:"problems,omitempty"`
 }
 
 // NodeStatus is a node as it is declared and as it stands.
@@ -108,12 +111,13 @@ func (t *Topology) Status(ctx context.Context) (*Status, error) {
 	}
 	r, err := l.loadOrNew()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w%s", err, l.remains(ctx))
 	}
 	s := &Status{
 		Version: StatusVersion, Topology: t.name, Folder: l.folder.Path(),
 		Host: l.host.kind(), Fabric: l.host.name(), Nodes: []NodeStatus{},
 	}
+	s.Problems = l.problems(ctx, r)
 	if r != nil {
 		s.Launched, s.Flags, s.Namespace = true, r.Flags, r.Plan.Namespace
 		if s.Nodes, err = l.nodeStatuses(ctx, r); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -45,7 +46,8 @@ or with --stderr what server and hypervisor complained of.`,
 }
 
 func (a *app) printLog(cmd *cobra.Command, node, path string, follow bool) error {
-	file, err := os.Open(path)
+	// What was put there as a link is no log.
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("node %s has no log: it has not been started in %s (%s launch), or nothing was worth logging", node, a.dir, a.root.Name())
 	}
