@@ -236,7 +236,7 @@ func (l *lab) forget(ctx context.Context, e state.Entry) error {
 	} else if err == nil {
 		err = (&lab{folder: f, home: l.home, host: l.host, log: l.log}).clearLock(ctx)
 	}
-	return errors.Join(err, l.host.registry().Remove(e.ID), hostRegistry.Remove(e.ID))
+	return errors.Join(err, l.unlist(e.ID))
 }
 
 // badJournals finds listed topologies whose journal does not say what stands.

@@ -301,18 +301,50 @@ func TestDoctorFindsAFolderWithOnlyALock(t *testing.T) {
 	s.empty()
 }
 
-// Undo removes what the launch has made, and not what stood in its way.
+// Undo removes what the transaction has made, and not what stood in its way.
 func TestUndoLeavesTheDiskThatStoodInTheWay(t *testing.T) {
 	s := newSimLab(t)
 	l, err := s.duo("").open()
 	must(t, err)
-	must(t, l.claim())
 	must(t, l.folder.Create())
-	must(t, l.identify())
-	must(t, l.host.store().CreateDisk(t.Context(), l.owner("piano"), "micro", image.DiskOptions{}))
-	if err := s.duo("").Launch(t.Context()); !errors.Is(err, image.ErrDiskExists) && err != nil {
-		t.Fatal(err)
-	} else if err != nil && !l.host.store().HasDisk(t.Context(), l.owner("piano"), "") {
+	store := l.host.store()
+	must(t, store.CreateDisk(t.Context(), l.owner("piano"), "micro", image.DiskOptions{}))
+	t.Cleanup(func() { must(t, store.RemoveDisk(context.Background(), l.owner("piano"))) })
+	err = l.transact(t.Context(), nil, false, func(tx *transaction) error {
+		for _, node := range []string{"violin", "piano"} {
+			err := tx.make(state.Object{Kind: state.Disk, Name: node}, func() error {
+				return store.CreateDisk(t.Context(), l.owner(node), "micro", image.DiskOptions{})
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if !errors.Is(err, image.ErrDiskExists) {
+		t.Errorf("the transaction ends with %v", err)
+	}
+	if !store.HasDisk(t.Context(), l.owner("piano"), "") {
 		t.Error("the disk that stood in the way was removed")
+	}
+	if store.HasDisk(t.Context(), l.owner("violin"), "") {
+		t.Error("the disk that the transaction made stands")
+	}
+}
+
+// A launch that fails in a folder in which an earlier one has left something does
+// not forget that.
+func TestUndoForgetsNothingThatStoodBefore(t *testing.T) {
+	s := newSimLab(t)
+	topo := s.launched("")
+	must(t, topo.Lookup("violin").Stop(t.Context()))
+	must(t, os.Remove(filepath.Join(s.dir, recordFile)))
+	if err := s.duo("start:violin=fail").Launch(t.Context()); err == nil {
+		t.Fatal("the launch did not fail")
+	}
+	folder, err := state.Open(s.dir)
+	must(t, err)
+	if got, err := folder.Standing(); err != nil || len(got) < 3 {
+		t.Errorf("the journal lists %v (%v), of what stood before", got, err)
 	}
 }
