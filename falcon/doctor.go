@@ -248,7 +248,7 @@ func (l *lab) badJournals(context.Context) ([]Leftover, error) {
 	var left []Leftover
 	for _, e := range entries {
 		of, err := openLab(e.Folder, e.Topology, hostChoice{}, l.log)
-		if err != nil {
+		if err != nil || of.folder.ID() != e.ID {
 			continue // who works in it is told
 		}
 		if why := of.journalFault(); why != "" && !of.folder.Locked() {

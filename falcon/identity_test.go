@@ -189,11 +189,13 @@ func TestALabIsDestroyedWhateverIsLostOfItsFiles(t *testing.T) {
 			text, err := os.ReadFile(filepath.Join(dir, state.JournalFile))
 			return errors.Join(err, os.WriteFile(filepath.Join(dir, state.JournalFile), []byte("\x00\x00"+string(text[2:])), 0o600))
 		},
-		"journal is noise":  func(dir string) error { return os.WriteFile(filepath.Join(dir, state.JournalFile), []byte("a\nb\nc\n"), 0o600) },
-		"identity gone":     func(dir string) error { return os.Remove(filepath.Join(dir, "identity.json")) },
-		"identity damaged":  func(dir string) error { return os.WriteFile(filepath.Join(dir, "identity.json"), []byte("{"), 0o600) },
-		"record gone":       func(dir string) error { return os.Remove(filepath.Join(dir, recordFile)) },
-		"record damaged":    func(dir string) error { return os.WriteFile(filepath.Join(dir, recordFile), []byte("{"), 0o600) },
+		"journal is noise": func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, state.JournalFile), []byte("a\nb\nc\n"), 0o600)
+		},
+		"identity gone":    func(dir string) error { return os.Remove(filepath.Join(dir, "identity.json")) },
+		"identity damaged": func(dir string) error { return os.WriteFile(filepath.Join(dir, "identity.json"), []byte("{"), 0o600) },
+		"record gone":      func(dir string) error { return os.Remove(filepath.Join(dir, recordFile)) },
+		"record damaged":   func(dir string) error { return os.WriteFile(filepath.Join(dir, recordFile), []byte("{"), 0o600) },
 		"all three gone": func(dir string) error {
 			return errors.Join(os.Remove(filepath.Join(dir, recordFile)), os.Remove(filepath.Join(dir, "identity.json")), os.Remove(filepath.Join(dir, state.JournalFile)))
 		},

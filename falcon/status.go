@@ -325,7 +325,7 @@ func List(ctx context.Context) ([]Listed, error) {
 	list := []Listed{}
 	for _, e := range entries {
 		item := Listed{Topology: e.Topology, Folder: e.Folder, Created: e.Created}
-		if err := item.look(ctx); err != nil {
+		if err := item.look(ctx, e.ID); err != nil {
 			item.Problem = err.Error()
 		}
 		list = append(list, item)
@@ -334,10 +334,13 @@ func List(ctx context.Context) ([]Listed, error) {
 }
 
 // look counts the nodes of a listed topology.
-func (item *Listed) look(ctx context.Context) error {
+func (item *Listed) look(ctx context.Context, id string) error {
 	l, err := openLab(item.Folder, item.Topology, hostChoice{}, nil)
 	if err != nil {
 		return err
+	}
+	if _, known := l.folder.Identity(); known && l.folder.ID() != id {
+		return errors.New("its state folder holds another topology now")
 	}
 	r, err := l.load()
 	if err != nil {
