@@ -197,9 +197,19 @@ func (e *examination) processes(context.Context) ([]Leftover, error) {
 
 // objects finds what else there is of topologies that cannot be reached.
 func (e *examination) objects(ctx context.Context) ([]Leftover, error) {
+	marks, err := marked("")
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range marks { // they have not been ended
+		e.listed[m.Lab] = true
+	}
 	var left []Leftover
 	for _, l := range e.labs {
 		for _, entry := range e.lost[l] {
+			if e.listed[entry.ID] {
+				continue
+			}
 			left = append(left, Leftover{Kind: "registration", Name: entry.Topology,
 				Reason: fmt.Sprintf("its state folder %s holds no topology", entry.Folder),
 				remove: func(ctx context.Context) error { return l.forget(ctx, entry) }})
@@ -237,7 +247,7 @@ func (l *lab) forget(ctx context.Context, e state.Entry) error {
 	} else if err == nil {
 		err = (&lab{folder: f, home: l.home, host: l.host, log: l.log}).clearLock(ctx)
 	}
-	return errors.Join(err, l.host.registry().Remove(e.ID), hostRegistry.Remove(e.ID))
+	return errors.Join(err, l.unlist(e.ID))
 }
 
 // badJournals finds listed topologies whose journal does not say what stands.
@@ -249,7 +259,7 @@ func (l *lab) badJournals(context.Context) ([]Leftover, error) {
 	var left []Leftover
 	for _, e := range entries {
 		of, err := openLab(e.Folder, e.Topology, hostChoice{}, l.log)
-		if err != nil {
+		if err != nil || of.folder.ID() != e.ID {
 			continue // who works in it is told
 		}
 		_, locked := of.folder.Locked("")

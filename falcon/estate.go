@@ -238,6 +238,44 @@ func (l *lab) journalFault() string {
 	return ""
 }
 
+// remains says what stands of a topology whose record cannot be read; empty for
+// nothing.
+func (l *lab) remains(ctx context.Context) string {
+	if _, known := l.folder.Identity(); !known {
+		return ""
+	}
+	e, err := l.estate(ctx)
+	if err != nil {
+		return ""
+	}
+	var stands Removed
+	for i := range e.seen {
+		stands.count(e.objects[i].Kind)
+	}
+	if stands.String() == "" {
+		return ""
+	}
+	return fmt.Sprintf("; of the topology there stand %s: remove them with: falcon destroy %s", stands, l.folder.Path())
+}
+
+// problems returns what is wrong with what is written down of a topology, whose
+// record is nil when there is none.
+func (l *lab) problems(ctx context.Context, r *record) []string {
+	var found []string
+	if r == nil {
+		if left := l.remains(ctx); left != "" {
+			found = append(found, recordFile+" is gone"+left)
+		} else if lost := l.lostHere(); lost != "" {
+			found = append(found, lost)
+		}
+		return found
+	}
+	if why := l.journalFault(); why != "" {
+		found = append(found, why+"; write it anew with: falcon doctor --fix")
+	}
+	return found
+}
+
 // mend writes the journal anew when lines of it cannot be read, or it is gone.
 // The caller holds the lock for itself alone.
 func (l *lab) mend(ctx context.Context) error {

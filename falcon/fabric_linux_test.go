@@ -1,6 +1,7 @@
 package falcon
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -98,13 +99,19 @@ func TestKernelDevicesOfAnyTopology(t *testing.T) {
 // Devices on host interfaces of all topologies are in one namespace.
 func TestExternalDevicesOfTwoFoldersDiffer(t *testing.T) {
 	const full = "duo_violin_vn_vnic0"
-	a := kernelFabricIn(t, "/lab/a", "duo").device(full, "violin", 0, true)
+	dir := t.TempDir()
+	first := kernelFabricIn(t, dir, "duo")
+	list := state.Registry{Dir: dir + "/labs"}
+	if err := errors.Join(list.Claim(first.folder, state.Identity{Home: dir}), first.folder.Establish()); err != nil {
+		t.Fatal(err)
+	}
+	a := first.device(full, "violin", 0, true)
 	b := kernelFabricIn(t, "/lab/b", "duo").device(full, "violin", 0, true)
-	again := kernelFabricIn(t, "/lab/a", "duo").device(full, "violin", 0, true)
+	again := kernelFabricIn(t, dir, "duo").device(full, "violin", 0, true)
 	if a == b || a != again || len(a) > longestDevice {
 		t.Errorf("two folders have %q and %q, the first again %q", a, b, again)
 	}
-	inside := kernelFabricIn(t, "/lab/a", "duo").device(full, "violin", 0, false)
+	inside := kernelFabricIn(t, dir, "duo").device(full, "violin", 0, false)
 	if inside == a {
 		t.Errorf("a cable and an external link both have %q", a)
 	}

@@ -162,11 +162,11 @@ func (l *lab) list() error {
 	return err
 }
 
-// unlist takes the folder's topology from the lists.
-func (l *lab) unlist() error {
-	err := l.host.registry().Remove(l.folder.ID())
+// unlist takes a topology from the lists.
+func (l *lab) unlist(id string) error {
+	err := l.host.registry().Remove(id)
 	if l.host.namespace() != "" {
-		err = errors.Join(err, hostRegistry.Remove(l.folder.ID()))
+		err = errors.Join(err, hostRegistry.Remove(id))
 	}
 	return err
 }
@@ -203,5 +203,5 @@ func (l *lab) identify() error {
 // vacate removes what is left of an empty topology: last of all that it is
 // listed, until which it is found.
 func (l *lab) vacate() error {
-	return errors.Join(l.folder.RemoveIdentity(), l.folder.RemoveLock(), l.folder.Remove(), l.unlist())
+	return errors.Join(l.folder.RemoveIdentity(), l.folder.RemoveLock(), l.folder.Remove(), l.unlist(l.folder.ID()))
 }

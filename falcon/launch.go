@@ -130,7 +130,7 @@ func (l *lab) begin(ctx context.Context, t *Topology, purpose string, prepare fu
 	}
 	if unlock, err = l.lock(ctx, purpose); err != nil {
 		if l.fresh {
-			err = errors.Join(err, l.unlist())
+			err = errors.Join(err, l.unlist(l.folder.ID()))
 		}
 		return nil, nil, err
 	}

@@ -381,7 +381,7 @@ func (l *lab) stop(ctx context.Context, node string, np *NodePlan) error {
 		return err
 	}
 	defer j.Close()
-	if err := l.host.end(ctx, l.folder, o); err != nil {
+	if err := l.endServer(ctx, o, false); err != nil {
 		return err
 	}
 	l.stage(node, StageStopped, "")

@@ -122,7 +122,7 @@ func (l *lab) endStanding(ctx context.Context, j *state.Journal, node string) er
 	if !stands {
 		return nil
 	}
-	if err := l.host.end(ctx, l.folder, o); err != nil {
+	if err := l.endServer(ctx, o, false); err != nil {
 		return err
 	}
 	return j.Gone(o)

@@ -46,6 +46,9 @@ type Status struct {
 	// Storage is the room for its disks; nil where the host does not tell.
 	Storage *Storage     `json:"storage,omitempty"`
 	Nodes   []NodeStatus `json:"nodes"`
+	// Problems are what was found damaged or lost of what falcon keeps of the
+	// topology, and what stands without it.
+	Problems []string `json:"problems,omitempty"`
 }
 
 // NodeStatus is a node as it is declared and as it stands.
@@ -126,12 +129,13 @@ func (t *Topology) Status(ctx context.Context) (*Status, error) {
 	}
 	r, err := l.loadOrNew()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w%s", err, l.remains(ctx))
 	}
 	s := &Status{
 		Version: StatusVersion, Topology: t.name, Folder: l.folder.Path(),
 		Host: l.host.kind(), Fabric: l.host.name(), Nodes: []NodeStatus{},
 	}
+	s.Problems = l.problems(ctx, r)
 	if r != nil {
 		s.Launched, s.Flags, s.Namespace = true, r.Flags, r.Plan.Namespace
 		if s.Nodes, err = l.nodeStatuses(ctx, r); err != nil {
@@ -359,7 +363,7 @@ func List(ctx context.Context) ([]Listed, error) {
 	list := []Listed{}
 	for _, e := range entries {
 		item := Listed{Topology: e.Topology, Folder: e.Folder, Created: e.Created}
-		if err := item.look(ctx); err != nil {
+		if err := item.look(ctx, e.ID); err != nil {
 			item.Problem = err.Error()
 		}
 		list = append(list, item)
@@ -368,10 +372,13 @@ func List(ctx context.Context) ([]Listed, error) {
 }
 
 // look counts the nodes of a listed topology.
-func (item *Listed) look(ctx context.Context) error {
+func (item *Listed) look(ctx context.Context, id string) error {
 	l, err := openLab(item.Folder, item.Topology, hostChoice{}, nil)
 	if err != nil {
 		return err
+	}
+	if _, known := l.folder.Identity(); known && l.folder.ID() != id {
+		return errors.New("its state folder holds another topology now")
 	}
 	r, err := l.load()
 	if err != nil {

@@ -63,6 +63,10 @@ func printStatus(out io.Writer, s *falcon.Status) error {
 		return err
 	}
 	gap := "\n"
+	for _, p := range s.Problems {
+		fmt.Fprintf(out, "%sproblem: %s\n", gap, p)
+		gap = ""
+	}
 	for _, n := range s.Nodes {
 		if n.Reason != "" {
 			fmt.Fprintf(out, "%s%s %s: %s\n", gap, n.Name, n.State, n.Reason)

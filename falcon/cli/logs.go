@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -55,7 +56,8 @@ MiB: then the older half is dropped, and a first line says how much.`,
 }
 
 func (a *app) printLog(cmd *cobra.Command, node, path string, follow bool, to io.Writer) error {
-	file, err := os.Open(path)
+	// What was put there as a link is no log.
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("node %s has no log: it has not been started in %s (%s launch), or nothing was worth logging", node, a.dir, a.root.Name())
 	}

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -38,6 +40,38 @@ func checkLaunch(s *site) {
 	l.must("destroy") // again is no error
 	if list := s.must("ls"); strings.Contains(list, l.dir) {
 		s.Errorf("after destroy falcon ls lists\n%s", list)
+	}
+}
+
+// checkFolders moves a state folder, copies it, and loses parts of it.
+func checkFolders(s *site) {
+	l := s.lab("lab", "--node", "a,b", "--link", "a:b")
+	l.launch()
+	from, to := l.dir, s.mkdir("other")
+	s.check(os.Rename(l.state(""), filepath.Join(to, falcon.DefaultDir)))
+	l.dir = to
+	l.wants(falcon.NodeRunning, "a", "b")
+	l.joined("a", "b")
+	l.must("hyperstop", "a")
+	l.must("hyperstart", "a")
+	s.check(exec.Command("cp", "-a", l.state(""), filepath.Join(from, falcon.DefaultDir)).Run())
+	l.dir = from
+	for _, words := range [][]string{{"destroy"}, {"hyperstop", "a"}, {"netdestroy"}} {
+		l.refuse(words, "is a copy of "+to)
+	}
+	s.check(os.RemoveAll(l.state("")))
+	l.dir = to
+	l.wants(falcon.NodeRunning, "a", "b")
+	s.check(os.WriteFile(l.state("journal"), []byte("noise\n"), 0o600))
+	l.wants(falcon.NodeRunning, "a", "b")
+	l.destroy()
+	for _, lost := range [][]string{{"journal"}, {"identity.json"}, {"topology.json", "journal"}} {
+		l.launch()
+		for _, name := range lost {
+			s.check(os.Remove(l.state(name)))
+		}
+		l.destroy()
+		s.clean(fmt.Sprint("after the loss of ", lost))
 	}
 }
 

@@ -68,6 +68,7 @@ func Run(t *testing.T, p Platform) {
 		{"StopAndStart", checkStopAndStart},
 		{"SnapshotOfASnapshot", checkSnapshotOfASnapshot},
 		{"NameCollisions", checkNameCollisions},
+		{"MovedCopiedAndLostFolders", checkFolders},
 		{"CancelInEveryStage", checkCancelInEveryStage},
 		{"DestroyAfterAKillAtEachEntry", checkDestroyAfterAKill},
 	} {

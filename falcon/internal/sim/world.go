@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/process"
@@ -309,7 +310,7 @@ func (w *world) serve(cfg NodeConfig) error {
 type wordsFile string
 
 func (name wordsFile) Write(p []byte) (int, error) {
-	f, err := os.OpenFile(string(name), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	f, err := os.OpenFile(string(name), os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return 0, err
 	}

@@ -280,11 +280,25 @@ func placeVars(cfg Config, fw *Firmware) (undo func(), err error) {
 // writeFile replaces a file by data as a whole, readable by its owner only.
 func writeFile(path string, data []byte) error {
 	tmp := path + ".tmp"
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+	if err := writeNew(tmp, data); err != nil {
 		os.Remove(tmp)
 		return err
 	}
 	return os.Rename(tmp, path)
+}
+
+// writeNew writes a file in the place of whatever has its name: what was put
+// there as a link leads nowhere.
+func writeNew(path string, data []byte) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	return errors.Join(err, file.Close())
 }
 
 // statFile looks at a path of the spec.
