@@ -43,7 +43,7 @@ func TestWhatADiskStandsOn(t *testing.T) {
 		"device.qcow2": qcow2("/dev/zero", "raw", 0), "folder.qcow2": qcow2(dir, "raw", 0),
 		"url.qcow2": qcow2("nbd:127.0.0.1:1", "raw", 0), "json.qcow2": qcow2(`json:{"driver":"file"}`, "raw", 0),
 		"other.qcow2": qcow2(in("base.raw"), "vmdk", 0), "data.qcow2": qcow2("", "", qcow2Data),
-		"short.qcow2": []byte(qcow2Magic), "text.qcow2": []byte(strings.Repeat("text", 100)),
+		"short.qcow2": []byte(qcow2Magic), "text.qcow2": []byte(strings.Repeat("text", 100)), "on-text.qcow2": qcow2("text.qcow2", "qcow2", 0),
 		"far.qcow2": qcow2(in("base.raw"), "raw", 0)[:130],
 	} {
 		if err := os.WriteFile(in(name), data, 0o600); err != nil {
@@ -53,9 +53,9 @@ func TestWhatADiskStandsOn(t *testing.T) {
 	if err := os.Symlink(in("secret"), in("sym")); err != nil {
 		t.Fatal(err)
 	}
-	bases := []string{in("base.raw"), in("middle.qcow2"), in("base.qcow2"), in("ring.qcow2")}
+	bases := []string{in("base.raw"), in("middle.qcow2"), in("base.qcow2"), in("ring.qcow2"), in("text.qcow2")}
 	for disk, want := range map[string][]Layer{
-		"base.raw": nil, "base.qcow2": nil,
+		"base.raw": nil, "base.qcow2": nil, "short.qcow2": nil, "text.qcow2": nil,
 		"top.qcow2":     {{Path: in("middle.qcow2"), Format: "qcow2"}, {Path: in("base.qcow2"), Format: "qcow2"}},
 		"on-raw.qcow2":  {{Path: in("base.raw"), Format: "raw"}},
 		"by-name.qcow2": {{Path: in("base.qcow2"), Format: "qcow2"}},
@@ -68,7 +68,7 @@ func TestWhatADiskStandsOn(t *testing.T) {
 	for disk, want := range map[string]string{
 		"stolen.qcow2": "its header was changed", "link.qcow2": "its header was changed", "ring.qcow2": "more than 200 files",
 		"gone.qcow2": "no such file", "device.qcow2": "is no file", "folder.qcow2": "is no file", "url.qcow2": "is no file", "json.qcow2": "is no file",
-		"other.qcow2": `"vmdk", which is not served`, "data.qcow2": "in another file", "short.qcow2": "is no qcow2 file", "text.qcow2": "is no qcow2 file",
+		"other.qcow2": `"vmdk", which is not served`, "data.qcow2": "in another file", "on-text.qcow2": "is no qcow2 file",
 		"far.qcow2": "damaged",
 	} {
 		if got := surveyDisk(in(disk), bases); got.Err == nil || !strings.Contains(got.Err.Error(), want) {

@@ -129,6 +129,7 @@ type Machine struct {
 	disksMu   sync.Mutex
 	disks     map[string]string // current block node by storage backend
 	overlay   int               // number of the last overlay
+	sets      map[string]int    // of a storage backend's descriptors, held with overlayMu
 }
 
 // Start starts QEMU with its vCPUs stopped and QMP negotiated. ctx bounds the
@@ -212,7 +213,7 @@ func startAt(ctx context.Context, cfg Config, host Host, digest string, undo fun
 	m := &Machine{
 		cfg: cfg, proc: proc, qmp: client, console: f.console, agent: f.agent, switching: sw, undo: undo, migrated: make(chan error, 1),
 		machine: digest, own: command.own,
-		events: make(chan Event, eventBacklog), done: make(chan struct{}), disks: blockNodes(cfg.Spec),
+		events: make(chan Event, eventBacklog), done: make(chan struct{}), disks: blockNodes(cfg.Spec), sets: command.disks,
 	}
 	go m.watch()
 	go m.reap()
