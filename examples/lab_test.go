@@ -270,6 +270,8 @@ type node struct {
 	Image     string     `json:"image"`
 	PID       int        `json:"pid"`
 	ServerPID int        `json:"server_pid"`
+	Resets    int        `json:"resets"`
+	LastReset time.Time  `json:"last_reset"`
 	Disk      string     `json:"disk"`
 	Console   string     `json:"console"`
 	Links     []nodeLink `json:"links"`

@@ -89,6 +89,9 @@ func (l *lab) answeringAgent(ctx context.Context, np *NodePlan, patience time.Du
 	if a == nil {
 		return nil, nil
 	}
+	if err := l.works(ctx, np.Name); err != nil {
+		return nil, err // it would not answer
+	}
 	wait, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	info, err := a.Ping(wait)
@@ -154,7 +157,7 @@ type CopyProgress func(done, total int64)
 // (by number) are kept; a file appears when it is whole. Paths that are not
 // absolute are taken from root's home. The node's image must have a guest agent.
 func (n *Node) CopyTo(ctx context.Context, source, target string, progress CopyProgress) error {
-	return n.withAgent(ctx, "copying", func(a *agent.Client) error {
+	return n.withAgent(ctx, "copying", func(ctx context.Context, a *agent.Client) error {
 		return a.CopyTo(ctx, source, target, agent.Progress(progress))
 	})
 }
@@ -164,13 +167,13 @@ func (n *Node) CopyTo(ctx context.Context, source, target string, progress CopyP
 // bits setuid and setgid never. What the guest sends cannot be written outside
 // of the target.
 func (n *Node) CopyFrom(ctx context.Context, source, target string, progress CopyProgress) error {
-	return n.withAgent(ctx, "copying", func(a *agent.Client) error {
+	return n.withAgent(ctx, "copying", func(ctx context.Context, a *agent.Client) error {
 		return a.CopyFrom(ctx, source, target, agent.Progress(progress))
 	})
 }
 
 // withAgent does what only an agent can do.
-func (n *Node) withAgent(ctx context.Context, what string, do func(*agent.Client) error) error {
+func (n *Node) withAgent(ctx context.Context, what string, do func(context.Context, *agent.Client) error) error {
 	l, err := n.topology.open()
 	if err != nil {
 		return err
@@ -188,7 +191,7 @@ func (n *Node) withAgent(ctx context.Context, what string, do func(*agent.Client
 		if a == nil {
 			return fmt.Errorf("%s needs a guest agent: image %s must have one, as those of falcon image build have, and the agent must run", what, np.Image)
 		}
-		err = do(a)
+		err = l.whileWorking(ctx, n.name, func(ctx context.Context) error { return do(ctx, a) })
 		var unknown *agent.UnknownCallError
 		if errors.As(err, &unknown) {
 			err = &AgentVersionError{Image: np.Image, Err: err}
@@ -206,7 +209,7 @@ func (n *Node) withAgent(ctx context.Context, what string, do func(*agent.Client
 // waits for the agent alone. Services of systemd's that have failed are no
 // error. The node's image must have a guest agent.
 func (n *Node) WaitReady(ctx context.Context) error {
-	return n.withAgent(ctx, "waiting for the end of its boot", func(a *agent.Client) error {
+	return n.withAgent(ctx, "waiting for the end of its boot", func(ctx context.Context, a *agent.Client) error {
 		var said collector
 		said.max = console.MaxOutput
 		exit, err := a.Exec(ctx, agent.Command{Exec: agent.Exec{Argv: []string{"sh", "-c", bootedScript}}, Stdout: &said})
@@ -228,7 +231,7 @@ esac`
 // thaw is called, or a time limit of at most a minute has passed: then thaw
 // returns an error. The node's image must have a guest agent.
 func (n *Node) Freeze(ctx context.Context, limit time.Duration) (thaw func() error, err error) {
-	err = n.withAgent(ctx, "freezing its file systems", func(a *agent.Client) error {
+	err = n.withAgent(ctx, "freezing its file systems", func(_ context.Context, a *agent.Client) error {
 		frozen, err := a.Freeze(ctx, limit)
 		if err == nil {
 			thaw = frozen.Thaw

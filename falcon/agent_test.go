@@ -14,6 +14,7 @@ import (
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
 	"github.com/falcon-vm/falcon-go/internal/agent"
 	"github.com/falcon-vm/falcon-go/internal/mux"
+	"github.com/falcon-vm/falcon-go/propolis"
 )
 
 // An agent that does not fit is named with the command that cures it, and those
@@ -51,7 +52,7 @@ func TestAgentsOfOtherVersionsAreRefusedWithACure(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			l := &lab{folder: folder, log: slog.New(slog.DiscardHandler)}
+			l := &lab{folder: folder, host: noServers{}, log: slog.New(slog.DiscardHandler)}
 			listener, err := net.Listen("unix", folder.File("violin"+agentExt))
 			if err != nil {
 				t.Fatal(err)
@@ -82,4 +83,11 @@ func TestAgentsOfOtherVersionsAreRefusedWithACure(t *testing.T) {
 			}
 		})
 	}
+}
+
+// noServers is a host on which no node has a server.
+type noServers struct{ host }
+
+func (noServers) client(*state.Folder, string) (*propolis.Client, error) {
+	return nil, errors.New("there is none")
 }

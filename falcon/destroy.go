@@ -256,7 +256,7 @@ func (l *lab) removeFiles(nodes map[string]bool) error {
 // nodeFiles returns the files of a node in the state folder.
 func nodeFiles(node string) []string {
 	var files []string
-	for _, ext := range []string{uuidExt, pidExt, vmmPIDExt, varsExt, socketExt, agentExt, asicExt, portExt, outExt, errExt, consoleExt, lockExt, startExt} {
+	for _, ext := range []string{uuidExt, pidExt, vmmPIDExt, varsExt, socketExt, agentExt, asicExt, vncExt, portExt, outExt, errExt, consoleExt, lockExt, startExt} {
 		files = append(files, node+ext)
 	}
 	// Its server, when it is killed, may leave these half-written.

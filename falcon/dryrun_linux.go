@@ -66,7 +66,7 @@ func (h *linuxHost) rehearse(ctx context.Context, l *lab, r *revision) ([]DrySte
 		if n.ASIC && l.propolis == "" {
 			asic = "unix:" + n.Name + asicExt
 		}
-		args := serverArgs(n, h.namespacePath(), agent, asic)
+		args := serverArgs(n, h.namespacePath(), agent, asic, n.VNC)
 		// The sockets are bound by the launch, which hands them over.
 		for j, a := range args {
 			if strings.HasPrefix(a, "fd:") {

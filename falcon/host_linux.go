@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -118,7 +119,17 @@ func (h *linuxHost) serve(ctx context.Context, l *lab, np *NodePlan, o serveOpti
 		cfg.Files = append(cfg.Files, clients)
 		asic = fmt.Sprintf("fd:%d", process.GateFD+len(cfg.Files))
 	}
-	cfg.Args = serverArgs(np, h.namespacePath(), agent, asic)
+	screen := np.VNC
+	if strings.HasPrefix(screen, "unix:") && l.propolis == "" {
+		viewers, err := listenSocket(l.folder, np.Name+vncExt)
+		if err != nil {
+			return nil, fmt.Errorf("the screen's socket: %w", err)
+		}
+		defer viewers.Close()
+		cfg.Files = append(cfg.Files, viewers)
+		screen = fmt.Sprintf("fd:%d", process.GateFD+len(cfg.Files))
+	}
+	cfg.Args = serverArgs(np, h.namespacePath(), agent, asic, screen)
 	if l.propolis == "" {
 		// Flags may follow what is no flag.
 		confinement, err := h.confinement(l, np, o)
@@ -163,11 +174,17 @@ func (h *linuxHost) serve(ctx context.Context, l *lab, np *NodePlan, o serveOpti
 	return p, l.folder.WriteNote(np.Name+pidExt, fmt.Appendf(nil, "%d\n", p.PID))
 }
 
+// logLimit bounds each of a node's two logs, in bytes: a client in a loop, or a
+// guest that resets itself for ever, must not fill the host's disk.
+const logLimit = 16 << 20
+
 // serverArgs returns the arguments of a node's server. It works in the state
 // folder, whose files are named without a path. Agent and asic are where it
-// serves the guest agent and the ASIC, empty for nowhere.
-func serverArgs(np *NodePlan, namespace, agent, asic string) []string {
-	args := []string{"run", "--pidfile", np.Name + vmmPIDExt, "--stop-grace", stopGrace.String()}
+// serves the guest agent and the ASIC, screen where it shows the screen; empty for
+// nowhere.
+func serverArgs(np *NodePlan, namespace, agent, asic, screen string) []string {
+	args := []string{"run", "--pidfile", np.Name + vmmPIDExt, "--stop-grace", stopGrace.String(),
+		"--log-limit", strconv.Itoa(logLimit)}
 	if namespace != "" {
 		args = append(args, "--netns", namespace)
 	}
@@ -177,12 +194,15 @@ func serverArgs(np *NodePlan, namespace, agent, asic string) []string {
 	if asic != "" {
 		args = append(args, "--softnpu-socket", asic)
 	}
+	if np.VNCPassword != "" {
+		args = append(args, "--vnc-password-file", np.VNCPassword)
+	}
 	if np.Boot.Method == image.BootKernel {
 		args = append(args, "--kernel", np.Boot.Kernel, "--initrd", np.Boot.Initrd, "--append", np.Boot.Append)
 	}
 	args = append(args, np.Boot.Method, fmt.Sprintf("fd:%d", process.GateFD+1))
-	if np.VNC != "" {
-		args = append(args, np.VNC)
+	if screen != "" {
+		args = append(args, screen)
 	}
 	return args
 }
@@ -262,9 +282,11 @@ func (h *linuxHost) end(ctx context.Context, f *state.Folder, o state.Object) er
 
 // forgetServer removes the files of a server that has ended.
 func forgetServer(f *state.Folder, node string) error {
-	return errors.Join(f.RemoveFile(node+socketExt), f.RemoveFile(node+agentExt), f.RemoveFile(node+asicExt),
+	return errors.Join(f.RemoveFile(node+socketExt), f.RemoveFile(node+agentExt), f.RemoveFile(node+asicExt), f.RemoveFile(node+vncExt),
 		f.RemoveFile(node+pidExt), f.RemoveFile(node+vmmPIDExt))
 }
+
+func (h *linuxHost) space(path string) (Bytes, error) { return diskSpace(path) }
 
 // diskSpace returns what is free where a path is, or will be.
 func diskSpace(path string) (Bytes, error) {

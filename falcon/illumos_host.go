@@ -67,7 +67,7 @@ func (h *illumosHost) registry() state.Registry {
 
 // illumosLimits are those of every illumos host with today's Propolis.
 var illumosLimits = hostLimits{
-	maxMounts: 1, maxMTU: illumos.MaxMTU, firmwareOnly: true, bareExclusive: true,
+	maxMounts: 1, maxMTU: illumos.MaxMTU, firmwareOnly: true, bareExclusive: true, bareVNC: true, noPanic: true,
 	noUser: "bhyve has none; use ExtLink or DefaultExtLink",
 }
 

@@ -303,6 +303,9 @@ func (l *lab) startNodes(ctx context.Context, tx *transaction, r *revision, o la
 	for i := range r.next.Plan.Nodes {
 		n := &r.next.Plan.Nodes[i]
 		if r.running[n.Name] {
+			if err := l.goOn(ctx, n.Name); err != nil {
+				return &NodeError{Node: n.Name, Err: err}
+			}
 			l.stage(n.Name, StageRunning, "it runs already")
 			continue
 		}

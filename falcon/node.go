@@ -119,7 +119,12 @@ func (l *lab) exec(ctx context.Context, node string, cmd execCommand) (ExecResul
 	if np := r.Plan.Node(node); np != nil {
 		switch a, err := l.answeringAgent(ctx, np, agentPatience); {
 		case a != nil:
-			return execByAgent(ctx, a, cmd)
+			var r ExecResult
+			err := l.whileWorking(ctx, node, func(ctx context.Context) (err error) {
+				r, err = execByAgent(ctx, a, cmd)
+				return err
+			})
+			return r, err
 		case err != nil && !errors.Is(err, errAgentSilent):
 			return ExecResult{}, err
 		case err != nil:
@@ -142,6 +147,9 @@ func (l *lab) execByConsole(ctx context.Context, node string, cmd execCommand) (
 	if cmd.input != nil {
 		return ExecResult{}, fmt.Errorf("a console cannot give a command an input: image %s needs a guest agent for that", np.Image)
 	}
+	if err := l.works(ctx, node); err != nil {
+		return ExecResult{}, err
+	}
 	unlock, err := l.folder.LockFile(ctx, node+consoleExt, "exec", nil)
 	if err != nil {
 		return ExecResult{}, err
@@ -162,7 +170,11 @@ func (l *lab) execByConsole(ctx context.Context, node string, cmd execCommand) (
 	if cmd.dir != "" {
 		cmd.Shell = fmt.Sprintf("cd %s || exit %d\n%s", shellQuote(cmd.dir), noDirStatus, cmd.Shell)
 	}
-	r, err := c.Exec(ctx, cmd.Command)
+	var r console.Result
+	err = l.whileWorking(ctx, node, func(ctx context.Context) (err error) {
+		r, err = c.Exec(ctx, cmd.Command)
+		return err
+	})
 	return ExecResult{Output: r.Output, Status: r.Status, Duration: r.Duration}, err
 }
 
@@ -261,6 +273,9 @@ func (n *Node) Start(ctx context.Context, opts ...LaunchOption) error {
 		}
 		return l.transact(ctx, r, o.keep, func(tx *transaction) error {
 			if s, err := l.server(n.name); err == nil && l.runs(ctx, s) {
+				if err := l.goOn(ctx, n.name); err != nil {
+					return err
+				}
 				l.stage(n.name, StageRunning, "it runs already")
 				return nil
 			}
@@ -379,6 +394,12 @@ func (l *lab) reset(ctx context.Context, client *propolis.Client, np *NodePlan, 
 	defer cancel(nil)
 	go func() {
 		if err := l.watch(ctx, client, np.Name); err != nil {
+			cancel(err)
+		}
+	}()
+	begun := time.Now()
+	go func() {
+		if err := l.watchMachine(ctx, client, np.Name, begun); err != nil {
 			cancel(err)
 		}
 	}()

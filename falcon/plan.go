@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -73,7 +74,11 @@ type NodePlan struct {
 	Setup      bool            `json:"setup"`
 	Mounts     []MountPlan     `json:"mounts,omitempty"`
 	Interfaces []InterfacePlan `json:"interfaces"`
-	VNC        string          `json:"vnc,omitempty"`
+	// VNC is where its screen is shown: a port of the host, or unix: and the
+	// name of a socket in the state folder. VNCPassword is the file with the
+	// password of the port.
+	VNC         string `json:"vnc,omitempty"`
+	VNCPassword string `json:"vnc_password_file,omitempty"`
 	// Spec is the Propolis instance.
 	Spec propolis.InstanceSpec `json:"spec"`
 	// ASIC is whether the node has a SoftNPU ASIC, and Program the path of the
@@ -171,6 +176,10 @@ type hostLimits struct {
 	maxMounts, maxMTU int
 	// firmwareOnly is set where guests boot by UEFI firmware and not otherwise.
 	firmwareOnly bool
+	// bareVNC is set where screens are on TCP ports, without a password.
+	bareVNC bool
+	// noPanic is set where nobody is told what a panic device reports.
+	noPanic bool
 	// noUser says why there is no address translation.
 	noUser string
 	// bareExclusive is set where a guest that has a host interface for itself
@@ -227,7 +236,7 @@ func plan(t *Topology, f facts) (*Plan, error) {
 			}
 			self.vnic = f.fabric.vnic(self, peer)
 		}
-		if err := np.buildSpec(n, f.workDir); err != nil {
+		if err := np.buildSpec(n, f); err != nil {
 			return nil, &NodeError{Node: n.name, Err: fmt.Errorf("%w: %w", ErrInvalid, err)}
 		}
 	}
@@ -276,9 +285,7 @@ func planNode(n *Node, f facts, macs map[*End]string) (*NodePlan, error) {
 		// A kernel given from outside would win over the CD.
 		np.Boot = image.Boot{Method: image.BootBIOS}
 	}
-	if n.vncPort != 0 {
-		np.VNC = net.JoinHostPort("127.0.0.1", fmt.Sprint(n.vncPort))
-	}
+	np.planScreen(n, f)
 	for i, m := range n.mounts {
 		np.Mounts = append(np.Mounts, MountPlan{
 			Mount: Mount{Source: absolute(f.workDir, m.Source), Target: m.Target}, Tag: mountTag(i, m.Target)})
@@ -522,9 +529,32 @@ func reservedSlots(components []userComponent) (map[uint8]bool, error) {
 	return slots, nil
 }
 
+// planScreen says where the node's screen is shown.
+func (np *NodePlan) planScreen(n *Node, f facts) {
+	switch {
+	case !n.screen:
+		return
+	case n.vncPort == 0:
+		np.VNC = "unix:" + n.name + vncExt
+	default:
+		np.VNC = net.JoinHostPort("127.0.0.1", fmt.Sprint(n.vncPort))
+	}
+	if n.vncPassword != "" {
+		np.VNCPassword = absolute(f.workDir, n.vncPassword)
+	}
+	switch {
+	case f.bareVNC && n.vncPort == 0:
+		np.refuse("its screen is to be on a socket, and the host's propolis-server shows screens on TCP ports only: VNC(5900)")
+	case f.bareVNC && n.vncPassword != "":
+		np.refuse("its screen is to have a password, and the host's propolis-server knows none")
+	case !f.bareVNC && n.vncPort != 0 && n.vncPassword == "":
+		np.refuse("any user of the host could see and use its screen on port %d: give it a VNCPassword(FILE), or have the screen on a socket of your own: VNC()", n.vncPort)
+	}
+}
+
 // buildSpec writes the node's Propolis instance, with upstream's names for the
 // components, and notes the slots of its interfaces.
-func (np *NodePlan) buildSpec(n *Node, workDir string) error {
+func (np *NodePlan) buildSpec(n *Node, f facts) error {
 	b := specBuilder{components: propolis.Components{}}
 	for _, c := range n.components {
 		b.add(c.name, c.component)
@@ -565,8 +595,11 @@ func (np *NodePlan) buildSpec(n *Node, workDir string) error {
 	b.add(mainDiskBacking, propolis.FileStorageBackend{Path: np.Disk, BlockSize: 512})
 	if n.bootISO != "" {
 		b.add("boot_iso", propolis.VirtioDisk{BackendID: "boot_iso_backing", PCIPath: b.nextPath()})
-		b.add("boot_iso_backing", propolis.FileStorageBackend{Path: absolute(workDir, n.bootISO), Readonly: true, BlockSize: 2048})
+		b.add("boot_iso_backing", propolis.FileStorageBackend{Path: absolute(f.workDir, n.bootISO), Readonly: true, BlockSize: 2048})
 		b.add("boot_iso_first", propolis.BootSettings{Order: []propolis.BootOrderEntry{{ID: "boot_iso"}, {ID: "main_disk"}}})
+	}
+	if !f.noPanic && !n.hasPanicDevice() {
+		b.add("pvpanic", propolis.PVPanic{EnableISA: true})
 	}
 	for i, m := range np.Mounts {
 		b.add(fmt.Sprintf("fs%d", i), propolis.P9FS{Source: m.Source, Target: m.Tag, ChunkSize: 65536, PCIPath: b.nextPath()})
@@ -586,6 +619,15 @@ func (np *NodePlan) buildSpec(n *Node, workDir string) error {
 		Components: b.components, Smbios: n.smbios,
 	}
 	return errors.Join(b.errs...)
+}
+
+// hasPanicDevice reports whether the user has given the node one: there is one
+// place for it.
+func (n *Node) hasPanicDevice() bool {
+	return slices.ContainsFunc(n.components, func(c userComponent) bool {
+		_, is := c.component.(propolis.PVPanic)
+		return is
+	})
 }
 
 // specBuilder collects components.

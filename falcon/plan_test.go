@@ -99,7 +99,7 @@ func TestPlanOfAWholeTopology(t *testing.T) {
 	violin.SMBIOS(propolis.SmbiosType1{Manufacturer: "falcon", ProductName: "violin", SerialNumber: "1", Version: 2})
 	violin.Component("data", propolis.NVMeDisk{BackendID: "data_backing", PCIPath: propolis.PCIPath{Device: 6}, SerialNumber: propolis.NewNVMeSerial("d0")})
 	violin.Component("data_backing", propolis.FileStorageBackend{Path: "/srv/data.img", BlockSize: 4096})
-	piano.BootISO("media/boot.iso").DiskSize(GiB(20)).VNC(5901)
+	piano.BootISO("media/boot.iso").DiskSize(GiB(20)).VNC(5901).VNCPassword("media/password")
 	topo.Link(violin, piano)
 	topo.SoftNPULink(violin, piano).MTU(9000)
 	topo.SidecarLink(Sidecar{Switch: violin, Driver: piano, Radix: 2})
@@ -152,6 +152,7 @@ func TestSpecIsWhatUpstreamSends(t *testing.T) {
 	topo.SoftNPULink(violin, piano)
 	f := factsOf(plainFabric{})
 	f.diskPath = func(n *Node) string { return "/dev/zvol/rdsk/rpool/falcon/topo/duo/" + n.name }
+	f.hostLimits = illumosLimits
 	spec := planned(t, topo, f).Node("violin").Spec
 
 	nic := spec.Components["net0"].(propolis.VirtioNIC)

@@ -22,6 +22,8 @@ type Check struct {
 	// Name is what was looked at, Detail what was found.
 	Name   string
 	Detail string
+	// Warning says what may yet go wrong; empty when nothing.
+	Warning string
 	// Err says why it does not do; nil when it does.
 	Err error
 }
@@ -29,11 +31,12 @@ type Check struct {
 // MarshalJSON writes the check with its error as text.
 func (c Check) MarshalJSON() ([]byte, error) {
 	out := struct {
-		Name   string `json:"name"`
-		OK     bool   `json:"ok"`
-		Detail string `json:"detail,omitempty"`
-		Error  string `json:"error,omitempty"`
-	}{Name: c.Name, OK: c.Err == nil, Detail: c.Detail}
+		Name    string `json:"name"`
+		OK      bool   `json:"ok"`
+		Detail  string `json:"detail,omitempty"`
+		Warning string `json:"warning,omitempty"`
+		Error   string `json:"error,omitempty"`
+	}{Name: c.Name, OK: c.Err == nil, Detail: c.Detail, Warning: c.Warning}
 	if c.Err != nil {
 		out.Error = c.Err.Error()
 	}
@@ -45,6 +48,8 @@ type Preflight struct {
 	Checks []Check `json:"checks"`
 	// Plan is nil when a check that it needs has failed.
 	Plan *Plan `json:"plan,omitempty"`
+	// Storage is the room for its disks; nil where the host does not tell.
+	Storage *Storage `json:"storage,omitempty"`
 }
 
 // Preflight looks at what a launch would need and changes nothing. The error
@@ -75,6 +80,9 @@ func (t *Topology) Preflight(ctx context.Context) (*Preflight, error) {
 	default:
 		p.Plan = r.next.Plan
 		p.Checks = append(p.Checks, l.checks(t, r, hf)...)
+		if p.Storage = l.storage(ctx, p.Plan); p.Storage != nil {
+			p.Checks = append(p.Checks, p.Storage.check())
+		}
 	}
 	return p, failures(p.Checks)
 }
@@ -201,7 +209,7 @@ func nodeProblems(n *Node, np *NodePlan, running bool) []error {
 			errs = append(errs, fmt.Errorf("boot ISO: %w", err))
 		}
 	}
-	if np.VNC != "" && !running {
+	if n.vncPort != 0 && !running {
 		s, err := net.Listen("tcp", np.VNC)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("VNC port: %w", err))

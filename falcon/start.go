@@ -26,6 +26,7 @@ const (
 	socketExt  = ".sock"       // the server's API
 	agentExt   = ".agent.sock" // the guest agent
 	asicExt    = ".npu.sock"   // the ASIC's management channel
+	vncExt     = ".vnc.sock"   // the screen
 	portExt    = ".port"       // the server's API where it is a TCP port
 	outExt     = ".out"        // the server's log
 	errExt     = ".err"        // what server and hypervisor said on stderr
@@ -139,6 +140,11 @@ func (l *lab) attend(ctx context.Context, server nodeServer, np *NodePlan, s nod
 	defer client.Close()
 	err = l.runInstance(ctx, client, np, s)
 	if err == nil {
+		go func() {
+			if err := l.watchMachine(ctx, client, np.Name, time.Time{}); err != nil {
+				cancel(err)
+			}
+		}()
 		go func() {
 			if err := l.watch(ctx, client, np.Name); err != nil {
 				cancel(err)

@@ -25,28 +25,43 @@ const (
 	NodeStopping NodeState = "stopping"
 	NodeStopped  NodeState = "stopped" // by hyperstop, or by the guest itself
 	NodeFailed   NodeState = "failed"  // see the reason
+	// NodePaused is a machine that stands still, NodePanicked one whose kernel
+	// has panicked and that was not reset since; see the reason.
+	NodePaused   NodeState = "paused"
+	NodePanicked NodeState = "panicked"
 )
 
 // Status is a topology as it is declared and as it stands.
 type Status struct {
-	Version   int          `json:"version"`
-	Topology  string       `json:"topology"`
-	Folder    string       `json:"folder"`
-	Launched  bool         `json:"launched"`
-	Flags     []string     `json:"flags,omitempty"`
-	Host      string       `json:"host"`
-	Fabric    string       `json:"fabric"`
-	Namespace string       `json:"namespace,omitempty"`
-	Nodes     []NodeStatus `json:"nodes"`
+	Version   int      `json:"version"`
+	Topology  string   `json:"topology"`
+	Folder    string   `json:"folder"`
+	Launched  bool     `json:"launched"`
+	Flags     []string `json:"flags,omitempty"`
+	Host      string   `json:"host"`
+	Fabric    string   `json:"fabric"`
+	Namespace string   `json:"namespace,omitempty"`
+	// Storage is the room for its disks; nil where the host does not tell.
+	Storage *Storage     `json:"storage,omitempty"`
+	Nodes   []NodeStatus `json:"nodes"`
 }
 
 // NodeStatus is a node as it is declared and as it stands.
 type NodeStatus struct {
 	Name  string    `json:"name"`
 	State NodeState `json:"state"`
-	// Reason says why a node has failed.
+	// Reason says why a node has failed, or does not go on.
 	Reason string `json:"reason,omitempty"`
-	Image  string `json:"image"`
+	// Paused says why the machine stands still, Panic and DiskError what
+	// happened last, Resets how often the guest has reset itself since it was
+	// started, and when it did last, Watchdog when its watchdog fired last.
+	Paused    *propolis.Pause     `json:"paused,omitempty"`
+	Panic     *propolis.Panic     `json:"panic,omitempty"`
+	DiskError *propolis.DiskError `json:"disk_error,omitempty"`
+	Resets    int                 `json:"resets,omitempty"`
+	LastReset *time.Time          `json:"last_reset,omitempty"`
+	Watchdog  *time.Time          `json:"watchdog,omitempty"`
+	Image     string              `json:"image"`
 	// PID is the process of the hypervisor, 0 when there is none; ServerPID
 	// that of the node's propolis-server.
 	PID       int    `json:"pid"`
@@ -123,6 +138,7 @@ func (t *Topology) Status(ctx context.Context) (*Status, error) {
 		if err := l.weigh(ctx, s.Nodes); err != nil {
 			return nil, err
 		}
+		s.Storage = l.storage(ctx, r.Plan)
 	}
 	for _, n := range t.nodes {
 		if r == nil || r.Plan.Node(n.name) == nil {
@@ -169,7 +185,7 @@ func (l *lab) nodeStatuses(ctx context.Context, r *record) ([]NodeStatus, error)
 		nodes[i] = NodeStatus{
 			Name: np.Name, State: NodeStopped, Image: np.Image, UUID: r.IDs[np.Name], Cores: np.Cores, Memory: np.Memory,
 			Start: l.startOf(np.Name),
-			Disk:  np.Disk, VNC: np.VNC, Mounts: np.Mounts, Links: linkStatuses(r.Plan, np, devices), Boot: np.Boot.Method,
+			Disk:  np.Disk, VNC: l.screenOf(np), Mounts: np.Mounts, Links: linkStatuses(r.Plan, np, devices), Boot: np.Boot.Method,
 		}
 		if o, ok := servers[np.Name]; ok {
 			look = append(look, func(ctx context.Context) error {
@@ -207,6 +223,7 @@ func (l *lab) lookAt(ctx context.Context, n *NodeStatus, o state.Object) {
 			n.PID = pid
 		}
 	}
+	l.lookAtMachine(ctx, n, o)
 	if started, err := o.Process.Started(); err == nil {
 		n.UptimeSeconds = int64(time.Since(started).Seconds())
 	}

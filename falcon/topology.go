@@ -139,18 +139,20 @@ type Node struct {
 	cores    int
 	memory   Bytes
 
-	diskSize   Bytes
-	backing    Backing
-	reserved   Bytes
-	bootISO    string
-	smbios     *propolis.SmbiosType1
-	vncPort    int
-	noSetup    bool
-	cold       bool
-	program    string // P4 source of the ASIC's program
-	mounts     []Mount
-	components []userComponent
-	ends       []*End
+	diskSize    Bytes
+	backing     Backing
+	reserved    Bytes
+	bootISO     string
+	smbios      *propolis.SmbiosType1
+	screen      bool
+	vncPort     int // 0 for a socket
+	vncPassword string
+	noSetup     bool
+	cold        bool
+	program     string // P4 source of the ASIC's program
+	mounts      []Mount
+	components  []userComponent
+	ends        []*End
 }
 
 // Backing is the kind of storage under a node's disk.
@@ -230,13 +232,25 @@ func (n *Node) SMBIOS(table propolis.SmbiosType1) *Node {
 	return n
 }
 
-// VNC shows the node's screen on this TCP port of the host's loopback, 5900 to
-// 65535. SMBIOS and a screen are of use with images that boot by firmware.
-func (n *Node) VNC(port int) *Node {
-	if port < 5900 || port > 65535 {
-		n.topology.check(&NodeError{Node: n.name, Err: fmt.Errorf("VNC port %d is not within 5900 to 65535", port)})
+// VNC gives the node a screen. Without a port it is on a socket in the state
+// folder that only the user can connect to; see [Node.Screen]. With one, 5900 to
+// 65535, it is on that TCP port of the host's loopback, and needs a [Node.VNCPassword].
+// SMBIOS and a screen are of use with images that boot by firmware.
+func (n *Node) VNC(port ...int) *Node {
+	n.screen = true
+	for _, p := range port {
+		if p < 5900 || p > 65535 {
+			n.topology.check(&NodeError{Node: n.name, Err: fmt.Errorf("VNC port %d is not within 5900 to 65535", p)})
+		}
+		n.vncPort = p
 	}
-	n.vncPort = port
+	return n
+}
+
+// VNCPassword has viewers on the TCP port of [Node.VNC] asked for a password: the
+// first line of a file that only the user can read, of at most 8 characters.
+func (n *Node) VNCPassword(file string) *Node {
+	n.vncPassword = file
 	return n
 }
 

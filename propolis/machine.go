@@ -23,7 +23,7 @@ type MachineStatus struct {
 	// Panic is the last panic of the guest's kernel.
 	Panic *Panic `json:"panic,omitempty"`
 	// Resets counts how often the guest has reset itself, at LastReset the last
-	// time. A guest that does it more often than once a second does it more
+	// time. A guest that does it more often than every two seconds does it more
 	// often than that.
 	Resets    int       `json:"resets"`
 	LastReset time.Time `json:"last_reset,omitzero"`

@@ -60,7 +60,7 @@ func newApp(p Program, dir string, open func(*falcon.Topology) lab) *app {
 		a.preflightCommand(), a.launchCommand(), a.destroyCommand(), a.infoCommand(),
 		a.serialCommand(), a.execCommand(), a.copyCommand(), a.logsCommand(), a.snapshotCommand(),
 		a.rebootCommand(), a.hyperstopCommand(), a.hyperstartCommand(),
-		a.netcreateCommand(), a.netdestroyCommand(), a.softNPUCommand(),
+		a.netcreateCommand(), a.netdestroyCommand(), a.softNPUCommand(), a.vncCommand(),
 	)
 	a.addTopologyFlags()
 	_ = a.root.MarkPersistentFlagDirname("falcon-dir")

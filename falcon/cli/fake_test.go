@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -100,6 +101,7 @@ type fakeNode struct {
 	options execOptions
 	logs    falcon.LogFiles
 	console consoleStream
+	screen  net.Conn
 }
 
 func (n *fakeNode) Name() string { return n.name }
@@ -129,6 +131,8 @@ func (n *fakeNode) CopyFrom(_ context.Context, source, target string, progress f
 func (n *fakeNode) SoftNPU(context.Context) (*softnpu.Client, error) {
 	return nil, errors.Join(n.do("ASIC of"), errors.New("no ASIC"))
 }
+
+func (n *fakeNode) Screen(context.Context) (net.Conn, error) { return n.screen, n.do("screen of") }
 
 func (n *fakeNode) do(call string) error { return errors.Join(n.lab.note(call+" "+n.name), n.err) }
 

@@ -45,6 +45,12 @@ func printStatus(out io.Writer, s *falcon.Status) error {
 	if len(s.Flags) > 0 {
 		fmt.Fprintf(out, "\nlaunched with %s", strings.Join(s.Flags, " "))
 	}
+	if s.Storage != nil {
+		fmt.Fprintf(out, "\n%s", s.Storage)
+		if warning := s.Storage.Warning(); warning != "" {
+			fmt.Fprintf(out, "; beware: %s", warning)
+		}
+	}
 	fmt.Fprint(out, "\n\n")
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NODE\tIMAGE\tSTATE\tPID\tUPTIME\tSTARTED\tCORES\tMEMORY\tPSS\tSERVER PSS\tCONSOLE")
@@ -62,8 +68,59 @@ func printStatus(out io.Writer, s *falcon.Status) error {
 			gap = ""
 		}
 	}
+	printHappened(out, s, time.Now())
 	printStarts(out, s)
 	return printInterfaces(out, s)
+}
+
+// printHappened says what nodes have done by themselves.
+func printHappened(out io.Writer, s *falcon.Status, now time.Time) {
+	gap := "\n"
+	for _, n := range s.Nodes {
+		for _, what := range happened(n, now) {
+			fmt.Fprintf(out, "%s%s: %s\n", gap, n.Name, what)
+			gap = ""
+		}
+	}
+}
+
+// happened returns what a node has done by itself that its state does not say.
+func happened(n falcon.NodeStatus, now time.Time) []string {
+	var did []string
+	if p := n.Panic; p != nil && p.Over {
+		text := fmt.Sprintf("its kernel panicked %s, and it was reset", ago(p.At, now))
+		if len(p.Console) > 0 {
+			text += "; the console's last lines were:\n  " + strings.Join(p.Console, "\n  ")
+		}
+		did = append(did, text)
+	}
+	switch {
+	case n.LastReset == nil:
+	case n.Resets == 1:
+		did = append(did, "rebooted itself, "+ago(*n.LastReset, now))
+	default:
+		did = append(did, fmt.Sprintf("rebooted itself %d times, last %s", n.Resets, ago(*n.LastReset, now)))
+	}
+	if n.Watchdog != nil {
+		did = append(did, "its watchdog fired "+ago(*n.Watchdog, now))
+	}
+	if e := n.DiskError; e != nil {
+		did = append(did, fmt.Sprintf("an error of its disk %s, %s: %s", cmp.Or(e.Path, e.Disk), ago(e.At, now), e.Error))
+	}
+	return did
+}
+
+// ago says how long ago something was, as people do.
+func ago(at, now time.Time) string {
+	switch d := now.Sub(at); {
+	case d < time.Minute:
+		return fmt.Sprintf("%d s ago", max(int(d.Seconds()), 0))
+	case d < time.Hour:
+		return fmt.Sprintf("%d min ago", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h ago", int(d.Hours()))
+	}
+	return at.Local().Format("on 2006-01-02")
 }
 
 // started says in a word how a node was started, and how long it took.

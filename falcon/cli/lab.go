@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"io"
+	"net"
 	"time"
 
 	"github.com/falcon-vm/falcon-go/falcon"
@@ -45,6 +46,8 @@ type node interface {
 	// CopyTo and CopyFrom copy a file or folder to and from the node.
 	CopyTo(ctx context.Context, source, target string, progress falcon.CopyProgress) error
 	CopyFrom(ctx context.Context, source, target string, progress falcon.CopyProgress) error
+	// Screen connects to the node's screen, by VNC.
+	Screen(context.Context) (net.Conn, error)
 	// SoftNPU opens the management channel of the node's ASIC.
 	SoftNPU(context.Context) (*softnpu.Client, error)
 }

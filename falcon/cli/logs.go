@@ -1,13 +1,17 @@
 package cli
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"github.com/falcon-vm/falcon-go/propolis/server"
 )
 
 func (a *app) logsCommand() *cobra.Command {
@@ -16,7 +20,8 @@ func (a *app) logsCommand() *cobra.Command {
 		Use:   "logs NODE",
 		Short: "Print the log of a node's server",
 		Long: `Print the log of a node's server, which has the command line of its hypervisor,
-or with --stderr what server and hypervisor complained of.`,
+or with --stderr what server and hypervisor complained of. Each is kept below 16
+MiB: then the older half is dropped, and a first line says how much.`,
 		Args:              exactly(1),
 		ValidArgsFunction: a.completeNode,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -84,8 +89,9 @@ func followFile(ctx context.Context, file *os.File, to io.Writer) error {
 	}
 }
 
-// copyRest copies what is behind the file's position, all of it when the file
-// has been emptied since.
+// copyRest copies what is behind the file's position. A file that has been cut is
+// gone on with where the position is now, and one that has been emptied and filled
+// again from its beginning.
 func copyRest(file *os.File, to io.Writer) error {
 	at, err := file.Seek(0, io.SeekCurrent)
 	if err != nil {
@@ -95,11 +101,33 @@ func copyRest(file *os.File, to io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if info.Size() < at {
-		if _, err := file.Seek(0, io.SeekStart); err != nil {
+	switch size := info.Size(); {
+	case size == 0:
+		return nil // it is just being cut, or is yet to be written
+	case size < at:
+		if _, err := file.Seek(afterCut(file, at), io.SeekStart); err != nil {
 			return err
 		}
 	}
 	_, err = io.Copy(to, file)
 	return err
+}
+
+// maxMarker is more than the line takes that says what was dropped, in bytes.
+const maxMarker = 1 << 10
+
+// afterCut returns where in a log that has been cut its old position is: at its
+// beginning, where nothing says how much was dropped or all of it was.
+func afterCut(file *os.File, at int64) int64 {
+	head, _ := io.ReadAll(io.NewSectionReader(file, 0, maxMarker))
+	line, _, whole := bytes.Cut(head, []byte("\n"))
+	var marker map[string]any
+	if !whole || json.Unmarshal(line, &marker) != nil {
+		return 0
+	}
+	dropped, _ := marker[server.DroppedBytes].(float64)
+	if dropped <= 0 || int64(dropped) > at {
+		return 0
+	}
+	return at - int64(dropped) + int64(len(line)) + 1
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -71,6 +72,31 @@ func TestFollowingALogEndsWhenItIsRemoved(t *testing.T) {
 	}
 	appendTo(t, files.Server, "anew\n")
 	expect(t, lines, "anew\n")
+	if err := os.Remove(files.Server); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// A server cuts its log in place: to half of it, below a line that says how much
+// is gone.
+func TestFollowingALogThatIsCut(t *testing.T) {
+	_, files := withLogs(t)
+	lines := make(chan string, 16)
+	done := follow(t, t.Context(), files.Server, lines)
+	expect(t, lines, "served\n")
+	appendTo(t, files.Server, strings.Repeat("x", 600)+"\nolder\nold\n")
+	expect(t, lines, strings.Repeat("x", 600)+"\nolder\nold\n")
+	dropped := len("served\n") + 601
+	cut := fmt.Sprintf(`{"msg":"the log was cut","dropped_bytes":%d}`+"\nolder\nold\n", dropped)
+	if err := os.Truncate(files.Server, 0); err != nil {
+		t.Fatal(err)
+	}
+	appendTo(t, files.Server, cut)
+	appendTo(t, files.Server, "new\n")
+	expect(t, lines, "new\n") // and nothing twice
 	if err := os.Remove(files.Server); err != nil {
 		t.Fatal(err)
 	}

@@ -40,8 +40,11 @@ func (a *app) preflight(cmd *cobra.Command, asJSON bool) error {
 	}
 	for _, c := range p.Checks {
 		verdict, text := "ok", c.Detail
-		if c.Err != nil {
+		switch {
+		case c.Err != nil:
 			verdict, text = "FAILS", c.Err.Error()
+		case c.Warning != "":
+			verdict, text = "WARNS", c.Detail+": "+c.Warning
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\n", verdict, c.Name, text)
 	}

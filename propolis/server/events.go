@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,7 +17,7 @@ import (
 const (
 	// resetWindow is the time in which resets are one: firmware resets the
 	// machine once or twice more before it goes on.
-	resetWindow = time.Second
+	resetWindow = 2 * time.Second
 	// relapse is how soon after it was resumed a machine that stops again has
 	// not really gone on.
 	relapse = 3 * time.Second
@@ -243,9 +244,11 @@ func (i *instance) waitMachine(ctx context.Context, gen uint64) (propolis.Machin
 const (
 	// panicText is how much of a console is looked at before and after the
 	// report of a panic, which the kernel makes in the middle of what it says.
-	panicText = 4 << 10
+	panicText = 16 << 10
 	// panicLines is how many lines of it are told.
-	panicLines = 24
+	panicLines = 12
+	// panicHeadline is what the line of a Linux kernel says that tells why.
+	panicHeadline = "Kernel panic - not syncing"
 )
 
 // around returns what the console said shortly before from, and up to to.
@@ -265,8 +268,8 @@ func (c *console) written() uint64 {
 	return c.hist.total
 }
 
-// lastLines returns the last n lines that say something, with the control
-// characters of a guest taken out.
+// lastLines returns the last n lines that say something, the headline of a panic
+// in any case, with the control characters of a guest taken out.
 func lastLines(text []byte, n int) []string {
 	var lines []string
 	for line := range strings.Lines(strings.ToValidUTF8(string(text), "?")) {
@@ -283,7 +286,13 @@ func lastLines(text []byte, n int) []string {
 			lines = append(lines, line)
 		}
 	}
-	return lines[max(len(lines)-n, 0):]
+	cut := max(len(lines)-n, 0)
+	last := lines[cut:]
+	headline := func(line string) bool { return strings.Contains(line, panicHeadline) }
+	if i := slices.IndexFunc(lines[:cut], headline); i >= 0 {
+		last[0] = lines[i]
+	}
+	return last
 }
 
 func (s *server) getMachine(w http.ResponseWriter, r *request) error {

@@ -42,7 +42,10 @@ type config struct {
 	vncPassword string
 	grace       time.Duration
 	level       string
-	qemu        qemu.Config // what all instances have in common
+	// logLimit is the size in bytes that log and stderr are kept below, 0 for
+	// none.
+	logLimit int64
+	qemu     qemu.Config // what all instances have in common
 
 	template     string
 	makeTemplate bool
@@ -118,6 +121,7 @@ IP:PORT, which needs --vnc-password-file.`,
 	f.StringVar(&cfg.vncPassword, "vnc-password-file", "", "file whose first line is the password of viewers, at most 8 characters")
 	f.DurationVar(&cfg.grace, "stop-grace", 10*time.Second, "time for a guest to power off when stopped")
 	f.StringVar(&cfg.level, "log-level", "info", "trace, debug, info, warn, error or critical")
+	f.Int64Var(&cfg.logLimit, "log-limit", 0, "size in bytes below which the log and standard error are kept where they are files; 0 for none")
 	// Upstream's flags, which have no meaning here.
 	f.String("bootrom-version", "", "accepted for compatibility")
 	f.String("metric-addr", "disable", "accepted for compatibility")
@@ -145,6 +149,7 @@ func run(ctx context.Context, cfg config, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	stdout, stderr = bound(stdout, cfg.logLimit), bound(stderr, cfg.logLimit)
 	log := newLogger(stdout, level)
 	l, err := listen(ctx, cfg.addr)
 	if err != nil {

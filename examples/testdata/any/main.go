@@ -18,7 +18,7 @@ import (
 type declaration struct {
 	name, image                                  string
 	nodes, disks, links, mounts, exts, exclusive []string
-	sidecars                                     []string
+	sidecars, screens                            []string
 }
 
 func main() {
@@ -35,6 +35,7 @@ func main() {
 			f.StringSliceVar(&d.sidecars, "sidecar", nil, "a sidecar link: SWITCH:DRIVER:RADIX:HEADER")
 			f.StringSliceVar(&d.mounts, "mount", nil, "a mount: NODE:SOURCE:TARGET")
 			f.StringSliceVar(&d.exts, "ext", nil, "an external link: NODE:INTERFACE, or NODE:user")
+			f.StringSliceVar(&d.screens, "vnc", nil, "a screen: NODE[:PORT[:PASSWORD FILE]]")
 			f.StringSliceVar(&d.exclusive, "exclusive", nil, "an exclusive external link: NODE:INTERFACE")
 		},
 		Declare: d.declare,
@@ -80,7 +81,24 @@ func (d *declaration) declare() (*falcon.Topology, error) {
 		topo.SidecarLink(falcon.Sidecar{Switch: topo.Lookup(words[0]), Driver: topo.Lookup(words[1]), Radix: radix, Header: falcon.SidecarHeader(header)})
 	}
 	d.declareOutside(topo)
-	return topo, nil
+	return topo, d.declareScreens(topo)
+}
+
+func (d *declaration) declareScreens(topo *falcon.Topology) error {
+	for _, words := range split(d.screens) {
+		n := topo.Lookup(words[0]).VNC()
+		if len(words) > 1 {
+			port, err := strconv.Atoi(words[1])
+			if err != nil {
+				return err
+			}
+			n.VNC(port)
+		}
+		if len(words) > 2 {
+			n.VNCPassword(words[2])
+		}
+	}
+	return nil
 }
 
 // declareOutside declares what of the host the nodes use.

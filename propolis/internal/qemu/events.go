@@ -26,9 +26,9 @@ func (m *Machine) translate(e qmp.Event) (Event, bool) {
 	case "WATCHDOG":
 		return Event{Kind: Watchdog, ByGuest: true, Why: data.Action}, true
 	case "STOP":
-		return m.stillness(Event{Kind: Paused, Why: "paused"}), true
+		return m.stillness(Event{Kind: Paused, Why: "paused"})
 	case "RESUME":
-		return m.stillness(Event{Kind: Resumed}), true
+		return m.stillness(Event{Kind: Resumed})
 	case "BLOCK_IO_ERROR":
 		return m.diskError(e), true
 	case "SHUTDOWN":
@@ -45,19 +45,24 @@ const statusLimit = 5 * time.Second
 // stillness returns whether the machine stands still, as it is now: the event
 // may be of a stop of this package's own, which is waited for and no news. What
 // it says itself counts only when QEMU does not answer.
-func (m *Machine) stillness(said Event) Event {
+func (m *Machine) stillness(said Event) (Event, bool) {
 	m.stillMu.Lock()
 	defer m.stillMu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), statusLimit)
 	defer cancel()
 	status, err := m.status(ctx)
 	switch {
+	case m.qmp.Err() != nil || status.Status == "shutdown":
+		return Event{}, false // other events tell
 	case err != nil:
-		return said
 	case status.Running:
-		return Event{Kind: Resumed}
+		said = Event{Kind: Resumed}
+	default:
+		said = Event{Kind: Paused, Why: status.Status}
 	}
-	return Event{Kind: Paused, Why: status.Status}
+	news := said.Why != m.still // that it runs is none before a pause
+	m.still = said.Why
+	return said, news
 }
 
 // runStatus is the answer of query-status.
@@ -82,7 +87,7 @@ func (m *Machine) diskError(e qmp.Event) Event {
 	_ = json.Unmarshal(e.Data, &data) // what is missing is not said
 	return Event{
 		Kind: DiskError, Disk: m.backendOn(data.Node), NoSpace: data.NoSpace, Stops: data.Action == "stop",
-		Why: strings.TrimPrefix(data.Operation+": "+data.Reason, ": "),
+		Why: strings.Trim(data.Operation+": "+data.Reason, ": "),
 	}
 }
 

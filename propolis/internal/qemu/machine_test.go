@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/falcon-vm/falcon-go/propolis"
+	"github.com/falcon-vm/falcon-go/propolis/internal/qmp"
 )
 
 const testID = "3f0c8a52-6b1e-4c0e-9a55-0d7f6a1f2b3c"
@@ -170,6 +171,10 @@ func (g *guest) event() Event {
 		if !open {
 			g.t.Fatal("the event channel is closed")
 		}
+		if (e.Kind == Exited) != e.At.IsZero() {
+			g.t.Errorf("the time of %+v is not QEMU's", e)
+		}
+		e.At = time.Time{}
 		return e
 	case <-time.After(bootLimit):
 		g.t.Fatalf("no event after %s", bootLimit)
@@ -238,6 +243,64 @@ func TestGuestResetsPanicsAndPowersOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.expectEvent(Event{Kind: Exited})
+}
+
+// Somebody's stop is reported, and what this package does itself is not.
+func TestStopsAreReported(t *testing.T) {
+	disk := biosDisk(t)
+	g := startGuest(t, testConfig(t, diskOn(disk)))
+	g.run()
+	g.expect(hello)
+	stop := func(cmd string) {
+		t.Helper()
+		if err := g.execute(t.Context(), cmd, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop("stop")
+	g.expectEvent(Event{Kind: Paused, Why: "paused"})
+	stop("cont")
+	g.expectEvent(Event{Kind: Resumed})
+	if err := g.whilePaused(t.Context(), func() error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	stop("stop")
+	g.expectEvent(Event{Kind: Paused, Why: "paused"})
+	// Its own stop leaves it as it is.
+	if err := g.whilePaused(t.Context(), func() error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	g.expectEvent(Event{Kind: Resumed})
+	g.send("xyz")
+	g.expect("xyz")
+}
+
+func TestEventsOfDisks(t *testing.T) {
+	m := &Machine{disks: map[string]string{"backing": blockNode("backing") + ".1"}}
+	for name, test := range map[string]struct {
+		data string
+		want Event
+	}{
+		"no space": {
+			`{"device":"","nospace":true,"node-name":"b-backing.1","reason":"No space left on device","operation":"write","action":"stop"}`,
+			Event{Kind: DiskError, Disk: "backing", NoSpace: true, Stops: true, Why: "write: No space left on device"},
+		},
+		"reported to the guest": {
+			`{"device":"","nospace":false,"node-name":"b-backing.1","reason":"Input/output error","operation":"read","action":"report"}`,
+			Event{Kind: DiskError, Disk: "backing", Why: "read: Input/output error"},
+		},
+		"of nobody knows what": {`{}`, Event{Kind: DiskError}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, ok := m.translate(qmp.Event{Name: "BLOCK_IO_ERROR", Data: []byte(test.data)})
+			if !ok || got != test.want {
+				t.Errorf("got %+v, %v, want %+v", got, ok, test.want)
+			}
+		})
+	}
 }
 
 func TestPowerDownPressesTheACPIButton(t *testing.T) {

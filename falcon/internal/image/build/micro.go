@@ -22,7 +22,7 @@ var microPrograms = []string{"bash", "dash", "cksum", "env", "timeout", "ip", "t
 
 // bootModules are what the initramfs loads: what it takes to mount the root file
 // system, and what is wanted as soon as there is a shell.
-var bootModules = []string{"virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "nvme", "virtio_net", "button"}
+var bootModules = []string{"virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "nvme", "virtio_net", "button", "pvpanic-mmio"}
 
 // microModules are the drivers and protocols of a micro guest.
 var microModules = []string{
