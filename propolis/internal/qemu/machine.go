@@ -172,7 +172,7 @@ func start(ctx context.Context, cfg Config, host Host, undo func()) (*Machine, e
 		if !errors.Is(err, confine.ErrUnavailable) {
 			return m, err
 		}
-		cfg.log().Warn("QEMU cannot be confined so", "level", host.Level.String(), "error", err.Error())
+		cfg.log().Warn("QEMU cannot be confined so", "confinement", host.Level.String(), "error", err.Error())
 		refusals = append(refusals, err)
 	}
 	return nil, errors.Join(refusals...)
@@ -184,7 +184,7 @@ func startAt(ctx context.Context, cfg Config, host Host, digest string, undo fun
 	if err != nil {
 		return nil, err
 	}
-	cfg.log().Info("starting QEMU", "by_hand", command.String(), "args", command.Args, "confined", host.Level.String())
+	cfg.log().Info("starting QEMU", "by_hand", command.String(), "args", command.Args, "confinement", host.Level.String())
 	f, err := openFiles(command)
 	if err != nil {
 		return nil, err
