@@ -11,7 +11,7 @@ import (
 // starts them: those that its folder's ID leads to, or the next ones that no other
 // topology has. The first ones are those of servers that are run by hand.
 func chooseIDBase(id string, taken map[int]bool) int {
-	const ranges = (server.LastID - server.FirstID) / server.IDs
+	const ranges = (server.EndID - server.FirstID) / server.IDs
 	sum := sha256.Sum256([]byte(id))
 	n := int(binary.BigEndian.Uint32(sum[:]) % (ranges - 1))
 	base := func() int { return server.FirstID + (n+1)*server.IDs }

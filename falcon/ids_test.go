@@ -11,7 +11,7 @@ func TestTopologiesHaveIDsOfTheirOwn(t *testing.T) {
 	taken := make(map[int]bool)
 	for i := range 200 { // half of the time two would meet among 76
 		base := chooseIDBase(string(rune('a'+i)), taken)
-		if taken[base] || base <= server.FirstID || base+server.IDs > server.LastID+1 || base%server.IDs != 0 {
+		if taken[base] || base <= server.FirstID || base+server.IDs > server.EndID || base%server.IDs != 0 {
 			t.Fatalf("topology %d has the ids from %d", i, base)
 		}
 		taken[base] = true

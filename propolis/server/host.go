@@ -13,10 +13,10 @@ import (
 )
 
 // The ids that QEMU runs as if root starts it: IDs of them, from a first one on
-// that is between FirstID and LastID, --id-base.
+// that is between FirstID and EndID, --id-base.
 const (
 	FirstID = confine.FirstID
-	LastID  = confine.LastID
+	EndID   = confine.EndID
 	IDs     = confine.IDs
 )
 

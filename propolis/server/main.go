@@ -150,6 +150,12 @@ func run(ctx context.Context, cfg config, stdout, stderr io.Writer) error {
 		return err
 	}
 	stdout, stderr = bound(stdout, cfg.logLimit), bound(stderr, cfg.logLimit)
+	if cfg.qemu.Bases, err = parseBases(cfg.bases); err != nil {
+		return err
+	}
+	if id := cfg.qemu.IDBase; id < confine.FirstID || id > confine.EndID-confine.IDs {
+		return fmt.Errorf("--id-base %d: want %d to %d", id, confine.FirstID, confine.EndID-confine.IDs)
+	}
 	log := newLogger(stdout, level)
 	l, err := listen(ctx, cfg.addr)
 	if err != nil {
@@ -166,9 +172,6 @@ func run(ctx context.Context, cfg config, stdout, stderr io.Writer) error {
 		}()
 	}
 	cfg.qemu.Log, cfg.qemu.Stderr = log, stderr
-	if cfg.qemu.Bases, err = parseBases(cfg.bases); err != nil {
-		return err
-	}
 	if cfg.template != "" {
 		cfg.qemu.Template = &qemu.Template{Dir: cfg.template, Make: cfg.makeTemplate}
 	}

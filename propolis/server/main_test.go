@@ -28,6 +28,8 @@ func TestCommandLines(t *testing.T) {
 		{"too many arguments", []string{"run", "bios", "a", "b", "c"}, 1, "", "between 2 and 3 arg(s)"},
 		{"no such flag", []string{"run", "bios", "a", "--fast"}, 1, "", "unknown flag: --fast"},
 		{"no such level", []string{"run", "bios", missing, "--log-level", "loud"}, 1, "", `--log-level "loud"`},
+		{"ids of others", []string{"run", "bios", missing, "--id-base", "1000"}, 1, "", "--id-base 1000: want 1879048192 to"},
+		{"a base of no disk", []string{"run", "bios", missing, "--base", "/img/disk.qcow2"}, 1, "", "want BACKEND=PATH"},
 		{"upstream's flags", []string{"run", "--metric-addr", "disable", "--bootrom-version", "v", "bios", missing}, 1, "", "no such file or directory"},
 	}
 	for _, tt := range tests {

@@ -5,7 +5,6 @@ package confine
 
 import (
 	"errors"
-	"fmt"
 	"os"
 )
 
@@ -36,14 +35,14 @@ func (l Level) String() string {
 	case Least:
 		return "least: no capabilities, but the user's own id and files"
 	}
-	return fmt.Sprintf("level %d", int(l))
+	return "none"
 }
 
 // Range of the ids that root's programs run as. systemd's "Users, Groups, UIDs and
 // GIDs" leaves it to nobody.
 const (
 	FirstID = 0x70000000
-	LastID  = 0x7fff0000
+	EndID   = 0x7ffe0000 // the first one after it
 	// IDs is how many ids one user of the range takes.
 	IDs = 1 << 16
 )

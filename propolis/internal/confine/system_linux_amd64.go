@@ -19,7 +19,7 @@ func System(program string) []Mount {
 		mounts = append(mounts, Mount{Source: device, Target: device, Device: true})
 	}
 	if path, err := filepath.EvalSymlinks(program); program != "" && err == nil && !covered(mounts, path) {
-		mounts = append(mounts, Mount{Source: path, Target: program})
+		mounts = append(mounts, Mount{Source: path, Target: path, Owned: true})
 	}
 	return mounts
 }

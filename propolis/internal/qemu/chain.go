@@ -37,6 +37,9 @@ func chain(path, format string, bases []string) ([]Layer, error) {
 	var layers []Layer
 	for format == "qcow2" {
 		name, backing, err := backingFile(path)
+		if len(layers) == 0 && errors.Is(err, errNoQcow2) {
+			return nil, nil // QEMU says better what is wrong with it
+		}
 		if err != nil || name == "" {
 			return layers, err
 		}
@@ -77,6 +80,8 @@ const (
 	qcow2MaxBacking = 1023
 )
 
+var errNoQcow2 = errors.New("it is no qcow2 file")
+
 // backingFile reads from a qcow2 file's header on which file it stands, and the
 // format of that; empty for none.
 func backingFile(path string) (name, format string, err error) {
@@ -91,7 +96,7 @@ func backingFile(path string) (name, format string, err error) {
 		return "", "", err
 	}
 	if head = head[:n]; n < qcow2Head || string(head[:4]) != qcow2Magic {
-		return "", "", fmt.Errorf("%s is no qcow2 file", path)
+		return "", "", fmt.Errorf("%s: %w", path, errNoQcow2)
 	}
 	end := uint32(qcow2Old)
 	if binary.BigEndian.Uint32(head[4:]) >= 3 {

@@ -82,6 +82,8 @@ type Command struct {
 
 	stateFD int // number of the FDState among the descriptors
 	sets    int // of descriptors of files
+	// disks has the sets of the disks, by their storage backends.
+	disks map[string]int
 
 	byHand []string // Path and Args as a person would give them
 	wrap   []string // goes before byHand
@@ -154,21 +156,27 @@ func (b *builder) inherit(fd FD) int {
 	return firstFD + len(b.cmd.FDs) - 1
 }
 
+// writtenFD marks the descriptor by which QEMU writes to a disk.
+const writtenFD = "written"
+
 // file hands a disk's file over and returns the name by which QEMU opens it. A
 // disk that is written becomes one that is read when an overlay is put on it.
 func (b *builder) file(path string, writable bool) string {
 	b.cmd.sets++
 	set := strconv.Itoa(b.cmd.sets)
-	hand := func(writable bool) {
+	hand := func(writable bool, mark ...string) {
 		fd := b.inherit(FD{Kind: FDFile, File: OpenFile{Path: path, Writable: writable}})
-		b.served("-add-fd", option("fd="+strconv.Itoa(fd), "set", set))
+		b.served("-add-fd", option("fd="+strconv.Itoa(fd), append([]string{"set", set}, mark...)...))
 	}
 	if writable {
-		hand(true)
+		hand(true, "opaque", writtenFD)
 	}
 	hand(false)
-	return "/dev/fdset/" + set
+	return setPath(b.cmd.sets)
 }
+
+// setPath is the name by which QEMU opens what is in a set of descriptors.
+func setPath(set int) string { return "/dev/fdset/" + strconv.Itoa(set) }
 
 // inside has QEMU see a file or folder of the host, and returns where.
 func (b *builder) inside(m confine.Mount) string {

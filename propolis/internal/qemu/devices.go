@@ -174,6 +174,10 @@ func (b *builder) disk(name, backend string) (propolis.FileStorageBackend, bool)
 	b.hand("-blockdev", blockDevice(node, file, found.Block, file.Path))
 	below := b.backing(node, found.Backing)
 	b.served("-blockdev", blockDevice(node, file, found.Block, b.file(file.Path, !file.Readonly), below...))
+	if b.cmd.disks == nil {
+		b.cmd.disks = make(map[string]int)
+	}
+	b.cmd.disks[backend] = b.cmd.sets
 	return file, true
 }
 

@@ -130,6 +130,7 @@ type Machine struct {
 	disksMu   sync.Mutex
 	disks     map[string]string // current block node by storage backend
 	overlay   int               // number of the last overlay
+	sets      map[string]int    // of a storage backend's descriptors, held with overlayMu
 }
 
 // Start starts QEMU with its vCPUs stopped and QMP negotiated. ctx bounds the
@@ -171,7 +172,7 @@ func start(ctx context.Context, cfg Config, host Host, undo func()) (*Machine, e
 		if !errors.Is(err, confine.ErrUnavailable) {
 			return m, err
 		}
-		cfg.log().Warn("QEMU cannot be confined so", "level", host.Level.String(), "error", err.Error())
+		cfg.log().Warn("QEMU cannot be confined so", "confinement", host.Level.String(), "error", err.Error())
 		refusals = append(refusals, err)
 	}
 	return nil, errors.Join(refusals...)
@@ -183,7 +184,7 @@ func startAt(ctx context.Context, cfg Config, host Host, digest string, undo fun
 	if err != nil {
 		return nil, err
 	}
-	cfg.log().Info("starting QEMU", "by_hand", command.String(), "args", command.Args, "confined", host.Level.String())
+	cfg.log().Info("starting QEMU", "by_hand", command.String(), "args", command.Args, "confinement", host.Level.String())
 	f, err := openFiles(command)
 	if err != nil {
 		return nil, err
@@ -213,7 +214,7 @@ func startAt(ctx context.Context, cfg Config, host Host, digest string, undo fun
 	m := &Machine{
 		cfg: cfg, proc: proc, qmp: client, console: f.console, agent: f.agent, switching: sw, undo: undo, migrated: make(chan error, 1),
 		machine: digest, own: command.own,
-		events: make(chan Event, eventBacklog), done: make(chan struct{}), disks: blockNodes(cfg.Spec),
+		events: make(chan Event, eventBacklog), done: make(chan struct{}), disks: blockNodes(cfg.Spec), sets: command.disks,
 	}
 	go m.watch()
 	go m.reap()

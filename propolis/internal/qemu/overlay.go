@@ -35,12 +35,13 @@ func (m *Machine) SwitchOverlay(ctx context.Context, disk, path string) error {
 	}
 	m.overlay++
 	overlay := fmt.Sprintf("%s.%d", blockNode(disk), m.overlay)
+	before := m.sets[disk]
 	err := m.whilePaused(ctx, func() error {
 		own, err := m.takeWaiting(path)
 		if err != nil {
 			return err
 		}
-		if err := m.snapshot(ctx, node, overlay, own); err != nil {
+		if err := m.snapshot(ctx, disk, node, overlay, own); err != nil {
 			return errors.Join(err, rename(own, path, path+propolis.OverlayWaiting))
 		}
 		m.disksMu.Lock()
@@ -50,6 +51,10 @@ func (m *Machine) SwitchOverlay(ctx context.Context, disk, path string) error {
 	})
 	if err != nil {
 		return fmt.Errorf("switching disk %q to %s: %w", disk, path, err)
+	}
+	// QEMU does so while the guest runs, or when it goes on.
+	if err := m.readOnly(ctx, before); err != nil {
+		m.cfg.log().Warn("QEMU can still write to a disk under an overlay", "disk", disk, "error", err.Error())
 	}
 	return nil
 }
@@ -96,42 +101,67 @@ func (m *Machine) resume(ctx context.Context, running bool) error {
 	return m.Run(ctx)
 }
 
-// hand gives QEMU the file of a disk, and returns the name that it opens it by.
-func (m *Machine) hand(ctx context.Context, path string) (string, error) {
-	set := -1
-	for _, flag := range []int{os.O_RDWR, os.O_RDONLY} {
+// hand gives QEMU the file of a disk, and returns the set of its descriptors.
+func (m *Machine) hand(ctx context.Context, path string) (set int, err error) {
+	set = -1
+	for flag, mark := range map[int]string{os.O_RDWR: writtenFD, os.O_RDONLY: "read"} {
 		file, err := os.OpenFile(path, flag, 0)
 		if err != nil {
-			return "", err
+			return set, err
 		}
-		set, err = m.qmp.AddFD(ctx, set, file)
+		set, err = m.qmp.AddFD(ctx, set, file, mark)
 		file.Close()
 		if err != nil {
-			return "", m.proc.explain(err)
+			return set, m.proc.explain(err)
 		}
 	}
-	return fmt.Sprintf("/dev/fdset/%d", set), nil
+	return set, nil
+}
+
+// readOnly takes from QEMU what it wrote to a disk by.
+func (m *Machine) readOnly(ctx context.Context, set int) error {
+	var sets []struct {
+		ID  int `json:"fdset-id"`
+		FDs []struct {
+			FD   int    `json:"fd"`
+			Mark string `json:"opaque"`
+		} `json:"fds"`
+	}
+	if err := m.qmp.Execute(ctx, "query-fdsets", nil, &sets); err != nil {
+		return m.proc.explain(err)
+	}
+	var err error
+	for _, s := range sets {
+		for _, fd := range s.FDs {
+			if s.ID == set && fd.Mark == writtenFD {
+				err = errors.Join(err, m.execute(ctx, "remove-fd", map[string]any{"fdset-id": set, "fd": fd.FD}))
+			}
+		}
+	}
+	return err
 }
 
 // snapshot opens the overlay and puts it over node.
-func (m *Machine) snapshot(ctx context.Context, node, overlay, path string) error {
-	path, err := m.hand(ctx, path)
+func (m *Machine) snapshot(ctx context.Context, disk, node, overlay, path string) error {
+	set, err := m.hand(ctx, path)
 	if err != nil {
 		return err
 	}
 	open := map[string]any{
 		"driver": "qcow2", "node-name": overlay, "discard": "unmap",
 		"backing": nil, // what it stands on is the node, opened already
-		"file":    map[string]any{"driver": "file", "filename": path, "discard": "unmap"},
+		"file":    map[string]any{"driver": "file", "filename": setPath(set), "discard": "unmap"},
 	}
 	if err := m.execute(ctx, "blockdev-add", open); err != nil {
 		return err
 	}
 	err = m.execute(ctx, "blockdev-snapshot", map[string]any{"node": node, "overlay": overlay})
 	if err == nil {
+		m.sets[disk] = set
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resumeLimit)
 	defer cancel()
-	return errors.Join(err, m.execute(ctx, "blockdev-del", map[string]any{"node-name": overlay}))
+	return errors.Join(err, m.execute(ctx, "blockdev-del", map[string]any{"node-name": overlay}),
+		m.execute(ctx, "remove-fd", map[string]any{"fdset-id": set}))
 }

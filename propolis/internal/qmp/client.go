@@ -163,12 +163,12 @@ func (c *Client) Pass(ctx context.Context, name string, file *os.File) error {
 	return c.execute(ctx, "getfd", map[string]any{"fdname": name}, file, nil)
 }
 
-// AddFD gives QEMU a descriptor of a file for its set of them, a new one if set
-// is negative, and returns the set: QEMU opens it as /dev/fdset/SET.
-func (c *Client) AddFD(ctx context.Context, set int, file *os.File) (int, error) {
-	var args any
+// AddFD gives QEMU a descriptor of a file for a set of them, a new one if set is
+// negative, with a mark, and returns the set: QEMU opens it as /dev/fdset/SET.
+func (c *Client) AddFD(ctx context.Context, set int, file *os.File, mark string) (int, error) {
+	args := map[string]any{"opaque": mark}
 	if set >= 0 {
-		args = map[string]any{"fdset-id": set}
+		args["fdset-id"] = set
 	}
 	var added struct {
 		Set int `json:"fdset-id"`
