@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
 )
@@ -127,5 +128,33 @@ func TestAGuestWithoutAnAgentMountsAtEachBoot(t *testing.T) {
 	want := "proc /proc proc defaults 0 0\n" + `/opt/cargo\040bay /opt/cargo\040bay` + options + "/srv /srv" + options
 	if got, err := os.ReadFile(fstab); err != nil || string(got) != want {
 		t.Errorf("%v: %s", err, got)
+	}
+}
+
+// A node that somebody holds who waits for its guest is stopped all the same, and
+// one who holds it for ever is named.
+func TestHyperstopIsNotHeldUpByWhoWaitsForTheGuest(t *testing.T) {
+	s := newSimLab(t)
+	topo := s.launched("")
+	violin := topo.Lookup("violin")
+	l, err := topo.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	release, err := l.folder.LockFile(t.Context(), "violin"+lockExt, "snapshot violin", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	err = violin.Stop(t.Context())
+	if took := time.Since(begun); err == nil || !strings.Contains(err.Error(), "snapshot violin") || took > stopGrace {
+		t.Errorf("it took %v: %v", took, err)
+	}
+	if o, err := l.server("violin"); err != nil || l.runs(t.Context(), o) {
+		t.Errorf("the guest runs on (%v)", err)
+	}
+	release()
+	if err := violin.Stop(t.Context()); err != nil || s.states(topo)["violin"] != NodeStopped {
+		t.Errorf("afterwards: %v, %v", err, s.states(topo))
 	}
 }
