@@ -3,6 +3,7 @@
 package examples_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/falcon-vm/falcon-go/internal/agent"
 )
 
 // stage returns how far a node has come, as its file says.
@@ -118,34 +121,53 @@ func TestWhatWasBrokenOffIsFinished(t *testing.T) {
 }
 
 // TestACloneWithoutAnIdentityIsNotToBeUsed kills the launch of clones before they
-// are themselves. Whoever then talks to the guest, past falcon, gets nothing of it.
+// are themselves. Whoever then talks to the guest, past falcon, gets nothing of it;
+// and when it is let go without any entropy, it has its own, of its seed.
 func TestACloneWithoutAnIdentityIsNotToBeUsed(t *testing.T) {
 	l := newSite(t).lab("raw", "any", "--node", "a")
 	l.launch()
 	l.destroy()
-	for try := 0; ; try++ {
-		l.kill("a", "set-up", 0, l.launchArgs()...)
+	var drawn []string
+	for range 2 {
+		l.killHeld("a")
 		ctx, cancel := context.WithTimeout(context.Background(), commandDeadline)
-		info, err := l.agent("a").Ping(ctx)
-		cancel()
+		defer cancel()
+		a := l.agent("a")
+		if err := a.CopyFrom(ctx, "/etc/hostname", t.TempDir(), nil); err == nil || !strings.Contains(err.Error(), "no identity") {
+			t.Errorf("a copy out of it: %v", err)
+		}
+		check(t, a.Identify(ctx, agent.Identity{}))
+		var out bytes.Buffer
+		_, err := a.Exec(ctx, agent.Command{Exec: agent.Exec{Argv: []string{"sh", "-c", "cat /proc/sys/kernel/random/uuid"}}, Stdout: &out})
 		check(t, err)
-		if info.Held {
-			break
-		}
-		if try == 20 {
-			t.Skip("the clone was always quicker than the kill")
-		}
+		drawn = append(drawn, out.String())
 		l.destroy()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), commandDeadline)
-	defer cancel()
-	if err := l.agent("a").CopyFrom(ctx, "/etc/hostname", t.TempDir(), nil); err == nil || !strings.Contains(err.Error(), "no identity") {
-		t.Errorf("a copy out of it: %v", err)
+	if drawn[0] == drawn[1] || drawn[0] == "" {
+		t.Errorf("two clones drew %q", drawn)
 	}
+	l.killHeld("a")
 	begun := time.Now()
 	l.must("hyperstop", "a")
 	if took := time.Since(begun); took > 25*time.Second {
 		t.Errorf("it was stopped after %v", took)
 	}
 	l.destroy()
+}
+
+// killHeld kills a launch when a node is a clone that is not itself yet.
+func (l *lab) killHeld(node string) {
+	l.t.Helper()
+	for range 20 {
+		l.kill(node, "set-up", 0, l.launchArgs()...)
+		ctx, cancel := context.WithTimeout(context.Background(), commandDeadline)
+		info, err := l.agent(node).Ping(ctx)
+		cancel()
+		check(l.t, err)
+		if info.Held {
+			return
+		}
+		l.destroy()
+	}
+	l.t.Skip("the clone was always quicker than the kill")
 }

@@ -338,16 +338,16 @@ func (n *Node) Stop(ctx context.Context) error {
 	return nil
 }
 
-// stopPatienceLock is how long a node that is to be stopped may be worked on by
+// lockPatience is how long a node that is to be stopped may be worked on by
 // others before its guest is stopped in their hands.
-const stopPatienceLock = 5 * time.Second
+const lockPatience = 5 * time.Second
 
 // lockToStop is lockNode for a node that is to be stopped. Who holds it, such as a
 // snapshot, may wait for a guest that hangs: then the guest is stopped first, which
 // ends that. One who starts or stops the node is waited for.
 func (l *lab) lockToStop(ctx context.Context, node string) (*record, func(), error) {
 	purpose := "hyperstop " + node
-	brief, cancel := context.WithTimeout(ctx, stopPatienceLock)
+	brief, cancel := context.WithTimeout(ctx, lockPatience)
 	defer cancel()
 	r, unlock, err := l.lockNode(brief, node, purpose)
 	if err == nil || ctx.Err() != nil || brief.Err() == nil {
@@ -364,7 +364,7 @@ func (l *lab) lockToStop(ctx context.Context, node string) (*record, func(), err
 	if o, err := l.server(node); err == nil {
 		l.stopGuest(ctx, o, r.Plan.Node(node))
 	}
-	brief, cancel = context.WithTimeout(ctx, stopPatienceLock)
+	brief, cancel = context.WithTimeout(ctx, lockPatience)
 	defer cancel()
 	return l.lockNode(brief, node, purpose)
 }

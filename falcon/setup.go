@@ -182,7 +182,7 @@ func keepMount(b *strings.Builder, m MountPlan) {
 	tag := mountsEscape.Replace(m.Tag)
 	line := tag + " " + mountsEscape.Replace(m.Target) + " 9p trans=virtio,version=9p2000.L,msize=65536,ro,nofail 0 0"
 	fmt.Fprintf(b, "f=; if [ -r /etc/fstab ]; then while read -r d o; do case $d in %s) f=1 ;; esac; done < /etc/fstab; fi\n"+
-		"[ \"$f\" ] || echo %s >> /etc/fstab || true\n", shellQuote(tag), shellQuote(line))
+		"[ \"$f\" ] || printf '%%s\\n' %s >> /etc/fstab || true\n", shellQuote(tag), shellQuote(line))
 }
 
 // addHost adds a line to /etc/hosts if the name is not in it as a word.

@@ -130,7 +130,7 @@ func ago(at, now time.Time) string {
 
 // started says in a word how a node was started, and how long it took.
 func started(s *falcon.NodeStart) string {
-	if s == nil {
+	if s == nil || len(s.Stages) == 0 {
 		return "-"
 	}
 	var total float64
@@ -149,7 +149,7 @@ func started(s *falcon.NodeStart) string {
 func printStarts(out io.Writer, s *falcon.Status) {
 	gap := "\n"
 	for _, n := range s.Nodes {
-		if n.Start == nil {
+		if n.Start == nil || len(n.Start.Stages) == 0 {
 			continue
 		}
 		var stages []string

@@ -23,7 +23,7 @@ func TestWordsOfOthersAreHarmlessOnATerminal(t *testing.T) {
 	appendTo(t, files.Server, `{"msg":"`+"\x7f\u009b31m\u202e end"+`"}`+"\n")
 	appendTo(t, files.Stderr, hostile+"\n")
 	p.lab.status = &falcon.Status{Topology: "ring", Nodes: []falcon.NodeStatus{{
-		Name: "violin", State: falcon.NodeFailed, Image: "x" + hostile, Reason: hostile, Start: &falcon.NodeStart{Cold: true, Why: hostile},
+		Name: "violin", State: falcon.NodeFailed, Image: "x" + hostile, Reason: hostile, Start: &falcon.NodeStart{Cold: true, Why: hostile, Stages: []falcon.StageTime{{Stage: falcon.StageBoot, Seconds: 1}}},
 	}}}
 	p.lab.steps = []falcon.Progress{{Node: "violin", Stage: falcon.StageFailed, Detail: hostile, Err: errors.New(hostile)}}
 	for _, args := range []string{
