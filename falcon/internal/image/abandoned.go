@@ -196,6 +196,9 @@ func (s *Files) abandonedFiles() ([]Abandoned, error) {
 			return nil, err
 		}
 	}
+	for _, path := range halfClaims(filepath.Join(s.home, usersFolder)) {
+		all = append(all, Abandoned{Kind: "file", Name: path, Reason: killed, Remove: func(context.Context) error { return removeIfThere(path) }})
+	}
 	return all, err
 }
 

@@ -59,7 +59,7 @@ func (s *Files) claim(ctx context.Context, img Image) (done func(), err error) {
 		return nil, err
 	}
 	for _, dir := range foreign {
-		if err := s.claimIn(dir); err != nil {
+		if err := s.claimIn(ctx, dir); err != nil {
 			l.release()
 			return nil, fmt.Errorf("telling the owner of %s that it is used: %w", dir, err)
 		}
@@ -89,13 +89,22 @@ func (s *Files) foreign(img Image) ([]string, error) {
 
 // claimIn notes the use of an image in its store, unless that is noted, or the
 // store has no place for it.
-func (s *Files) claimIn(dir string) error {
+func (s *Files) claimIn(ctx context.Context, dir string) error {
 	users := filepath.Join(filepath.Dir(filepath.Dir(dir)), usersFolder)
 	if !exists(users) {
 		return nil
 	}
 	c, err := s.ownClaims(users)
 	if err != nil || slices.Contains(c.Images, dir) {
+		return err
+	}
+	// Others may be about to note another image in the same file.
+	l, err := acquire(ctx, s.claimsLock()+".change", true)
+	if err != nil {
+		return err
+	}
+	defer l.release()
+	if c, err = s.ownClaims(users); err != nil || slices.Contains(c.Images, dir) {
 		return err
 	}
 	c.Images = append(c.Images, dir)
@@ -243,6 +252,28 @@ func (s *Files) usedElsewhere(ctx context.Context, dir string) ([]string, error)
 	}
 	wg.Wait()
 	return slices.Concat(by...), nil
+}
+
+// halfClaimsRE matches what a user has left who was killed while he noted
+// something: nobody but the owner of the store sees it.
+var halfClaimsRE = regexp.MustCompile(`^\.[0-9]{1,10}-[0-9a-f]{32}\.new-[0-9]+$`)
+
+// claimWrites is how long the writing of claims never takes.
+const claimWrites = time.Hour
+
+// halfClaims lists what was left in a folder of users.
+func halfClaims(users string) []string {
+	if !isOwnFolder(users) {
+		return nil
+	}
+	entries, _ := os.ReadDir(users)
+	var left []string
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && halfClaimsRE.MatchString(e.Name()) && time.Since(info.ModTime()) > claimWrites {
+			left = append(left, filepath.Join(users, e.Name()))
+		}
+	}
+	return left
 }
 
 var claimsRE = regexp.MustCompile(`^([0-9]{1,10})-[0-9a-f]{32}$`)

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -129,6 +130,37 @@ func TestAnImageThatAnotherUserNeedsStays(t *testing.T) {
 				t.Errorf("when nobody needs it any more: %v", err)
 			}
 		})
+	}
+}
+
+// TestClaimsOfOneMomentAreAllKept: nodes of a lab get their disks at once.
+func TestClaimsOfOneMomentAreAllKept(t *testing.T) {
+	system := testStore(t)
+	if err := system.prepare(); err != nil {
+		t.Fatal(err)
+	}
+	users := filepath.Join(system.Home(), usersFolder)
+	if err := os.MkdirAll(users, 0o700); err != nil { // made by root alone
+		t.Fatal(err)
+	}
+	s := testStore(t, system.Home())
+	const images = 8
+	for i := range images {
+		addImage(t, system, fmt.Sprint("image", i), "hello")
+	}
+	var making sync.WaitGroup
+	for i := range images {
+		making.Go(func() {
+			if err := s.CreateDisk(t.Context(), owner(fmt.Sprint("n", i)), fmt.Sprint("image", i), DiskOptions{}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	making.Wait()
+	for i := range images {
+		if err := system.Remove(t.Context(), fmt.Sprint("image", i)); !errors.As(err, new(*InUseError)) {
+			t.Errorf("image %d: %v", i, err)
+		}
 	}
 }
 
@@ -278,6 +310,24 @@ func TestWhatStrangersWriteOnlyHasAnImageStay(t *testing.T) {
 				t.Errorf("control characters of a stranger are in %q", err)
 			}
 		})
+	}
+}
+
+// TestHalfWrittenClaimsAreLeftovers after a time in which they might be finished.
+func TestHalfWrittenClaimsAreLeftovers(t *testing.T) {
+	s, other := newAnother(t)
+	name := "." + fmt.Sprint(stranger) + "-" + token + ".new-7"
+	other.claim(name, "{")
+	if all, err := s.Abandoned(t.Context()); err != nil || len(all) > 0 {
+		t.Errorf("at once: %+v, %v", all, err)
+	}
+	path := filepath.Join(s.Home(), usersFolder, name)
+	old := time.Now().Add(-2 * claimWrites)
+	if err := os.Chtimes(path, old, old); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := s.Abandoned(t.Context()); err != nil || len(all) != 1 || all[0].Name != path {
+		t.Errorf("later: %+v, %v", all, err)
 	}
 }
 
