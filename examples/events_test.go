@@ -26,7 +26,13 @@ func (s *site) limitedHome(size int) {
 		options += fmt.Sprintf(",uid=%d,gid=%d", s.user.Uid, s.user.Gid)
 	}
 	check(s.t, syscall.Mount("tmpfs", s.home, "tmpfs", 0, options))
-	s.t.Cleanup(func() { check(s.t, syscall.Unmount(s.home, 0)) })
+	s.t.Cleanup(func() {
+		err := syscall.Unmount(s.home, 0)
+		for limit := time.Now().Add(10 * time.Second); err == syscall.EBUSY && time.Now().Before(limit); err = syscall.Unmount(s.home, 0) {
+			time.Sleep(10 * time.Millisecond) // a process that was killed lets go of its files a moment later
+		}
+		check(s.t, err)
+	})
 	s.linkImage()
 }
 
@@ -117,7 +123,9 @@ func testHostDiskFull(t *testing.T, s *site) {
 			t.Errorf("node %s wrote:\n%s", name, got)
 		}
 	}
-	s.resize(1) // full again, at once
+	var fs syscall.Statfs_t
+	check(t, syscall.Statfs(s.home, &fs))
+	s.resize(int((fs.Blocks-fs.Bfree)*uint64(fs.Bsize)>>20) + 2) // full again, soon
 	l.run("exec", "a", "setsid dd if=/dev/zero of=/more bs=1M count=20 conv=fsync >/dev/null 2>&1 &")
 	l.becomesState("a", "paused")
 	begun := time.Now()
