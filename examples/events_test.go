@@ -152,13 +152,18 @@ func TestAnExecEndsWhenItsNodeStandsStill(t *testing.T) {
 	l.sh("a", "true")
 }
 
+func (l *lab) needsPanicDriver(name string) {
+	l.t.Helper()
+	if l.run("exec", name, "[ -e /sys/bus/platform/drivers/pvpanic-mmio ]").status != 0 {
+		l.t.Fatal("the image micro has no panic driver; if it is the host's and of an older falcon: falcon image rm micro && falcon image build micro")
+	}
+}
+
 // crash has a guest panic a moment later, and reboot when that many seconds are
 // over; 0 for never.
 func (l *lab) crash(name string, reboot int) {
 	l.t.Helper()
-	if l.run("exec", name, "[ -e /sys/bus/platform/drivers/pvpanic-mmio ]").status != 0 {
-		l.t.Skip("the image micro of this host is of an older falcon, whose kernel reports no panic: falcon image rm micro && falcon image build micro")
-	}
+	l.needsPanicDriver(name)
 	l.sh(name, fmt.Sprintf("echo %d >/proc/sys/kernel/panic; (usleep 300000; echo c >/proc/sysrq-trigger) >/dev/null 2>&1 &", reboot))
 }
 
@@ -232,9 +237,7 @@ func TestALaunchFailsWithThePanicOfItsGuest(t *testing.T) {
 // crashAtBoot has a guest panic whenever it boots from now on.
 func (l *lab) crashAtBoot(name string) {
 	l.t.Helper()
-	if l.run("exec", name, "[ -e /sys/bus/platform/drivers/pvpanic-mmio ]").status != 0 {
-		l.t.Skip("the image micro of this host is of an older falcon: falcon image rm micro && falcon image build micro")
-	}
+	l.needsPanicDriver(name)
 	l.sh(name, `printf '#!/bin/sh\nmount -t proc proc /proc\necho c >/proc/sysrq-trigger\n' >/usr/bin/init.new && chmod 755 /usr/bin/init.new && mv /usr/bin/init.new /usr/bin/init && sync`)
 }
 
