@@ -265,7 +265,7 @@ func (n *Node) Logs() (LogFiles, error) {
 
 // Start starts a node that is stopped or failed, on its own disk, and makes
 // the links that are missing: also after a restart of the host. A node that
-// runs is left alone.
+// runs is left alone, but that one that stands still goes on.
 func (n *Node) Start(ctx context.Context, opts ...LaunchOption) error {
 	o := launchOptions{loginTimeout: DefaultLoginTimeout}
 	for _, opt := range opts {
@@ -276,17 +276,22 @@ func (n *Node) Start(ctx context.Context, opts ...LaunchOption) error {
 		if np == nil {
 			return errors.New("it is declared and not launched: launch the topology again to add it")
 		}
-		return l.transact(ctx, r, o.keep, func(tx *transaction) error {
-			s := nodeStart{id: r.IDs[n.name], cold: usedDisk, loginTimeout: o.loginTimeout}
-			if o, err := l.server(n.name); err == nil && l.runs(ctx, o) {
-				if err := l.goOn(ctx, n.name); err != nil {
-					return err
-				}
-				if l.setUpStage(n.name) != StageReady {
-					return l.finishNode(ctx, tx, np, s)
-				}
+		s := nodeStart{id: r.IDs[n.name], cold: usedDisk, loginTimeout: o.loginTimeout}
+		server, err := l.server(n.name)
+		runs := err == nil && l.runs(ctx, server)
+		if runs {
+			// Not under the journal, for which a full disk has no room.
+			if err := l.goOn(ctx, n.name); err != nil {
+				return err
+			}
+			if l.setUpStage(n.name) == StageReady {
 				l.stage(n.name, StageRunning, "it runs already")
 				return nil
+			}
+		}
+		return l.transact(ctx, r, o.keep, func(tx *transaction) error {
+			if runs {
+				return l.finishNode(ctx, tx, np, s)
 			}
 			if !l.host.store().HasDisk(ctx, l.owner(n.name), np.Backing) {
 				return fmt.Errorf("its disk %s is gone: destroy the topology and launch it again", np.Disk)

@@ -529,29 +529,6 @@ func reservedSlots(components []userComponent) (map[uint8]bool, error) {
 	return slots, nil
 }
 
-// planScreen says where the node's screen is shown.
-func (np *NodePlan) planScreen(n *Node, f facts) {
-	switch {
-	case !n.screen:
-		return
-	case n.vncPort == 0:
-		np.VNC = "unix:" + n.name + vncExt
-	default:
-		np.VNC = net.JoinHostPort("127.0.0.1", fmt.Sprint(n.vncPort))
-	}
-	if n.vncPassword != "" {
-		np.VNCPassword = absolute(f.workDir, n.vncPassword)
-	}
-	switch {
-	case f.bareVNC && n.vncPort == 0:
-		np.refuse("its screen is to be on a socket, and the host's propolis-server shows screens on TCP ports only: VNC(5900)")
-	case f.bareVNC && n.vncPassword != "":
-		np.refuse("its screen is to have a password, and the host's propolis-server knows none")
-	case !f.bareVNC && n.vncPort != 0 && n.vncPassword == "":
-		np.refuse("any user of the host could see and use its screen on port %d: give it a VNCPassword(FILE), or have the screen on a socket of your own: VNC()", n.vncPort)
-	}
-}
-
 // buildSpec writes the node's Propolis instance, with upstream's names for the
 // components, and notes the slots of its interfaces.
 func (np *NodePlan) buildSpec(n *Node, f facts) error {

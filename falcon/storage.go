@@ -105,3 +105,17 @@ func existing(path string) string {
 func (s *Storage) check() Check {
 	return Check{Name: "disks", Detail: s.String(), Warning: s.Warning()}
 }
+
+// roomForMemory refuses a template whose memory may not fit into the file system
+// that it is kept on: QEMU would be killed on the way.
+func (l *lab) roomForMemory(np *NodePlan) error {
+	h, ok := l.host.(spacious)
+	if !ok {
+		return nil
+	}
+	home := l.host.store().Home()
+	if free, err := h.space(existing(home)); err == nil && free < np.Memory {
+		return fmt.Errorf("it keeps up to %s of memory, and %s are free in %s", np.Memory, free, home)
+	}
+	return nil
+}

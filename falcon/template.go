@@ -296,6 +296,9 @@ const templateDeadline = 10 * time.Minute
 func (l *lab) makeTemplate(ctx context.Context, store image.TemplateStore, o image.TemplateOptions, np *NodePlan) (err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, templateDeadline, fmt.Errorf("it was not made within %v", templateDeadline))
 	defer cancel()
+	if err := l.roomForMemory(np); err != nil {
+		return fmt.Errorf("making a template of image %s: %w", np.Image, err)
+	}
 	report := func(what string) { l.stage(np.Name, StageTemplate, what) }
 	draft, err := store.CreateTemplate(ctx, o, func(s image.Step) { report(s.What) })
 	if err != nil {

@@ -32,7 +32,8 @@ func (a *app) hyperstartCommand() *cobra.Command {
 	return a.powerCommand(powerAction{
 		name: "hyperstart", short: "Start nodes that do not run, on the disks that they had",
 		long: `Start nodes that do not run, on the disks that they had. Links that are missing,
-after a restart of the host say, are made again.`,
+after a restart of the host say, are made again. A node that stands still, because
+the host's disk is full or somebody has stopped it, goes on.`,
 		becomes: falcon.StageReady, do: node.Start, starts: true,
 	})
 }

@@ -74,7 +74,9 @@ func bridge(ctx context.Context, screen net.Conn, in io.Reader, out io.Writer) e
 	defer context.AfterFunc(ctx, func() { screen.Close() })()
 	go func() { // a read of the input cannot be ended, and ends with the program
 		_, _ = io.Copy(screen, in)
-		screen.Close()
+		if half, ok := screen.(interface{ CloseWrite() error }); ok {
+			_ = half.CloseWrite() // what the screen has said is still to be read
+		}
 	}()
 	_, err := io.Copy(out, screen)
 	if errors.Is(err, net.ErrClosed) {

@@ -19,7 +19,8 @@
 // serve (Crucible, migration, and so on) is refused by name.
 //
 // Network backends may name more than a host device; package qemu has the
-// forms. Two paths are ours:
+// forms. The screen is served on a Unix socket, or on a TCP port that asks for a
+// password. Some paths are ours:
 //
 //	PUT /falcon/disk/{id}/overlay  {"path": "new.qcow2"}
 //
@@ -34,4 +35,15 @@
 // it as a template in the folder of --template, for other servers with that flag
 // to make their instances of: those go on where this one stopped. It answers
 // 204. Before, the guest must have let go of its network interfaces.
+//
+//	GET /falcon/machine?gen=N
+//
+// answers a [propolis.MachineStatus] as soon as its generation is N or later: what
+// the machine does that nobody asked for (events.go), for which the states of an
+// instance have no place. A machine that waits for room on the host goes on by
+// itself; any that stands still does by
+//
+//	PUT /falcon/machine/resume
+//
+// which answers 204, and 409 as long as there is no room for it.
 package server

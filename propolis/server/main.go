@@ -163,13 +163,8 @@ func run(ctx context.Context, cfg config, stdout, stderr io.Writer) error {
 	}
 	if cfg.endWith != 0 {
 		var end context.CancelFunc
-		ctx, end = context.WithCancel(ctx)
+		ctx, end = endWith(ctx, cfg.endWith)
 		defer end()
-		pipe := os.NewFile(uintptr(cfg.endWith), "end")
-		go func() {
-			_, _ = io.Copy(io.Discard, pipe)
-			end()
-		}()
 	}
 	cfg.qemu.Log, cfg.qemu.Stderr = log, stderr
 	if cfg.template != "" {
@@ -208,14 +203,21 @@ func run(ctx context.Context, cfg config, stdout, stderr io.Writer) error {
 	}
 	s := &server{log: log, stderr: stderr, start: starter(cfg.qemu), grace: cfg.grace, screen: viewers != nil, agent: relay, asic: desk, template: cfg.template}
 	if viewers != nil {
-		served.Go(func() {
-			acceptAll(clients, viewers, func(conn net.Conn) {
-				defer conn.Close()
-				s.view(clients, conn, !onlyOwner(viewers))
-			})
-		})
+		served.Go(func() { s.serveViewers(clients, viewers) })
 	}
 	return s.serve(ctx, l)
+}
+
+// endWith returns a context that ends when nobody holds the other end of an
+// inherited pipe any more.
+func endWith(ctx context.Context, fd int) (context.Context, context.CancelFunc) {
+	ctx, end := context.WithCancel(ctx)
+	pipe := os.NewFile(uintptr(fd), "end")
+	go func() {
+		_, _ = io.Copy(io.Discard, pipe)
+		end()
+	}()
+	return ctx, end
 }
 
 // openScreen has instances have a screen, and opens the listener for viewers.

@@ -39,6 +39,15 @@ func (s *server) view(ctx context.Context, viewer net.Conn, password bool) {
 	<-done
 }
 
+// serveViewers shows the screen to the clients of a listener until ctx ends, and
+// closes it.
+func (s *server) serveViewers(ctx context.Context, l net.Listener) {
+	acceptAll(ctx, l, func(conn net.Conn) {
+		defer conn.Close()
+		s.view(ctx, conn, !onlyOwner(l))
+	})
+}
+
 func (s *server) openScreen(ctx context.Context, password bool) (screen net.Conn, err error) {
 	i, err := s.current()
 	if err != nil {

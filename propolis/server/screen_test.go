@@ -62,7 +62,7 @@ func TestViewersOfASocket(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		acceptAll(h.ctx(), l, func(conn net.Conn) { h.server.view(h.ctx(), conn, !onlyOwner(l)) })
+		h.server.serveViewers(h.ctx(), l)
 	}()
 	defer func() { l.Close(); <-done }()
 	viewer, err := net.Dial("unix", path)

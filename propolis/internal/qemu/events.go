@@ -9,7 +9,8 @@ import (
 	"github.com/falcon-vm/falcon-go/propolis/internal/qmp"
 )
 
-// translate returns the event that a QMP event stands for, if any.
+// translate returns the event that a QMP event stands for, if any. It belongs to
+// watch.
 func (m *Machine) translate(e qmp.Event) (Event, bool) {
 	var data struct {
 		Guest  bool   `json:"guest"`
@@ -20,9 +21,13 @@ func (m *Machine) translate(e qmp.Event) (Event, bool) {
 	_ = json.Unmarshal(e.Data, &data)
 	switch e.Name {
 	case "RESET":
+		m.panicked = false
 		return Event{Kind: Reset, ByGuest: data.Guest}, true
 	case "GUEST_PANICKED", "GUEST_CRASHLOADED":
-		return Event{Kind: Panicked, ByGuest: true}, true
+		// A guest can say so as often as it likes.
+		news := !m.panicked
+		m.panicked = true
+		return Event{Kind: Panicked, ByGuest: true}, news
 	case "WATCHDOG":
 		return Event{Kind: Watchdog, ByGuest: true, Why: data.Action}, true
 	case "STOP":

@@ -127,6 +127,7 @@ type Machine struct {
 	screenMu  sync.Mutex // held while a viewer is handed to QEMU
 	stillMu   sync.Mutex // held while this package has the machine stand still
 	still     string     // why it is Paused; empty when it is not
+	panicked  bool       // since its last reset
 	disksMu   sync.Mutex
 	disks     map[string]string // current block node by storage backend
 	overlay   int               // number of the last overlay

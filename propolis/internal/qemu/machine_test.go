@@ -278,6 +278,21 @@ func TestStopsAreReported(t *testing.T) {
 	g.expect("xyz")
 }
 
+func TestAPanicIsNewsOnce(t *testing.T) {
+	m := &Machine{}
+	for _, step := range []struct {
+		event string
+		news  bool
+	}{
+		{"GUEST_CRASHLOADED", true}, {"GUEST_PANICKED", false}, {"GUEST_PANICKED", false},
+		{"RESET", true}, {"GUEST_PANICKED", true}, {"GUEST_PANICKED", false},
+	} {
+		if _, news := m.translate(qmp.Event{Name: step.event}); news != step.news {
+			t.Errorf("%s is news: %v", step.event, news)
+		}
+	}
+}
+
 func TestEventsOfDisks(t *testing.T) {
 	m := &Machine{disks: map[string]string{"backing": blockNode("backing") + ".1"}}
 	for name, test := range map[string]struct {

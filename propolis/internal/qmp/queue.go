@@ -10,20 +10,28 @@ type queue struct {
 
 	mu     sync.Mutex
 	events []Event
+	count  map[string]int // of events by name
 	closed bool
 	once   sync.Once
 }
 
 func newQueue() *queue {
-	q := &queue{out: make(chan Event), wake: make(chan struct{}, 1), dropped: make(chan struct{})}
+	q := &queue{out: make(chan Event), wake: make(chan struct{}, 1), dropped: make(chan struct{}), count: make(map[string]int)}
 	go q.pump()
 	return q
 }
 
+// maxWaiting bounds how many events of one name wait: a guest can cause some as
+// often as it likes, and what it says once more is no news.
+const maxWaiting = 1024
+
 // push adds an event. It never waits.
 func (q *queue) push(e Event) {
 	q.mu.Lock()
-	q.events = append(q.events, e)
+	if q.count[e.Name] < maxWaiting {
+		q.count[e.Name]++
+		q.events = append(q.events, e)
+	}
 	q.mu.Unlock()
 	q.signal()
 }
@@ -73,5 +81,6 @@ func (q *queue) take() ([]Event, bool) {
 	defer q.mu.Unlock()
 	batch := q.events
 	q.events = nil
+	clear(q.count)
 	return batch, q.closed
 }
