@@ -263,12 +263,14 @@ func (k *killing) leaveNothing() {
 	k.t.Helper()
 	k.nothing()
 	k.gone()
-	var images []struct {
-		Name string `json:"name"`
+	var list struct {
+		Images []struct {
+			Name string `json:"name"`
+		} `json:"images"`
 	}
 	out := k.falcon("image", "ls", "--json")
-	check(k.t, json.Unmarshal([]byte(out.stdout), &images))
-	for _, i := range slices.Backward(images) {
+	check(k.t, json.Unmarshal([]byte(out.stdout), &list))
+	for _, i := range slices.Backward(list.Images) {
 		if slices.Contains(k.made, i.Name) {
 			if out := k.falcon("image", "rm", i.Name); out.status != 0 {
 				k.t.Errorf("%s: removing image %s: %s", k.story, i.Name, out)
