@@ -43,7 +43,7 @@ func Doctor(ctx context.Context, fix bool) (*DoctorReport, error) {
 		return nil, err
 	}
 	r := &DoctorReport{Checks: labs[0].host.survey(ctx), Leftovers: []Leftover{}}
-	e := &examination{labs: labs, own: len(labs), listed: make(map[string]bool)}
+	e := &examination{labs: labs, own: len(labs), listed: make(map[string]bool), closed: make(map[string]bool)}
 	if err := e.otherHomes(); err != nil {
 		return nil, err
 	}
@@ -78,6 +78,8 @@ type examination struct {
 	// entries of the others, by the lab whose list they are in.
 	listed map[string]bool
 	lost   map[*lab][]state.Entry
+	// closed are the homes that cannot be read.
+	closed map[string]bool
 }
 
 // otherHomes adds the homes of running topologies, and as root of those that
@@ -106,11 +108,18 @@ func (e *examination) otherHomes() error {
 			continue
 		}
 		known[home] = true
+		// What cannot be read of another home is left alone.
 		labs, err := hosts(home)
-		if err != nil {
-			return err
+		for _, l := range labs {
+			if _, lerr := l.host.registry().List(); lerr != nil {
+				err = errors.Join(err, lerr)
+			}
 		}
-		e.labs = append(e.labs, labs...)
+		if err == nil {
+			e.labs = append(e.labs, labs...)
+		} else {
+			e.closed[home] = true
+		}
 	}
 	return nil
 }
@@ -178,7 +187,7 @@ func (e *examination) processes(context.Context) ([]Leftover, error) {
 	marks, err := marked("")
 	var left []Leftover
 	for _, m := range marks {
-		if e.listed[m.Lab] || !endable(m) {
+		if e.listed[m.Lab] || e.closed[m.Home] || !endable(m) {
 			continue
 		}
 		left = append(left, Leftover{Kind: "process", Name: fmt.Sprintf("%d (%s)", m.PID, m.Args[0]),
