@@ -127,8 +127,13 @@ func (e *examination) otherHomes() error {
 // list finds out which topologies can be reached.
 func (e *examination) list() error {
 	e.lost = make(map[*lab][]state.Entry)
+	added := false
 	for _, l := range e.labs {
 		entries, err := l.host.registry().List()
+		if err == nil && !added && l.host.namespace() != "" {
+			entries, err = withHostEntries(entries)
+			added = true
+		}
 		if err != nil {
 			return err
 		}
@@ -140,7 +145,30 @@ func (e *examination) list() error {
 			}
 		}
 	}
-	return nil
+	marks, err := marked("")
+	for _, m := range marks { // whatever became of the lists
+		if entry := (state.Entry{Identity: state.Identity{ID: m.Lab}}); state.Holds(m.Dir, m.Lab) && in(entry, m.Dir) {
+			e.listed[m.Lab] = true
+		}
+	}
+	return err
+}
+
+// withHostEntries adds to a home's entries those of the host whose home does not
+// list them.
+func withHostEntries(entries []state.Entry) ([]state.Entry, error) {
+	all, err := hostRegistry.List()
+	for _, entry := range all {
+		listed := false
+		for _, r := range registriesOf(entry.Home) {
+			_, rerr := r.Get(entry.ID)
+			listed = listed || !errors.Is(rerr, os.ErrNotExist)
+		}
+		if !listed {
+			entries = append(entries, entry)
+		}
+	}
+	return entries, err
 }
 
 // reachable reports whether a listed topology has a folder, where it was or
