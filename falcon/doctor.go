@@ -45,7 +45,7 @@ func Doctor(ctx context.Context, fix bool) (*DoctorReport, error) {
 		return nil, err
 	}
 	r := &DoctorReport{Checks: labs[0].host.survey(ctx), Leftovers: []Leftover{}}
-	e := &examination{labs: labs, own: len(labs), listed: make(map[string]bool)}
+	e := &examination{labs: labs, own: len(labs), listed: make(map[string]bool), closed: make(map[string]bool)}
 	disks, err := storedDisks(ctx, labs)
 	if err != nil {
 		return nil, err
@@ -85,6 +85,8 @@ type examination struct {
 	// entries of the others, by the lab whose list they are in.
 	listed map[string]bool
 	lost   map[*lab][]state.Entry
+	// closed are the homes that cannot be read.
+	closed map[string]bool
 }
 
 // otherHomes adds the homes of running topologies, and as root of those that
@@ -113,11 +115,18 @@ func (e *examination) otherHomes() error {
 			continue
 		}
 		known[home] = true
+		// What cannot be read of another home is left alone.
 		labs, err := hosts(home)
-		if err != nil {
-			return err
+		for _, l := range labs {
+			if _, lerr := l.host.registry().List(); lerr != nil {
+				err = errors.Join(err, lerr)
+			}
 		}
-		e.labs = append(e.labs, labs...)
+		if err == nil {
+			e.labs = append(e.labs, labs...)
+		} else {
+			e.closed[home] = true
+		}
 	}
 	return nil
 }
@@ -125,8 +134,13 @@ func (e *examination) otherHomes() error {
 // list finds out which topologies can be reached.
 func (e *examination) list() error {
 	e.lost = make(map[*lab][]state.Entry)
+	added := false
 	for _, l := range e.labs {
 		entries, err := l.host.registry().List()
+		if err == nil && !added && l.host.namespace() != "" {
+			entries, err = withHostEntries(entries)
+			added = true
+		}
 		if err != nil {
 			return err
 		}
@@ -138,7 +152,30 @@ func (e *examination) list() error {
 			}
 		}
 	}
-	return nil
+	marks, err := marked("")
+	for _, m := range marks { // whatever became of the lists
+		if entry := (state.Entry{Identity: state.Identity{ID: m.Lab}}); state.Holds(m.Dir, m.Lab) && in(entry, m.Dir) {
+			e.listed[m.Lab] = true
+		}
+	}
+	return err
+}
+
+// withHostEntries adds to a home's entries those of the host whose home does not
+// list them.
+func withHostEntries(entries []state.Entry) ([]state.Entry, error) {
+	all, err := hostRegistry.List()
+	for _, entry := range all {
+		listed := false
+		for _, r := range registriesOf(entry.Home) {
+			_, rerr := r.Get(entry.ID)
+			listed = listed || !errors.Is(rerr, os.ErrNotExist)
+		}
+		if !listed {
+			entries = append(entries, entry)
+		}
+	}
+	return entries, err
 }
 
 // reachable reports whether a listed topology has a folder, where it was or
@@ -185,7 +222,7 @@ func (e *examination) processes(context.Context) ([]Leftover, error) {
 	marks, err := marked("")
 	var left []Leftover
 	for _, m := range marks {
-		if e.listed[m.Lab] || !endable(m) {
+		if e.listed[m.Lab] || e.closed[m.Home] || !endable(m) {
 			continue
 		}
 		left = append(left, Leftover{Kind: "process", Name: fmt.Sprintf("%d (%s)", m.PID, m.Args[0]),

@@ -79,10 +79,7 @@ func recoverIdentity(f *state.Folder) error {
 	}
 	for _, home := range homes {
 		for _, r := range registriesOf(home) {
-			entries, err := r.List()
-			if err != nil {
-				return err
-			}
+			entries, _ := r.List() // one that cannot be read tells nothing
 			for _, e := range entries {
 				if e.Same(here) || e.Folder == here.Folder && (f.Has(recordFile) || f.Has(state.JournalFile)) {
 					f.Adopt(e.Identity)
