@@ -22,8 +22,8 @@ const resumeLimit = 10 * time.Second
 //
 // The overlay is at path already, or it waits beside it with ".next" appended
 // and takes the place of the file there. That must be so where path is that of
-// the disk's present file: QEMU opens that file anew, by its name, to only read
-// it from then on, and would take another one for it that it finds there.
+// the disk's present file, which keeps its name until the overlay is on it. QEMU
+// opens neither by its name: their descriptors are handed to it.
 func (m *Machine) SwitchOverlay(ctx context.Context, disk, path string) error {
 	m.overlayMu.Lock()
 	defer m.overlayMu.Unlock()
