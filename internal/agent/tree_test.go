@@ -395,6 +395,9 @@ func TestUnpackPassesNoLink(t *testing.T) {
 		"an irregular file":                 {folder, {Path: "key", Mode: fs.ModeIrregular}},
 	} {
 		for how, base := range map[string]string{"new": "", "existing": "out"} {
+			if base == "" && strings.HasPrefix(name, "what was") {
+				continue // nothing was there
+			}
 			t.Run(name+", "+how, func(t *testing.T) {
 				top := t.TempDir()
 				secret := filepath.Join(top, "secret")
@@ -406,8 +409,6 @@ func TestUnpackPassesNoLink(t *testing.T) {
 					check(t, os.MkdirAll(filepath.Join(top, "out", "real"), 0o755))
 					check(t, os.Symlink("../secret", filepath.Join(top, "out", "there")))
 					check(t, os.Symlink("real", filepath.Join(top, "out", "beside")))
-				} else if strings.HasPrefix(name, "what was") {
-					t.Skip("nothing was there")
 				}
 				if err := unpack(bytes.NewReader(tree(t, entries...)), target, Keep{}); err == nil {
 					t.Error("it was unpacked")

@@ -20,11 +20,11 @@ const (
 	systemEnv = "FALCON_TEST_SYSTEM"
 )
 
-// TestAct is no test: it is what actAs has another user do.
+// TestAct is no test: it is what another.acts has another user do.
 func TestAct(t *testing.T) {
 	what := os.Getenv(actEnv)
 	if what == "" {
-		t.Skip("nobody asks for it")
+		return
 	}
 	s, err := OpenFiles(Options{Home: os.Getenv(homeEnv), System: []string{os.Getenv(systemEnv)}})
 	if err != nil {
