@@ -21,7 +21,7 @@ func (s *site) limitedHome(size int) {
 		s.t.Skip("it mounts a file system, which needs root")
 	}
 	s.home = s.mkdir("data/falcon")
-	options := fmt.Sprintf("size=%dm", size)
+	options := fmt.Sprintf("mode=700,size=%dm", size)
 	if s.user != nil {
 		options += fmt.Sprintf(",uid=%d,gid=%d", s.user.Uid, s.user.Gid)
 	}

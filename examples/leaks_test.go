@@ -47,8 +47,8 @@ func (s *site) clean(when string) {
 	}
 }
 
-// processes lists those that refer to the site, by their arguments or their
-// working directory.
+// processes lists those that refer to the site, by their arguments, their working
+// directory, or the home in their environment, which is all that QEMU has.
 func (s *site) processes() []string {
 	var found []string
 	dirs, err := filepath.Glob("/proc/[0-9]*")
@@ -57,7 +57,9 @@ func (s *site) processes() []string {
 		// A process may have ended meanwhile.
 		args, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
 		cwd, _ := os.Readlink(filepath.Join(dir, "cwd"))
-		if strings.Contains(string(args), s.dir) || strings.HasPrefix(cwd, s.dir) {
+		env, _ := os.ReadFile(filepath.Join(dir, "environ"))
+		ours := slices.Contains(strings.Split(string(env), "\x00"), "FALCON_HOME="+s.home)
+		if ours || strings.Contains(string(args), s.dir) || strings.HasPrefix(cwd, s.dir) {
 			found = append(found, "process "+filepath.Base(dir)+" in "+cwd+": "+strings.ReplaceAll(string(args), "\x00", " "))
 		}
 	}
