@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// processesIn lists processes whose arguments or working directory name a
-// folder.
+// processesIn lists processes whose arguments, working directory or environment
+// name a folder.
 func processesIn(dir string) ([]string, error) {
 	all, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
@@ -19,7 +19,9 @@ func processesIn(dir string) ([]string, error) {
 		// It may have ended meanwhile.
 		args, _ := os.ReadFile(filepath.Join(p, "cmdline"))
 		cwd, _ := os.Readlink(filepath.Join(p, "cwd"))
-		if strings.Contains(string(args), dir) || strings.HasPrefix(cwd, dir) {
+		env, _ := os.ReadFile(filepath.Join(p, "environ"))
+		marked := strings.Contains("\x00"+string(env), "\x00FALCON_HOME="+dir) // all that QEMU has
+		if marked || strings.Contains(string(args), dir) || strings.HasPrefix(cwd, dir) {
 			found = append(found, fmt.Sprintf("process %s in %s: %s", filepath.Base(p), cwd, strings.ReplaceAll(string(args), "\x00", " ")))
 		}
 	}
