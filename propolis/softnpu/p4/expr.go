@@ -222,7 +222,7 @@ func (c *compiler) fieldOf(x value, f *field, pos syntax.Pos) value {
 		v.lv = nil
 		return c.after(prep, v, x.calls)
 	}
-	lv := &lvalue{off: x.lv.off + f.off, dyn: x.lv.dyn, flag: -1, advance: x.lv.advance, size: x.lv.size}
+	lv := &lvalue{off: x.lv.off + f.off, dyn: x.lv.dyn, within: x.lv.within, flag: -1, advance: x.lv.advance, size: x.lv.size}
 	if f.tracked && x.lv.dyn == nil {
 		lv.flag = lv.off + 1
 	}
@@ -308,7 +308,7 @@ func (c *compiler) stackMember(sc *scope, x value, e *syntax.MemberExpr) value {
 			return value{t: bit32, pos: e.Pos, n: func(m *machine) uint64 { return (count(m) - 1) & ones(32) }}
 		}
 		last := name == "last"
-		lv := &lvalue{off: base + 1, flag: -1, advance: -1}
+		lv := &lvalue{off: base + 1, within: x.lv.span(x.t.size), flag: -1, advance: -1}
 		lv.dyn = func(m *machine) int {
 			i, shift := int(count(m)), 0
 			if dyn != nil {
@@ -366,7 +366,7 @@ func (c *compiler) index(sc *scope, e *syntax.IndexExpr) value {
 		return c.badValue(e.Pos)
 	}
 	n, size, outer := x.t.n, x.t.elem.size, x.lv.dyn
-	lv := &lvalue{off: x.lv.off + 1, dyn: outer, flag: -1, advance: -1}
+	lv := &lvalue{off: x.lv.off + 1, dyn: outer, within: x.lv.span(x.t.size), flag: -1, advance: -1}
 	switch {
 	case i.c != nil:
 		if i.c.Sign() < 0 || i.c.Cmp(big.NewInt(int64(n))) >= 0 {

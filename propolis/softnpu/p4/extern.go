@@ -584,7 +584,7 @@ func (c *compiler) registerMethod(x *externInst, e *syntax.CallExpr, name string
 		if v = c.convert(v, to.t, "the result of read"); v.bad() {
 			return bad
 		}
-		return void(e.Pos, c.store(to.lv, v, to.t))
+		return void(e.Pos, c.storeAfter(*to, v))
 	case "write":
 		if !count(2) {
 			return bad
@@ -605,10 +605,10 @@ func (c *compiler) registerMethod(x *externInst, e *syntax.CallExpr, name string
 		prep, off := c.stored(v)
 		size := t.size
 		return void(e.Pos, func(m *machine) signal {
+			r, k := &m.externs[index], at(m)
 			if prep != nil {
 				prep(m)
 			}
-			r, k := &m.externs[index], at(m)
 			r.mu.Lock()
 			if k < uint64(len(r.wide)/size) {
 				copy(r.wide[int(k)*size:int(k+1)*size], m.s[off:off+size])
@@ -647,7 +647,7 @@ func (c *compiler) getHash(t *typ, algorithm string, e *syntax.CallExpr, vals []
 		return bad
 	}
 	return value{t: t, pos: e.Pos, calls: true, n: func(m *machine) uint64 {
-		h, b, l := hashBytes(algorithm, m.scratch[:data(m)]), base(m), limit(m)
+		b, h, l := base(m), hashBytes(algorithm, m.scratch[:data(m)]), limit(m)
 		if l == 0 {
 			return b & mk
 		}
@@ -744,7 +744,7 @@ func (c *compiler) externFunction(sc *scope, e *syntax.CallExpr, name string) va
 		if v.bad() {
 			return bad
 		}
-		return void(e.Pos, c.store(out.lv, v, out.t))
+		return void(e.Pos, c.storeAfter(out, v))
 	case "random":
 		if !count(3) {
 			return bad
@@ -769,7 +769,7 @@ func (c *compiler) externFunction(sc *scope, e *syntax.CallExpr, name string) va
 			}
 			return random(a, b)(m) & mk
 		}}
-		return void(e.Pos, c.store(out.lv, v, out.t))
+		return void(e.Pos, c.storeAfter(out, v))
 	}
 	c.errorf(e.Pos, "the extern function %s is not one of this engine", name)
 	return bad

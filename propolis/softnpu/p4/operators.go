@@ -456,30 +456,32 @@ func (c *compiler) saturate(op string, x, y value, pos syntax.Pos) value {
 }
 
 func (c *compiler) compare(op string, x, y value, pos syntax.Pos) value {
-	// a > b is b < a, and the others are the opposite of one of these.
-	if op == ">" || op == "<=" {
-		x, y = y, x
-	}
-	not := op == "<=" || op == ">="
 	out := value{t: boolType, pos: pos, calls: x.calls || y.calls}
 	w, isSigned := x.t.width, x.t.kind == kindInt
 	if x.t.narrow() {
 		a, b := c.narrow(x), c.narrow(y)
-		switch {
-		case isSigned && not:
-			out.b = func(m *machine) bool { return signed(a(m), w) >= signed(b(m), w) }
-		case isSigned:
-			out.b = func(m *machine) bool { return signed(a(m), w) < signed(b(m), w) }
-		case not:
-			out.b = func(m *machine) bool { return a(m) >= b(m) }
-		default:
+		if isSigned {
+			// With the sign turned around they are in the order of numbers without one.
+			p, q, sign := a, b, uint64(1)<<uint(w-1)
+			a, b = func(m *machine) uint64 { return p(m) ^ sign }, func(m *machine) uint64 { return q(m) ^ sign }
+		}
+		switch op {
+		case "<":
 			out.b = func(m *machine) bool { return a(m) < b(m) }
+		case "<=":
+			out.b = func(m *machine) bool { return a(m) <= b(m) }
+		case ">":
+			out.b = func(m *machine) bool { return a(m) > b(m) }
+		default:
+			out.b = func(m *machine) bool { return a(m) >= b(m) }
 		}
 		return out
 	}
 	xp, xo := c.stored(x)
 	yp, yo := c.stored(y)
 	size := x.t.size
+	// a > b is b < a, and the others are the opposite of one of these.
+	swap, not := op == ">" || op == "<=", op == "<=" || op == ">="
 	out.b = func(m *machine) bool {
 		if xp != nil {
 			xp(m)
@@ -488,6 +490,9 @@ func (c *compiler) compare(op string, x, y value, pos syntax.Pos) value {
 			yp(m)
 		}
 		a, b := m.s[xo:xo+size], m.s[yo:yo+size]
+		if swap {
+			a, b = b, a
+		}
 		less := wideLess(a, b)
 		if isSigned && wideBit(a, w-1) != wideBit(b, w-1) {
 			less = wideBit(a, w-1) == 1

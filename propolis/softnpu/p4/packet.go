@@ -131,7 +131,15 @@ func (c *compiler) extract(sc *scope, e *syntax.CallExpr) value {
 		})
 	}
 	return void(e.Pos, func(m *machine) signal {
-		bits, extra := fixed, 0
+		bits, extra, at := fixed, 0, off
+		if dyn != nil {
+			at += dyn(m)
+			if m.fault != NotDropped {
+				m.parserError = errStackOutOfBounds
+				m.next = stateReject
+				return moved
+			}
+		}
 		if varBits != nil {
 			n := varBits(m)
 			if n > uint64(maxVar) {
@@ -142,15 +150,6 @@ func (c *compiler) extract(sc *scope, e *syntax.CallExpr) value {
 			}
 			extra = int(n)
 			bits += extra
-		}
-		at := off
-		if dyn != nil {
-			at += dyn(m)
-			if m.fault != NotDropped {
-				m.parserError = errStackOutOfBounds
-				m.next = stateReject
-				return moved
-			}
 		}
 		if bits > 8*len(m.pkt)-m.cur {
 			m.tooShort()

@@ -87,22 +87,6 @@ type constant struct {
 	pending bool
 }
 
-// lvalue is a place that can be assigned to.
-type lvalue struct {
-	// off is the slot; dyn, if there, is added to it.
-	off int
-	dyn func(*machine) int
-	// hi and lo choose bits of it if sliced.
-	sliced bool
-	hi, lo int
-	// flag is the slot that is set to 1 by an assignment, or -1.
-	flag int
-	// siblings are the valid slots of the other members of the union that this header is in, relative to off.
-	siblings []int
-	// advance is the slot of the nextIndex of a stack that grows by an extract, or -1; size is how far.
-	advance, size int
-}
-
 // value is a compiled expression.
 type value struct {
 	t   *typ

@@ -138,6 +138,11 @@ func (c *compiler) assign(sc *scope, s *syntax.AssignStmt) stmt {
 	if !c.assignable(x) || y.bad() {
 		return nil
 	}
+	calls := x.calls || y.calls
+	var first stmt
+	if calls {
+		x, first = c.pin(x)
+	}
 	if s.Op != "" {
 		y = c.operate(s.Op, x, y, s.Pos)
 	}
@@ -145,7 +150,11 @@ func (c *compiler) assign(sc *scope, s *syntax.AssignStmt) stmt {
 	if y.bad() {
 		return nil
 	}
-	return c.withExit(y.calls, c.store(x.lv, y, x.t))
+	run := c.store(x.lv, y, x.t)
+	if first != nil {
+		run = sequence([]stmt{first, run})
+	}
+	return c.withExit(calls, run)
 }
 
 // withExit makes a statement end the block when an action in its expression did.
@@ -173,6 +182,16 @@ func (c *compiler) store(lv *lvalue, v value, t *typ) stmt {
 			return func(*machine) signal { return next }
 		}
 	}
+	if len(lv.siblings) > 0 && t.kind == kindHeader && lv.dyn != nil {
+		// What is stored may be what the index is made of.
+		pinned, first := c.pin(value{t: t, pos: v.pos, lv: lv})
+		return sequence([]stmt{first, c.storeMember(pinned.lv, v, t)})
+	}
+	return c.storeMember(lv, v, t)
+}
+
+// storeMember stores a value, and notes that a place was assigned to or that the other members of a union are invalid.
+func (c *compiler) storeMember(lv *lvalue, v value, t *typ) stmt {
 	run := c.storePlain(lv, v, t)
 	if flag := lv.flag; flag >= 0 {
 		plain := run
@@ -567,9 +586,14 @@ func (c *compiler) transition(sc *scope, s *syntax.TransitionStmt) stmt {
 		}
 		keys = append(keys, v)
 	}
-	// Each key is computed once.
+	// Each key is computed once, and before those behind it.
 	preps := make([]func(*machine), len(keys))
 	for i, v := range keys {
+		for _, later := range keys[i+1:] {
+			if later.calls {
+				v = c.snapshot(v)
+			}
+		}
 		prep, off := c.stored(v)
 		preps[i] = prep
 		keys[i] = c.place(v.pos, v.t, &lvalue{off: off, flag: -1, advance: -1})
