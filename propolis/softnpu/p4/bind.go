@@ -165,7 +165,7 @@ func (b *binder) direct(v value, written bool) bool {
 
 func (b *binder) one(p syntax.Param, v value, direct bool) {
 	c, t, written := b.c, v.t, isWritten(p)
-	declare := func(v value) { c.declare(b.inner, catValue, p.Pos, p.Name, &binding{v}) }
+	declare := func(v value) { c.declare(b.inner, catValue, p.Pos, p.Name, &binding{v, true}) }
 	if t.kind == kindExtern || v.obj != nil {
 		declare(v)
 		return

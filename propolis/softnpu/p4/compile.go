@@ -346,7 +346,7 @@ func (c *compiler) pipeline(p *Program, pd *pipelineDecls) {
 			if q.Dir == "in" || q.Dir == "" && v.obj == nil {
 				v.readOnly = "the parameter " + q.Name + ", which is not out or inout,"
 			}
-			c.declare(sc, catValue, q.Pos, q.Name, &binding{v})
+			c.declare(sc, catValue, q.Pos, q.Name, &binding{v, true})
 		}
 		return sc, ok
 	}
@@ -446,7 +446,7 @@ func (c *compiler) checkFunction(d *syntax.FuncDecl) {
 	for i, p := range d.Params {
 		t := c.resolveType(c.global, p.Type)
 		name := fmt.Sprintf("argument %d", i)
-		sc.set(catValue, name, &binding{c.place(p.Pos, t, &lvalue{off: c.alloc(t.size), flag: -1, advance: -1})})
+		sc.set(catValue, name, &binding{v: c.place(p.Pos, t, &lvalue{off: c.alloc(t.size), flag: -1, advance: -1})})
 		e.Args = append(e.Args, syntax.Arg{Value: &syntax.IdentExpr{Place: p.Place, Name: name}})
 	}
 	c.call(sc, e)

@@ -132,7 +132,7 @@ func (c *compiler) instanceScope(i *instance) *scope {
 	}
 	inner.body = &body{kind: kind, inst: i}
 	for name, v := range i.args {
-		inner.set(catValue, name, &binding{v})
+		inner.set(catValue, name, &binding{v, true})
 	}
 	return inner.inner()
 }
@@ -163,7 +163,7 @@ func (c *compiler) checkInstance(i *instance) {
 		if p.Dir == "" || p.Dir == "in" {
 			v.readOnly = "the parameter " + p.Name
 		}
-		c.declare(inner, catValue, p.Pos, p.Name, &binding{v})
+		c.declare(inner, catValue, p.Pos, p.Name, &binding{v, true})
 	}
 	switch d := i.decl.(type) {
 	case *syntax.ControlDecl:
@@ -250,7 +250,7 @@ func (c *compiler) declareInstance(sc *scope, d *syntax.InstanceDecl) {
 	switch e := sc.lookup(catType, named.Name).(type) {
 	case *externType:
 		if x := c.externInstance(sc, d, c.resolveType(sc, named)); x != nil {
-			c.declare(sc, catValue, d.Pos, d.Name, &binding{value{t: &typ{kind: kindExtern, name: named.Name, extern: e, args: x.args}, pos: d.Pos, obj: x}})
+			c.declare(sc, catValue, d.Pos, d.Name, &binding{v: value{t: &typ{kind: kindExtern, name: named.Name, extern: e, args: x.args}, pos: d.Pos, obj: x}})
 		}
 	case *syntax.ControlDecl:
 		if sc.body.kind == bodyParser {
@@ -279,6 +279,7 @@ func (c *compiler) controlBody(sc *scope, d *syntax.ControlDecl) stmt {
 		return sequence(nil)
 	}
 	sc = sc.inner()
+	sc.members = true
 	run := c.locals(sc, d.Locals)
 	if d.Body != nil {
 		inner := sc.inner()
@@ -352,6 +353,7 @@ func (c *compiler) parserBody(sc *scope, d *syntax.ParserDecl) func(*machine) bo
 		start = stateReject
 	}
 	sc = sc.inner()
+	sc.members = true
 	first := c.locals(sc, d.Locals)
 	code := make([]stateCode, len(d.States))
 	for i, s := range d.States {

@@ -78,7 +78,7 @@ func (c *compiler) constInt(sc *scope, e syntax.Expr, what string) *big.Int {
 		return nil
 	}
 	v = c.number(v)
-	if v.c == nil || v.t.kind != kindNumber && v.t.kind != kindBit && v.t.kind != kindInt {
+	if v.c == nil || !v.t.numeric() {
 		c.notConstant(v, what)
 		return nil
 	}
@@ -341,7 +341,7 @@ func (c *compiler) index(sc *scope, e *syntax.IndexExpr) value {
 		return c.badValue(e.Pos)
 	}
 	i = c.number(i)
-	if i.t.kind != kindNumber && i.t.kind != kindBit && i.t.kind != kindInt {
+	if !i.t.numeric() {
 		c.errorf(i.pos, "an index is a number, and this is %s", i.t)
 		return c.badValue(e.Pos)
 	}
@@ -404,11 +404,11 @@ func (c *compiler) slice(sc *scope, e *syntax.SliceExpr) value {
 	if x.bad() || hi == nil || lo == nil {
 		return c.badValue(e.Pos)
 	}
-	if x.t.kind == kindEnum && x.t.values != nil {
+	if x.t.numbered() {
 		// The place stays one, and its bits are those of the number.
 		x.t = x.t.elem
 	}
-	if x.t.kind != kindBit && x.t.kind != kindInt {
+	if !x.t.integer() {
 		c.errorf(e.Pos, "only bit<W> and int<W> have slices, and this is %s", x.t)
 		return c.badValue(e.Pos)
 	}
@@ -527,17 +527,17 @@ func (c *compiler) convert(v value, t *typ, what string) value {
 		return c.badValue(v.pos)
 	case v.t.equal(t):
 		return v
-	case v.t.kind == kindNumber && v.c != nil && (t.kind == kindBit || t.kind == kindInt):
+	case v.t.kind == kindNumber && v.c != nil && t.integer():
 		if !fits(v.c, t) {
 			c.rep.Warnf(v.pos, "%s does not fit in %s, the upper bits are cut off", v.c, t)
 		}
 		return constValue(v.pos, t, wrap(v.c, t))
-	case v.t.kind == kindBit && t.kind == kindNumber && v.c != nil, v.t.kind == kindInt && t.kind == kindNumber && v.c != nil:
+	case v.t.integer() && t.kind == kindNumber && v.c != nil:
 		return constValue(v.pos, numberType, v.c)
-	case v.t.kind == kindBit && t.kind == kindBit && v.t.width < t.width:
+	case v.t.kind == kindBit && t.kind == kindBit && v.t.integer() && t.integer() && v.t.width < t.width:
 		c.rep.Warnf(v.pos, "%s wants %s, and this is %s: it is widened, which P4 asks a cast for", what, t, v.t)
 		return c.cast(v, t, v.pos)
-	case v.t.kind == kindEnum && v.t.values != nil && v.t.elem.equal(t):
+	case v.t.numbered() && v.t.elem.equal(t):
 		v.t = t
 		return v
 	}
@@ -639,18 +639,25 @@ func (c *compiler) cast(v value, t *typ, pos syntax.Pos) value {
 		c.errorf(pos, "this cannot be cast to %s", t)
 		return c.badValue(pos)
 	}
-	integer := func(t *typ) bool { return t.kind == kindBit || t.kind == kindInt }
 	switch {
-	case from.kind == kindEnum && from.values != nil && (integer(t) || t.kind == kindEnum && t.values != nil):
+	case from.under != nil:
+		v.t, v.lv = from.under, nil
+		return c.cast(v, t, pos)
+	case t.under != nil:
+		if v = c.cast(v, t.under, pos); !v.bad() {
+			v.t, v.lv = t, nil
+		}
+		return v
+	case from.numbered() && (t.integer() || t.numbered()):
 		v.t = from.elem
 		return c.cast(v, t, pos)
-	case t.kind == kindEnum && t.values != nil && (integer(from) || from.kind == kindNumber):
+	case t.numbered() && from.numeric():
 		v = c.cast(v, t.elem, pos)
 		v.t = t
 		return v
-	case t.kind == kindNumber && v.c != nil && integer(from):
+	case t.kind == kindNumber && v.c != nil && from.integer():
 		return constValue(pos, t, v.c)
-	case from.kind == kindNumber && integer(t):
+	case from.kind == kindNumber && t.integer():
 		return constValue(pos, t, wrap(v.c, t))
 	case from.kind == kindNumber && t.kind == kindBool && v.c.BitLen() <= 1 && v.c.Sign() >= 0:
 		return constValue(pos, t, v.c)
@@ -665,7 +672,7 @@ func (c *compiler) cast(v value, t *typ, pos syntax.Pos) value {
 			out.b = func(m *machine) bool { return n(m) != 0 }
 		}
 		return out
-	case !integer(from) || !integer(t):
+	case !from.integer() || !t.integer():
 		c.errorf(pos, "%s cannot be cast to %s", from, t)
 		return c.badValue(pos)
 	case from.kind != t.kind && from.width != t.width:
@@ -789,7 +796,7 @@ func (c *compiler) conditional(sc *scope, e *syntax.CondExpr) value {
 // condition compiles an expression that has to be a bool.
 func (c *compiler) condition(sc *scope, e syntax.Expr) value {
 	v := c.expr(sc, e)
-	if !v.bad() && v.t.kind != kindBool {
+	if !v.bad() && (v.t.kind != kindBool || v.t.under != nil) {
 		c.errorf(v.pos, "a condition is a bool, and this is %s", describeType(v))
 		return c.badValue(v.pos)
 	}

@@ -12,8 +12,7 @@ func (c *compiler) unary(sc *scope, e *syntax.UnaryExpr) value {
 		return x
 	}
 	t := x.t
-	number := t.kind == kindBit || t.kind == kindInt || t.kind == kindNumber
-	if e.Op == "!" && t.kind != kindBool || e.Op == "~" && (!number || t.kind == kindNumber) || (e.Op == "-" || e.Op == "+") && !number {
+	if e.Op == "!" && (t.kind != kindBool || t.under != nil) || e.Op == "~" && !t.integer() || (e.Op == "-" || e.Op == "+") && !t.numeric() {
 		c.errorf(e.Pos, "%s does not apply to %s", e.Op, describeType(x))
 		return c.badValue(e.Pos)
 	}
@@ -125,9 +124,8 @@ func (c *compiler) operate(op string, x, y value, pos syntax.Pos) value {
 	case "++":
 		return c.concat(x, y, pos)
 	}
-	integer := func(t *typ) bool { return t.kind == kindBit || t.kind == kindInt || t.kind == kindNumber }
 	x, y = c.number(x), c.number(y)
-	if !integer(x.t) || !integer(y.t) {
+	if !x.t.numeric() || !y.t.numeric() {
 		c.errorf(pos, "%s does not apply to %s and %s", op, x.t, y.t)
 		return c.badValue(pos)
 	}
@@ -162,7 +160,7 @@ func (c *compiler) operate(op string, x, y value, pos syntax.Pos) value {
 
 // number takes a member of an enum with values for its number, which the language does by itself.
 func (c *compiler) number(v value) value {
-	if v.t.kind == kindEnum && v.t.values != nil {
+	if v.t.numbered() {
 		return c.cast(v, v.t.elem, v.pos)
 	}
 	return v
@@ -198,7 +196,7 @@ func (c *compiler) sameType(op string, x, y value, pos syntax.Pos, widen bool) (
 		x = c.convert(x, y.t, "the left side of "+op)
 	case y.t.kind == kindNumber:
 		y = c.convert(y, x.t, "the right side of "+op)
-	case widen && x.t.kind == kindBit && y.t.kind == kindBit && x.t.width != y.t.width:
+	case widen && x.t.kind == kindBit && y.t.kind == kindBit && x.t.integer() && y.t.integer() && x.t.width != y.t.width:
 		if x.t.width < y.t.width {
 			x = c.convert(x, y.t, "the left side of "+op)
 		} else {
@@ -613,8 +611,7 @@ func sameFunc(t *typ) func(s []uint64, x, y int) bool {
 
 func (c *compiler) shift(op string, x, y value, pos syntax.Pos) value {
 	x, y = c.number(x), c.number(y)
-	integer := func(t *typ) bool { return t.kind == kindBit || t.kind == kindInt || t.kind == kindNumber }
-	if !integer(x.t) || !integer(y.t) {
+	if !x.t.numeric() || !y.t.numeric() {
 		c.errorf(pos, "%s does not apply to %s and %s", op, x.t, y.t)
 		return c.badValue(pos)
 	}
@@ -716,8 +713,7 @@ func (c *compiler) shiftCount(y value) func(*machine) uint64 {
 
 func (c *compiler) concat(x, y value, pos syntax.Pos) value {
 	x, y = c.number(x), c.number(y)
-	integer := func(t *typ) bool { return t.kind == kindBit || t.kind == kindInt }
-	if !integer(x.t) || !integer(y.t) {
+	if !x.t.integer() || !y.t.integer() {
 		c.errorf(pos, "++ needs two numbers with a width, and these are %s and %s", x.t, y.t)
 		return c.badValue(pos)
 	}

@@ -22,6 +22,9 @@ type scope struct {
 	parent *scope
 	names  [categories]map[string]any
 	body   *body
+	// members says that these are the members of a control or parser. The language lets them hide its parameters, and lets
+	// nothing in its code do that.
+	members bool
 }
 
 // bodyKind is what kind of code is compiled.
@@ -73,11 +76,23 @@ func (c *compiler) declare(s *scope, cat category, pos syntax.Pos, name string, 
 		c.errorf(pos, "%q is declared twice", name)
 		return
 	}
+	if b, ok := e.(*binding); !ok || !b.param {
+		if p, ok := s.lookup(cat, name).(*binding); ok && p.param {
+			tell := c.rep.Errorf
+			if s.members {
+				tell = c.rep.Warnf
+			}
+			tell(pos, "%q hides the parameter of this name", name)
+		}
+	}
 	s.set(cat, name, e)
 }
 
 // binding is a variable, a parameter, or a constant that is already worked out.
-type binding struct{ v value }
+type binding struct {
+	v     value
+	param bool
+}
 
 // constant is a constant that is worked out when it is first used.
 type constant struct {

@@ -242,7 +242,7 @@ func (p *Pipeline) put(table string, e Entry, replace bool) error {
 	if err != nil {
 		return err
 	}
-	if t.info.actions[b.action].defaultOnly {
+	if a := t.info.actions[b.action]; a.defaultOnly || a.added {
 		return fmt.Errorf("action %s of table %s can only be the default action", e.Action, table)
 	}
 	if replace && t.isConst(e.Match, e.Priority) {

@@ -25,8 +25,9 @@ type tableInfo struct {
 type actionInfo struct {
 	params []*typ
 	size   int
-	// tableOnly and defaultOnly say that the action cannot be the default one, or that of an entry.
-	tableOnly, defaultOnly bool
+	// tableOnly and defaultOnly say that the action cannot be the default one, or that of an entry; added that it is not
+	// among the actions of the table, and only the default one.
+	tableOnly, defaultOnly, added bool
 }
 
 // boundSpec is an action with its arguments.
@@ -170,7 +171,7 @@ func (c *compiler) tableAction(sc *scope, a *action, ref *syntax.ActionRef, pos 
 			if p.Dir == "in" {
 				v.readOnly = "the parameter " + p.Name
 			}
-			c.declare(inner, catValue, p.Pos, p.Name, &binding{v})
+			c.declare(inner, catValue, p.Pos, p.Name, &binding{v, true})
 		}
 	} else {
 		args, ok := c.arguments(pos, "action "+a.decl.Name+" in a table", directed, ref.Args)
@@ -194,7 +195,7 @@ func (c *compiler) tableAction(sc *scope, a *action, ref *syntax.ActionRef, pos 
 	for i, p := range plain {
 		v := c.place(p.Pos, types[i], &lvalue{off: at, flag: -1, advance: -1})
 		// The language forbids to assign to these, and x4c does not mind.
-		c.declare(inner, catValue, p.Pos, p.Name, &binding{v})
+		c.declare(inner, catValue, p.Pos, p.Name, &binding{v, true})
 		at += types[i].size
 	}
 	body := c.block(inner, a.decl.Body)
@@ -215,7 +216,7 @@ func (c *compiler) describeAction(info *tableInfo, a *action, params []syntax.Pa
 		ai.tableOnly = ai.tableOnly || an.Name.Text == "tableonly"
 		ai.defaultOnly = ai.defaultOnly || an.Name.Text == "defaultonly"
 	}
-	ai.defaultOnly = ai.defaultOnly || added
+	ai.added = added
 	for _, p := range params {
 		t := c.resolveType(a.sc, p.Type)
 		x.Params = append(x.Params, Param{Name: p.Name, Bits: t.width})
@@ -258,6 +259,9 @@ func (c *compiler) describeTable(t *tableSite, info *tableInfo, keys []value) {
 	if d.Default != nil {
 		if b, ok := c.entryAction(t, info, *d.Default); ok {
 			info.def = b
+			if info.actions[b.action].tableOnly {
+				c.errorf(d.Default.Pos, "action %s is @tableonly, and cannot be the default action of table %s", d.Default.Name, d.Name)
+			}
 		}
 	}
 	info.ConstDefault = d.ConstDefault
@@ -267,6 +271,9 @@ func (c *compiler) describeTable(t *tableSite, info *tableInfo, keys []value) {
 	if d.HasEntries && len(d.Keys) == 0 && len(d.Entries) > 0 {
 		c.errorf(d.EntriesPos, "table %s has no key, so it can have no entries", d.Name)
 		return
+	}
+	if d.EntriesFirst {
+		c.errorf(d.EntriesPos, "the entries of table %s stand before its key, and have to stand behind it", d.Name)
 	}
 	info.ConstEntries = d.ConstEntries
 	ordered := false
@@ -279,12 +286,19 @@ func (c *compiler) describeTable(t *tableSite, info *tableInfo, keys []value) {
 		if !ok {
 			continue
 		}
+		order, given := c.entryOrder(e)
 		if ordered && e.Priority == nil {
-			// The entry that is written first wins.
-			spec.priority = len(d.Entries) - i
+			// The entry that is written first wins, or the one with the smallest @priority: those without have their place.
+			if !given {
+				order = i + 1
+			}
+			spec.priority = len(d.Entries) + 1 - order
+		}
+		if given && !ordered {
+			c.rep.Warnf(e.Pos, "table %s has no ternary or range key, so @priority means nothing", d.Name)
 		}
 		id := fmt.Sprint(spec.match)
-		if ordered && e.Priority != nil {
+		if ordered && (given || e.Priority != nil) {
 			id += fmt.Sprint(" ", spec.priority)
 		}
 		if seen[id] {
@@ -298,6 +312,25 @@ func (c *compiler) describeTable(t *tableSite, info *tableInfo, keys []value) {
 		info.index = len(c.tables)
 		c.tables = append(c.tables, info)
 	}
+}
+
+// entryOrder is what the annotation @priority of an entry says, as BMv2 has it: of two entries that match, that with the
+// smaller number wins.
+func (c *compiler) entryOrder(e syntax.TableEntry) (order int, given bool) {
+	for _, a := range e.Annos {
+		if a.Name.Text != "priority" {
+			continue
+		}
+		if len(a.Body) != 1 || a.Body[0].Kind != syntax.Int || !a.Body[0].Value.IsInt64() || int64(int32(a.Body[0].Value.Int64())) != a.Body[0].Value.Int64() {
+			c.errorf(a.Name.Pos, "@priority takes one number of up to 31 bits")
+			continue
+		}
+		if e.Priority != nil {
+			c.errorf(a.Name.Pos, "this entry has a priority already")
+		}
+		order, given = int(a.Body[0].Value.Int64()), true
+	}
+	return order, given
 }
 
 func (c *compiler) tableProperty(t *tableSite, info *tableInfo, p syntax.TableProp) {
@@ -416,7 +449,9 @@ func (c *compiler) entry(t *tableSite, info *tableInfo, e syntax.TableEntry) (en
 		spec.priority = int(n.Int64())
 	}
 	var good bool
-	spec.bound, good = c.entryAction(t, info, e.Action)
+	if spec.bound, good = c.entryAction(t, info, e.Action); good && info.actions[spec.bound.action].defaultOnly {
+		c.errorf(e.Action.Pos, "action %s is @defaultonly, and cannot be that of an entry of table %s", e.Action.Name, t.decl.Name)
+	}
 	return spec, ok && good
 }
 

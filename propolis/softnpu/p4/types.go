@@ -62,6 +62,8 @@ type typ struct {
 	extern *externType
 	args   []*typ
 	codec  *codec
+	// under is the type that a declaration with the word type makes this one of. The two are not the same.
+	under *typ
 }
 
 // field is a part of a type. A tracked field has a second slot that says whether it was ever assigned.
@@ -108,6 +110,15 @@ func (t *typ) scalar() bool {
 	return false
 }
 
+// integer says whether values are numbers of a width that can be computed with.
+func (t *typ) integer() bool { return (t.kind == kindBit || t.kind == kindInt) && t.under == nil }
+
+// numeric says whether values are numbers that can be computed with, or one without a width.
+func (t *typ) numeric() bool { return t.integer() || t.kind == kindNumber }
+
+// numbered says whether values are members of an enum that stand for numbers.
+func (t *typ) numbered() bool { return t.kind == kindEnum && t.values != nil && t.under == nil }
+
 // narrow says whether values are one slot.
 func (t *typ) narrow() bool { return t.scalar() && t.width <= 64 }
 
@@ -125,7 +136,7 @@ func (t *typ) equal(u *typ) bool {
 	if t == u {
 		return true
 	}
-	if t.kind != u.kind {
+	if t.kind != u.kind || t.under != nil || u.under != nil {
 		return false
 	}
 	switch t.kind {
@@ -345,7 +356,11 @@ func (c *compiler) declaredType(d *typeDecl) *typ {
 func (c *compiler) makeType(decl syntax.Decl) *typ {
 	switch d := decl.(type) {
 	case *syntax.TypedefDecl:
-		return c.resolveType(c.global, d.Type)
+		t := c.resolveType(c.global, d.Type)
+		if !d.New || t.kind == kindBad {
+			return t
+		}
+		return c.newType(d, t)
 	case *syntax.EnumDecl:
 		return c.makeEnum(d)
 	case *syntax.FieldsDecl:
@@ -354,12 +369,24 @@ func (c *compiler) makeType(decl syntax.Decl) *typ {
 	return badType
 }
 
+// newType makes the type of a declaration with the word type: one whose values are like those of another type, but only a
+// cast makes one out of the other, and nothing can be computed with them.
+func (c *compiler) newType(d *syntax.TypedefDecl, under *typ) *typ {
+	if !under.scalar() || under.kind == kindAction {
+		c.errorf(d.Type.At(), "type %s cannot be made of %s: of bit<W>, int<W>, bool, error and enums it can", d.Name, under)
+		return badType
+	}
+	t := *under
+	t.name, t.under = d.Name, under
+	return &t
+}
+
 func (c *compiler) makeEnum(d *syntax.EnumDecl) *typ {
 	t := &typ{kind: kindEnum, name: d.Name, width: 32, size: 1}
 	var base *typ
 	if d.Type != nil {
 		base = c.resolveType(c.global, d.Type)
-		if base.kind != kindBit && base.kind != kindInt || !base.narrow() {
+		if !base.integer() || !base.narrow() {
 			c.errorf(d.Type.At(), "the values of an enum are bit<W> or int<W> of up to 64 bits")
 			return badType
 		}

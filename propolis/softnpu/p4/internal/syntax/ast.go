@@ -314,8 +314,10 @@ type (
 		Entries                  []TableEntry
 		HasEntries, ConstEntries bool
 		EntriesPos               Pos
-		Default                  *ActionRef
-		ConstDefault             bool
+		// EntriesFirst says that the entries stand before the key, which is not allowed.
+		EntriesFirst bool
+		Default      *ActionRef
+		ConstDefault bool
 	}
 )
 
@@ -348,6 +350,7 @@ type TableEntry struct {
 	Action   ActionRef
 	Priority Expr
 	Const    bool
+	Annos    Annotations
 }
 
 // TableProp is a property of a table that has no syntax of its own.

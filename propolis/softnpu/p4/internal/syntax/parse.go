@@ -754,6 +754,7 @@ func (p *parser) property(d *TableDecl) {
 	p.expect("=")
 	switch n.Text {
 	case "key":
+		d.EntriesFirst = d.EntriesFirst || d.HasEntries
 		d.HasKeys = true
 		p.expect("{")
 		for !p.at("}") && !p.failed {
@@ -808,7 +809,7 @@ func (p *parser) entry() TableEntry {
 	e.Keys = p.keySets()
 	p.expect(":")
 	e.Action = p.actionRef()
-	p.annotations()
+	e.Annos = p.annotations()
 	p.expect(";")
 	return e
 }
