@@ -6,9 +6,10 @@ type lvalue struct {
 	off    int
 	dyn    func(*machine) int
 	within span
-	// hi and lo choose bits of it if sliced.
+	// hi and lo choose bits of it if sliced; bit, if there, is added to lo, and hi is the last bit that is possible.
 	sliced bool
 	hi, lo int
+	bit    func(*machine) int
 	// flag is the slot that is set to 1 by an assignment, or -1.
 	flag int
 	// siblings are the valid slots of the other members of the union that this header is in, relative to off.
@@ -40,14 +41,21 @@ func (lv *lvalue) span(size int) span {
 // pin makes the index of a place be computed once, by the statement that comes with it: that runs when the turn of the
 // place comes, and what is done with the place later does not move it. A place without an index needs no statement.
 func (c *compiler) pin(v value) (value, stmt) {
-	if v.lv == nil || v.lv.dyn == nil {
+	if v.lv == nil || v.lv.dyn == nil && v.lv.bit == nil {
 		return v, nil
 	}
-	lv, dyn, at := *v.lv, v.lv.dyn, c.alloc(1)
-	lv.dyn = func(m *machine) int { return int(m.s[at]) }
+	lv := *v.lv
+	var fix []stmt
+	for _, index := range []*func(*machine) int{&lv.dyn, &lv.bit} {
+		if f := *index; f != nil {
+			at := c.alloc(1)
+			*index = func(m *machine) int { return int(m.s[at]) }
+			fix = append(fix, func(m *machine) signal { m.s[at] = uint64(f(m)); return next })
+		}
+	}
 	out := c.place(v.pos, v.t, &lv)
 	out.readOnly = v.readOnly
-	return out, func(m *machine) signal { m.s[at] = uint64(dyn(m)); return next }
+	return out, sequence(fix)
 }
 
 // storeAfter stores a value in a place whose turn came before that of the value.

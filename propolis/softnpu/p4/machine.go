@@ -11,6 +11,8 @@ type machine struct {
 	cur, advanced int
 	// next is the state that a transition chose, and states how many the packet went through.
 	next, states int
+	// rounds is how many rounds of its loops the program may still go through for this packet.
+	rounds int
 	// fault is why the packet has to be dropped, if it has to be.
 	fault DropReason
 	// parserError is the error that the parser stopped with.
@@ -42,6 +44,9 @@ const (
 	exited
 	// moved goes on with another state of the parser.
 	moved
+	// broken leaves a loop, and continued goes on with its next round.
+	broken
+	continued
 )
 
 // stmt is a compiled statement.
@@ -82,6 +87,8 @@ const (
 	BadPort
 	// Dropped: the program set egress.drop.
 	Dropped
+	// LoopLimit: the loops of the program went through too many rounds.
+	LoopLimit
 	dropReasons
 )
 
@@ -90,6 +97,7 @@ var dropNames = [...]string{
 	VerifyFailed: "verify failed", NoSelectMatch: "no select case matches", StackBounds: "header stack out of bounds",
 	HeaderTooShort: "varbit field too long", ParserLoop: "too many parser states", DivisionByZero: "division by zero",
 	NoEgressPort: "no egress port set", BadPort: "egress port of more than 16 bits", Dropped: "dropped by the program",
+	LoopLimit: "too many rounds of a loop",
 }
 
 func (r DropReason) String() string {

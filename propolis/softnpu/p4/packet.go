@@ -185,6 +185,8 @@ func exprText(e syntax.Expr) string {
 		return exprText(e.X) + "[…]"
 	case *syntax.SliceExpr:
 		return exprText(e.X) + "[" + exprText(e.Hi) + ":" + exprText(e.Lo) + "]"
+	case *syntax.PlusSliceExpr:
+		return exprText(e.X) + "[" + exprText(e.From) + "+:" + exprText(e.Width) + "]"
 	case *syntax.IntExpr:
 		return e.Value.String()
 	case *syntax.CallExpr:

@@ -157,7 +157,7 @@ func (t *Thread) Process(ingress uint16, frame []byte, emit func(egress uint16, 
 func (t *Thread) process(ingress uint16, frame []byte, emit func(egress uint16, frame []byte)) DropReason {
 	m, p := &t.m, t.pl.program
 	clear(m.s[:p.state])
-	m.pkt, m.cur, m.advanced, m.states = frame, 0, 0, 0
+	m.pkt, m.cur, m.advanced, m.states, m.rounds = frame, 0, 0, 0, maxRounds
 	m.fault, m.parserError, m.exiting, m.entry = NotDropped, errNoError, false, nil
 	for _, at := range p.sums {
 		m.s[at] = 0
@@ -254,7 +254,7 @@ func (t *Thread) payload() []byte {
 // egress runs the egress control for one port.
 func (t *Thread) egress(port uint16, broadcast bool) DropReason {
 	m, p := &t.m, t.pl.program
-	m.fault, m.exiting = NotDropped, false
+	m.fault, m.exiting, m.rounds = NotDropped, false, maxRounds
 	if m.trace != nil {
 		m.trace.egress(port)
 	}

@@ -44,6 +44,8 @@ type body struct {
 	inst *instance
 	// states are those of the parser.
 	states map[string]int
+	// loops is how many loops are around the code.
+	loops int
 	// result is what a function returns, and where it goes.
 	result *typ
 	off    int

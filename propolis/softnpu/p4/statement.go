@@ -48,6 +48,12 @@ func (c *compiler) statement(sc *scope, s syntax.Stmt) stmt {
 		return c.callStatement(sc, s)
 	case *syntax.IfStmt:
 		return c.ifStatement(sc, s)
+	case *syntax.ForStmt:
+		return c.forStatement(sc, s)
+	case *syntax.ForInStmt:
+		return c.forIn(sc, s)
+	case *syntax.BreakStmt:
+		return c.breakStatement(sc, s)
 	case *syntax.ReturnStmt:
 		return c.returnStatement(sc, s)
 	case *syntax.ExitStmt:
@@ -275,34 +281,6 @@ func (c *compiler) storePlain(lv *lvalue, v value, t *typ) stmt {
 			at += dyn(m)
 		}
 		copy(m.s[at:at+size], m.s[src:src+size])
-		return next
-	}
-}
-
-// storeSlice writes some bits of a place.
-func (c *compiler) storeSlice(lv *lvalue, v value, t *typ) stmt {
-	off, dyn, lo, w := lv.off, lv.dyn, lv.lo, t.width
-	n := limbs(lv.hi + 1)
-	at := func(m *machine) []uint64 {
-		if dyn != nil {
-			i := off + dyn(m)
-			return m.s[i : i+n]
-		}
-		return m.s[off : off+n]
-	}
-	if t.narrow() {
-		x := c.narrow(v)
-		return func(m *machine) signal { k := x(m); setBits(at(m), lo, w, k); return next }
-	}
-	// The source may be part of the place itself, so it is copied first.
-	prep, src := c.stored(v)
-	tmp, size := c.alloc(t.size), t.size
-	return func(m *machine) signal {
-		if prep != nil {
-			prep(m)
-		}
-		copy(m.s[tmp:tmp+size], m.s[src:src+size])
-		moveBits(at(m), lo, m.s[tmp:tmp+size], 0, w)
 		return next
 	}
 }

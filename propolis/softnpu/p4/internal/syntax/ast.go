@@ -79,6 +79,11 @@ type (
 		Place
 		X, Hi, Lo Expr
 	}
+	// PlusSliceExpr is X[From+:Width].
+	PlusSliceExpr struct {
+		Place
+		X, From, Width Expr
+	}
 	// UnaryExpr is an operator and its operand.
 	UnaryExpr struct {
 		Place
@@ -391,6 +396,27 @@ type (
 		Place
 		C          Expr
 		Then, Else Stmt
+	}
+	// ForStmt is for (Init; C; Update) Body.
+	ForStmt struct {
+		Place
+		Init   []Stmt
+		C      Expr
+		Update []Stmt
+		Body   Stmt
+	}
+	// ForInStmt is for (Type Name in X) Body, or for (Type Name in X .. To) Body.
+	ForInStmt struct {
+		Place
+		Type  Type
+		Name  Name
+		X, To Expr
+		Body  Stmt
+	}
+	// BreakStmt is break, or continue with Continue.
+	BreakStmt struct {
+		Place
+		Continue bool
 	}
 	// ReturnStmt is return X.
 	ReturnStmt struct {

@@ -60,3 +60,19 @@ control c(inout s_t s, in bit<8> x) {
         l.apply();
     }
 }
+control loops(inout h_t h) {
+    action leave() { break; }
+    apply {
+        continue;
+        for (bit<8> i in 1 .. 16w2) { leave(); }
+        for (bit<8> i = 0; i; i = i + 1) { }
+        for (bool b in true .. false) { }
+        for (bit<8> x in h) { }
+        for (bit<8> x in { 1, true }) { }
+        h.a = h.a[h.a+:9];
+        h.a[3:0] = h.a[5+:4];
+        h.a[3:0] = h.a[h.f+:4];
+        h.a[3:0] = h.a[0+:0];
+        h.a = h.p[0+:8];
+    }
+}
