@@ -55,6 +55,9 @@ type externInst struct {
 	// algorithm is that of a hash; lo and hi bound a random number.
 	algorithm string
 	lo, hi    uint64
+	// data are the numbers in a cell of a register, and flags the slots that say of some that they were assigned.
+	data  []datum
+	flags []int
 	// sum is the slot that an InternetChecksum adds up in.
 	sum int
 }
@@ -154,8 +157,9 @@ func (c *compiler) configure(x *externInst, d *syntax.InstanceDecl, vals []value
 	case externRegister:
 		// A value that the cells begin with may follow the size; only zero is possible.
 		if types(1) && args(1, 2) {
-			if !x.args[0].scalar() {
-				c.errorf(d.Pos, "a register holds numbers, and not %s", x.args[0])
+			var ok bool
+			if x.data, x.flags, ok = dataOf(x.args[0], "", 0); !ok {
+				c.errorf(d.Pos, "a register holds numbers, or structs of numbers, and not %s", x.args[0])
 				x.args[0] = badType
 			}
 			x.size = int(number(vals[0], "the size of a register", maxCells))

@@ -152,6 +152,31 @@ func (c *compiler) selectTable(keys []value, preps []func(*machine), s *syntax.T
 	}
 }
 
+// maskPart is one side of &&& or .. in the key of a type: numbers as well as members where the type is an enum.
+func (c *compiler) maskPart(sc *scope, e syntax.Expr, t *typ) value {
+	v := c.expr(sc, e)
+	if t.numbered() {
+		return c.convert(c.number(v), t.elem, "the key")
+	}
+	v = c.convert(v, t, "the key")
+	v.t = plainType(v.t)
+	return v
+}
+
+// plainType is the type of the numbers that the values of a type are.
+func plainType(t *typ) *typ {
+	for {
+		switch {
+		case t.under != nil:
+			t = t.under
+		case t.numbered():
+			t = t.elem
+		default:
+			return t
+		}
+	}
+}
+
 // keySet compiles the test of one key against a value, a mask or a range; nil fits everything.
 func (c *compiler) keySet(sc *scope, e syntax.Expr, key value) func(*machine) bool {
 	if _, ok := e.(*syntax.AnyExpr); ok {
@@ -159,11 +184,11 @@ func (c *compiler) keySet(sc *scope, e syntax.Expr, key value) func(*machine) bo
 	}
 	never := func(*machine) bool { return false }
 	if b, ok := e.(*syntax.BinaryExpr); ok && (b.Op == "&&&" || b.Op == "..") {
-		x := c.convert(c.expr(sc, b.X), key.t, "the key")
-		y := c.convert(c.expr(sc, b.Y), key.t, "the key")
+		x, y := c.maskPart(sc, b.X, key.t), c.maskPart(sc, b.Y, key.t)
 		if x.bad() || y.bad() {
 			return never
 		}
+		key.t = plainType(key.t)
 		if b.Op == ".." {
 			if x.c != nil && y.c != nil && x.c.Cmp(y.c) > 0 {
 				c.errorf(b.Pos, "the range from %s to %s is empty", x.c, y.c)

@@ -48,3 +48,24 @@ func TestWideHashes(t *testing.T) {
 	wide := parts{fields: "bit<96> a; bit<96> b;", locals: "Hash<bit<96>>(PSA_HashAlgorithm_t.IDENTITY) h;", ingress: "hdr.h.b = h.get_hash(hdr.h.a);"}.pipeline(t)
 	expect(t, wide, 0, "000102030405060708090a0b 000000000000000000000000", "1:000102030405060708090a0b 000000000001020304050607")
 }
+
+// A mask and a range of an enum with values may have its members or numbers; so may those of a type the values of that type.
+func TestMasksOfEnums(t *testing.T) {
+	const globals = "enum bit<8> op_t { ask = 0x10, tell = 0x20, high = 0xf0 } type bit<8> port_t;"
+	for name, p := range map[string]parts{
+		"select": {globals: globals, fields: "op_t a; bit<8> b;", states: `state start { pkt.extract(hdr.h); transition select(hdr.h.a) { op_t.ask &&& op_t.high: one; 0x20 &&& 0xf0: two; op_t.high .. 0xf2: three; op_t.tell: reject; default: accept; } }
+			state one { hdr.h.b = 1; transition accept; } state two { hdr.h.b = 2; transition accept; } state three { hdr.h.b = 3; transition accept; }`},
+		"ternary": {globals: globals, fields: "op_t a; bit<8> b;", locals: `action set(bit<8> v) { hdr.h.b = v; }
+			table t { key = { hdr.h.a: ternary; } actions = { set; NoAction; } const entries = { op_t.ask &&& op_t.high: set(1); 0x20 &&& op_t.high: set(2); (op_t) 0xf1: set(3); } }`, ingress: "t.apply();"},
+		"range": {globals: globals, fields: "port_t a; bit<8> b;", locals: `action set(bit<8> v) { hdr.h.b = v; }
+			table t { key = { hdr.h.a: range; } actions = { set; NoAction; } const entries = { (port_t) 0x10 .. (port_t) 0x1f: set(1); (port_t) 0x20 .. (port_t) 0x2f: set(2); (port_t) 0xf1: set(3); } }`, ingress: "t.apply();"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pl := p.pipeline(t)
+			expect(t, pl, 0, "1700", "1:1701")
+			expect(t, pl, 0, "2300", "1:2302")
+			expect(t, pl, 0, "f100", "1:f103")
+			expect(t, pl, 0, "3300", "1:3300")
+		})
+	}
+}

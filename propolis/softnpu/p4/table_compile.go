@@ -21,9 +21,12 @@ type tableInfo struct {
 	direct bool
 }
 
-// actionInfo is how the arguments of an action lie in the slots, one behind the other.
+// actionInfo is how the arguments of an action lie in the slots, one behind the other: data are their numbers, and flags
+// the slots that say of some that they were assigned.
 type actionInfo struct {
 	params []*typ
+	data   []datum
+	flags  []int
 	size   int
 	// tableOnly and defaultOnly say that the action cannot be the default one, or that of an entry; added that it is not
 	// among the actions of the table, and only the default one.
@@ -183,7 +186,7 @@ func (c *compiler) tableAction(sc *scope, a *action, ref *syntax.ActionRef, pos 
 	var types []*typ
 	for _, p := range plain {
 		t := c.resolveType(a.sc, p.Type)
-		if t.kind != kindBad && (!t.scalar() || t.kind == kindError) {
+		if _, _, ok := dataOf(t, "", 0); t.kind != kindBad && (!ok || t.holds(func(u *typ) bool { return u.kind == kindError })) {
 			c.errorf(p.Pos, "an entry cannot set a parameter of type %s", t)
 			t = badType
 		}
@@ -219,7 +222,11 @@ func (c *compiler) describeAction(info *tableInfo, a *action, params []syntax.Pa
 	ai.added = added
 	for _, p := range params {
 		t := c.resolveType(a.sc, p.Type)
-		x.Params = append(x.Params, Param{Name: p.Name, Bits: t.width})
+		data, flags, _ := dataOf(t, p.Name, ai.size)
+		for _, d := range data {
+			x.Params = append(x.Params, Param{Name: d.name, Bits: d.bits})
+		}
+		ai.data, ai.flags = append(ai.data, data...), append(ai.flags, flags...)
 		ai.params = append(ai.params, t)
 		ai.size += t.size
 	}
@@ -394,17 +401,18 @@ func (c *compiler) entryAction(t *tableSite, info *tableInfo, ref syntax.ActionR
 		c.errorf(ref.Pos, "action %s takes %d arguments here, and %d are given", ref.Name, len(params), len(args))
 		return boundSpec{}, false
 	}
-	b := boundSpec{action: k}
+	b := boundSpec{action: k, args: make([]uint64, info.actions[k].size)}
+	at := b.args
 	for i, a := range args {
-		v := c.convert(c.expr(t.sc, a.Value), params[i], fmt.Sprintf("parameter %s of action %s", info.Actions[k].Params[i].Name, ref.Name))
+		v := c.convert(c.expr(t.sc, a.Value), params[i], fmt.Sprintf("argument %d of action %s", i+1, ref.Name))
 		if v.bad() {
 			return b, false
 		}
-		if v.c == nil {
+		if !constData(at, v, params[i]) {
 			c.notConstant(v, "the argument of an entry")
 			return b, false
 		}
-		b.args = append(b.args, toLimbs(v.c, params[i].width)...)
+		at = at[params[i].size:]
 	}
 	return b, true
 }
@@ -461,8 +469,7 @@ func (c *compiler) entryKey(sc *scope, e syntax.Expr, t *typ, k Key) (match.Matc
 		return none, false
 	}
 	size := (t.width + 7) / 8
-	number := func(e syntax.Expr) []byte {
-		v := c.convert(c.expr(sc, e), t, "the key")
+	bytesOf := func(v value) []byte {
 		if v.bad() {
 			return nil
 		}
@@ -488,7 +495,7 @@ func (c *compiler) entryKey(sc *scope, e syntax.Expr, t *typ, k Key) (match.Matc
 	b, isOp := e.(*syntax.BinaryExpr)
 	switch {
 	case isOp && b.Op == "&&&":
-		x, y := number(b.X), number(b.Y)
+		x, y := bytesOf(c.maskPart(sc, b.X, t)), bytesOf(c.maskPart(sc, b.Y, t))
 		if x == nil || y == nil {
 			return none, false
 		}
@@ -509,7 +516,7 @@ func (c *compiler) entryKey(sc *scope, e syntax.Expr, t *typ, k Key) (match.Matc
 		c.errorf(b.Pos, "key %s is %s, and cannot have a mask", k.Name, k.Kind)
 		return none, false
 	case isOp && b.Op == "..":
-		x, y := number(b.X), number(b.Y)
+		x, y := bytesOf(c.maskPart(sc, b.X, t)), bytesOf(c.maskPart(sc, b.Y, t))
 		if x == nil || y == nil {
 			return none, false
 		}
@@ -523,7 +530,7 @@ func (c *compiler) entryKey(sc *scope, e syntax.Expr, t *typ, k Key) (match.Matc
 		}
 		return match.Match{Value: x, High: y}, true
 	}
-	x := number(e)
+	x := bytesOf(c.convert(c.expr(sc, e), t, "the key"))
 	if x == nil {
 		return none, false
 	}
