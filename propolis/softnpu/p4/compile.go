@@ -61,7 +61,7 @@ func (c *compiler) declareGlobals(sc *scope, decls []syntax.Decl) {
 			c.declare(sc, catType, d.At(), d.DeclName(), d)
 		case *syntax.InstanceDecl:
 		case *syntax.ValueSetDecl:
-			c.errorf(d.Pos, "value sets are not supported")
+			c.errorf(d.Pos, "value set %s stands outside of a parser", d.Name)
 		case *syntax.VarDecl:
 			c.errorf(d.Pos, "variable %s stands outside of a parser or control; only constants may", d.Name)
 		default:

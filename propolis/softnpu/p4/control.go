@@ -20,6 +20,7 @@ type instance struct {
 	children map[syntax.Decl]*instance
 	externs  map[syntax.Decl]*externInst
 	tables   map[*syntax.TableDecl]*tableInfo
+	sets     map[*syntax.ValueSetDecl]*valueSet
 	applied  bool
 	// discard says that the instance is only looked at for errors, and is no part of the pipeline.
 	discard bool
@@ -211,8 +212,7 @@ func (c *compiler) locals(sc *scope, list []syntax.Decl) []stmt {
 			c.declareInstance(sc, d)
 		case *syntax.ActionDecl, *syntax.TableDecl:
 		case *syntax.ValueSetDecl:
-			c.errorf(d.Pos, "value sets are not supported")
-			c.declare(sc, catValue, d.Pos, d.Name, d)
+			c.declare(sc, catValue, d.Pos, d.Name, c.valueSet(sc, d))
 		default:
 			if run := c.local(sc, d); run != nil {
 				first = append(first, run)

@@ -63,6 +63,11 @@ func (c *compiler) transition(sc *scope, s *syntax.TransitionStmt) stmt {
 				continue
 			}
 		}
+		if vs := c.setLabel(sc, cs.Keys); vs != nil {
+			l.tests = append(l.tests, c.inSet(vs, keys, cs.Pos))
+			lines = append(lines, l)
+			continue
+		}
 		if len(cs.Keys) != len(keys) {
 			c.errorf(cs.Pos, "this case has %d keys, and %d are selected on", len(cs.Keys), len(keys))
 			continue
@@ -125,8 +130,11 @@ func (c *compiler) selectTable(keys []value, preps []func(*machine), s *syntax.T
 		if b, ok := cs.Keys[0].(*syntax.BinaryExpr); ok && (b.Op == "&&&" || b.Op == "..") {
 			return nil
 		}
-		v := c.convert(c.expr(sc, cs.Keys[0]), keys[0].t, "the key")
-		if v.c == nil {
+		v := c.expr(sc, cs.Keys[0])
+		if _, ok := v.obj.(*valueSet); ok {
+			return nil
+		}
+		if v = c.convert(v, keys[0].t, "the key"); v.c == nil {
 			return nil
 		}
 		lines = append(lines, line{toLimbs(v.c, v.t.width)[0], c.state(sc, cs.Next)})
@@ -200,8 +208,8 @@ func (c *compiler) keySet(sc *scope, e syntax.Expr, key value) func(*machine) bo
 		return c.truth(c.equality("==", c.operate("&", key, y, b.Pos), c.operate("&", x, y, b.Pos), b.Pos))
 	}
 	v := c.expr(sc, e)
-	if _, ok := v.obj.(*syntax.ValueSetDecl); ok {
-		return never
+	if vs, ok := v.obj.(*valueSet); ok {
+		return c.inSet(vs, []value{key}, e.At())
 	}
 	v = c.convert(v, key.t, "the key")
 	if v.bad() {

@@ -72,6 +72,8 @@ type field struct {
 	typ     *typ
 	off     int
 	tracked bool
+	// match is the kind of match that @match says, for a value set of what the field is in.
+	match syntax.Name
 }
 
 var (
@@ -441,7 +443,7 @@ func (c *compiler) makeFields(d *syntax.FieldsDecl) *typ {
 			continue
 		}
 		seen[f.Name.Text] = true
-		nf := field{name: f.Name.Text, typ: ft, tracked: c.tracked == d && f.Name.Text == "port"}
+		nf := field{name: f.Name.Text, typ: ft, tracked: c.tracked == d && f.Name.Text == "port", match: matchAnno(f.Annos)}
 		switch {
 		case ft.kind == kindBad:
 		case ft.kind == kindNumber || ft.kind == kindVoid || ft.kind == kindString || ft.kind == kindExtern:

@@ -200,8 +200,9 @@ func (d *DeclBase) DeclName() string { return d.Name }
 
 // Field is a field of a header, a struct or a union.
 type Field struct {
-	Name Name
-	Type Type
+	Name  Name
+	Type  Type
+	Annos Annotations
 }
 
 // The declarations.
@@ -307,6 +308,7 @@ type (
 	ValueSetDecl struct {
 		DeclBase
 		Type Type
+		Size Expr
 	}
 	// TableDecl is a table.
 	TableDecl struct {

@@ -288,7 +288,7 @@ func (p *parser) decl(at where) Decl {
 				d.Type = p.typ()
 				p.closeAngle()
 				p.expect("(")
-				p.expr()
+				d.Size = p.expr()
 				p.expect(")")
 				d.DeclBase = p.base(annos)
 				p.expect(";")
@@ -366,9 +366,9 @@ func (p *parser) globalDecl(word string, annos Annotations) Decl {
 		d.Params = p.typeParams()
 		p.expect("{")
 		for !p.at("}") && !p.failed && p.peek().Kind != EOF {
-			p.annotations()
+			as := p.annotations()
 			typ := p.typ()
-			d.Fields = append(d.Fields, Field{Type: typ, Name: p.name()})
+			d.Fields = append(d.Fields, Field{Type: typ, Name: p.name(), Annos: as})
 			p.expect(";")
 		}
 		p.expect("}")
