@@ -63,6 +63,8 @@ type binder struct {
 	spans  []span
 	// copies makes every argument be copied, for a body that can also reach the variables of its caller by their names.
 	copies bool
+	// given are the arguments if they are compiled already.
+	given []value
 }
 
 func isWritten(p syntax.Param) bool { return p.Dir == "out" || p.Dir == "inout" }
@@ -76,7 +78,7 @@ func (b *binder) bind(what string, params []syntax.Param, args []syntax.Expr, ty
 	vals := make([]value, len(params))
 	ok := true
 	for i, p := range params {
-		vals[i] = b.argument(what, p, args[i], types)
+		vals[i] = b.argument(what, p, i, args[i], types)
 		ok = ok && !vals[i].bad()
 		b.copies = b.copies || vals[i].calls
 	}
@@ -99,7 +101,7 @@ func (b *binder) bind(what string, params []syntax.Param, args []syntax.Expr, ty
 }
 
 // argument computes what a parameter is given; the value is bad if it cannot be given that.
-func (b *binder) argument(what string, p syntax.Param, arg syntax.Expr, types *scope) value {
+func (b *binder) argument(what string, p syntax.Param, i int, arg syntax.Expr, types *scope) value {
 	c, t := b.c, b.c.resolveType(types, p.Type)
 	if arg == nil || t.kind == kindBad {
 		return c.badValue(p.Pos)
@@ -113,7 +115,12 @@ func (b *binder) argument(what string, p syntax.Param, arg syntax.Expr, types *s
 		b.before = append(b.before, clearStmt(off, t.size))
 		return c.place(any.Pos, t, &lvalue{off: off, flag: -1, advance: -1})
 	}
-	v := c.expr(b.outer, arg)
+	var v value
+	if b.given != nil {
+		v = b.given[i]
+	} else {
+		v = c.expr(b.outer, arg)
+	}
 	switch {
 	case v.bad():
 	case t.kind == kindExtern:

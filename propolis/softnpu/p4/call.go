@@ -331,7 +331,7 @@ func (c *compiler) callAction(sc *scope, a *action, e *syntax.CallExpr) value {
 		c.errorf(e.Pos, "an action can be called only from a control or an action")
 		return bad
 	}
-	run := c.actionRun(sc, a, e.Pos, e.Args)
+	run := c.actionRun(sc, a, e.Pos, e.TypeArgs, e.Args)
 	if run == nil {
 		return bad
 	}
@@ -339,15 +339,20 @@ func (c *compiler) callAction(sc *scope, a *action, e *syntax.CallExpr) value {
 }
 
 // actionRun compiles an action with arguments that the program gives.
-func (c *compiler) actionRun(sc *scope, a *action, pos syntax.Pos, given []syntax.Arg) stmt {
+func (c *compiler) actionRun(sc *scope, a *action, pos syntax.Pos, typeArgs []syntax.Type, given []syntax.Arg) stmt {
 	args, ok := c.arguments(pos, "action "+a.decl.Name, a.decl.Params, given)
 	if !ok {
 		return nil
 	}
-	inner := a.sc.inner()
+	b := &binder{c: c, outer: sc, copies: true}
+	types := b.infer(pos, "action "+a.decl.Name, a.sc, a.decl.TypeParams, a.decl.Params, typeArgs, args)
+	if types == nil {
+		return nil
+	}
+	inner := types.inner()
 	inner.body = &body{kind: bodyAction, inst: a.sc.body.inst}
-	b := &binder{c: c, outer: sc, inner: inner, copies: true}
-	if !b.bind("action "+a.decl.Name, a.decl.Params, args, a.sc) || !c.enter(pos, a.decl) {
+	b.inner = inner
+	if !b.bind("action "+a.decl.Name, a.decl.Params, args, types) || !c.enter(pos, a.decl) {
 		return nil
 	}
 	defer c.leave(a.decl)
@@ -370,23 +375,24 @@ func (c *compiler) actionBody(inner *scope, d *syntax.ActionDecl) stmt {
 
 func (c *compiler) callFunction(sc *scope, f *function, e *syntax.CallExpr) value {
 	d, bad := f.decl, c.badValue(e.Pos)
-	if len(d.TypeParams) > 0 {
-		c.errorf(e.Pos, "the generic function %s is not supported", d.Name)
-		return bad
-	}
 	args, ok := c.arguments(e.Pos, "function "+d.Name, d.Params, e.Args)
 	if !ok {
 		return bad
 	}
+	b := &binder{c: c, outer: sc, copies: true}
+	types := b.infer(e.Pos, "function "+d.Name, c.global, d.TypeParams, d.Params, e.TypeArgs, args)
+	if types == nil {
+		return bad
+	}
 	result := voidType
 	if b, ok := d.Result.(*syntax.BaseType); !ok || b.Name != "void" {
-		result = c.resolveType(c.global, d.Result)
+		result = c.resolveType(types, d.Result)
 	}
-	inner := c.global.inner()
+	inner := types.inner()
+	b.inner = inner
 	inner.body = &body{kind: bodyFunction, result: result, off: c.alloc(max(result.size, 1))}
 	off := inner.body.off
-	b := &binder{c: c, outer: sc, inner: inner, copies: true}
-	if !b.bind("function "+d.Name, d.Params, args, c.global) || !c.enter(e.Pos, d) {
+	if !b.bind("function "+d.Name, d.Params, args, types) || !c.enter(e.Pos, d) {
 		return bad
 	}
 	defer c.leave(d)

@@ -104,7 +104,7 @@ func (c *compiler) program(decls []syntax.Decl) *Program {
 	for _, d := range decls {
 		switch d := d.(type) {
 		case *syntax.FieldsDecl, *syntax.EnumDecl, *syntax.TypedefDecl:
-			if t, ok := c.global.lookup(catType, d.DeclName()).(*typeDecl); ok {
+			if t, ok := c.global.lookup(catType, d.DeclName()).(*typeDecl); ok && len(t.params()) == 0 {
 				c.declaredType(t)
 			}
 		}
@@ -437,7 +437,7 @@ func (c *compiler) checkUnused(d syntax.Decl, typeParams []syntax.Name, ctor []s
 
 func (c *compiler) checkFunction(d *syntax.FuncDecl) {
 	if len(d.TypeParams) > 0 {
-		c.errorf(d.Pos, "the generic function %s is not supported", d.Name)
+		// What its types are is known where it is called.
 		return
 	}
 	e := &syntax.CallExpr{Place: d.Place, Fun: &syntax.IdentExpr{Place: d.Place, Name: d.Name}}

@@ -230,7 +230,7 @@ func (c *compiler) locals(sc *scope, list []syntax.Decl) []stmt {
 
 // checkAction compiles an action that is neither called nor in a table, to find what is wrong with it.
 func (c *compiler) checkAction(a *action) {
-	if c.checked[a.decl] {
+	if c.checked[a.decl] || len(a.decl.TypeParams) > 0 {
 		return
 	}
 	c.checked[a.decl] = true

@@ -120,10 +120,10 @@ func (c *compiler) compileTable(t *tableSite) {
 			continue
 		}
 		c.checked[a.decl] = true
-		ac, params := c.tableAction(t.sc, a, &ref, ref.Pos)
+		ac, params, types := c.tableAction(t.sc, a, &ref, ref.Pos)
 		code = append(code, ac)
 		if first {
-			c.describeAction(info, a, params, ref, i >= len(d.Actions))
+			c.describeAction(info, a, params, types, ref, i >= len(d.Actions))
 		}
 	}
 	if first {
@@ -147,10 +147,10 @@ func indexRef(refs []syntax.ActionRef, name string) int {
 }
 
 // tableAction compiles an action for a table: its parameters without a direction are set by the entry.
-func (c *compiler) tableAction(sc *scope, a *action, ref *syntax.ActionRef, pos syntax.Pos) (actionCode, []syntax.Param) {
+func (c *compiler) tableAction(sc *scope, a *action, ref *syntax.ActionRef, pos syntax.Pos) (actionCode, []syntax.Param, []*typ) {
 	none := actionCode{run: sequence(nil)}
 	if !c.enter(pos, a.decl) {
-		return none, nil
+		return none, nil, nil
 	}
 	defer c.leave(a.decl)
 	var directed, plain []syntax.Param
@@ -164,9 +164,21 @@ func (c *compiler) tableAction(sc *scope, a *action, ref *syntax.ActionRef, pos 
 			directed = append(directed, p)
 		}
 	}
-	inner := a.sc.inner()
+	b := &binder{c: c, outer: sc, copies: true}
+	types := a.sc
+	var args []syntax.Expr
+	if ref != nil {
+		var ok bool
+		if args, ok = c.arguments(pos, "action "+a.decl.Name+" in a table", directed, ref.Args); !ok {
+			return none, nil, nil
+		}
+		if types = b.infer(pos, "action "+a.decl.Name, a.sc, a.decl.TypeParams, directed, ref.TypeArgs, args); types == nil {
+			return none, nil, nil
+		}
+	}
+	inner := types.inner()
 	inner.body = &body{kind: bodyAction, inst: a.sc.body.inst}
-	b := &binder{c: c, outer: sc, inner: inner, copies: true}
+	b.inner = inner
 	if ref == nil {
 		for _, p := range directed {
 			t := c.resolveType(a.sc, p.Type)
@@ -176,30 +188,27 @@ func (c *compiler) tableAction(sc *scope, a *action, ref *syntax.ActionRef, pos 
 			}
 			c.declare(inner, catValue, p.Pos, p.Name, &binding{v, true})
 		}
-	} else {
-		args, ok := c.arguments(pos, "action "+a.decl.Name+" in a table", directed, ref.Args)
-		if !ok || !b.bind("action "+a.decl.Name, directed, args, a.sc) {
-			return none, plain
-		}
+	} else if !b.bind("action "+a.decl.Name, directed, args, types) {
+		return none, nil, nil
 	}
 	size := 0
-	var types []*typ
+	var set []*typ
 	for _, p := range plain {
-		t := c.resolveType(a.sc, p.Type)
+		t := c.resolveType(types, p.Type)
 		if _, _, ok := dataOf(t, "", 0); t.kind != kindBad && (!ok || t.holds(func(u *typ) bool { return u.kind == kindError })) {
 			c.errorf(p.Pos, "an entry cannot set a parameter of type %s", t)
 			t = badType
 		}
-		types = append(types, t)
+		set = append(set, t)
 		size += t.size
 	}
 	base := c.alloc(size)
 	at := base
 	for i, p := range plain {
-		v := c.place(p.Pos, types[i], &lvalue{off: at, flag: -1, advance: -1})
+		v := c.place(p.Pos, set[i], &lvalue{off: at, flag: -1, advance: -1})
 		// The language forbids to assign to these, and x4c does not mind.
 		c.declare(inner, catValue, p.Pos, p.Name, &binding{v, true})
-		at += types[i].size
+		at += set[i].size
 	}
 	body := c.block(inner, a.decl.Body)
 	run := b.around(body)
@@ -208,11 +217,11 @@ func (c *compiler) tableAction(sc *scope, a *action, ref *syntax.ActionRef, pos 
 			return exited
 		}
 		return next
-	}}, plain
+	}}, plain, set
 }
 
 // describeAction adds an action to what is known of a table.
-func (c *compiler) describeAction(info *tableInfo, a *action, params []syntax.Param, ref syntax.ActionRef, added bool) {
+func (c *compiler) describeAction(info *tableInfo, a *action, params []syntax.Param, types []*typ, ref syntax.ActionRef, added bool) {
 	x := Action{Name: a.decl.Name}
 	var ai actionInfo
 	for _, an := range ref.Annos {
@@ -220,8 +229,8 @@ func (c *compiler) describeAction(info *tableInfo, a *action, params []syntax.Pa
 		ai.defaultOnly = ai.defaultOnly || an.Name.Text == "defaultonly"
 	}
 	ai.added = added
-	for _, p := range params {
-		t := c.resolveType(a.sc, p.Type)
+	for i, p := range params {
+		t := types[i]
 		data, flags, _ := dataOf(t, p.Name, ai.size)
 		for _, d := range data {
 			x.Params = append(x.Params, Param{Name: d.name, Bits: d.bits})

@@ -62,6 +62,8 @@ type typ struct {
 	extern *externType
 	args   []*typ
 	codec  *codec
+	// origin is the generic type that this is one of, with the types args.
+	origin *typeDecl
 	// under is the type that a declaration with the word type makes this one of. The two are not the same.
 	under *typ
 }
@@ -310,15 +312,19 @@ func (c *compiler) resolveName(sc *scope, t *syntax.NamedType) *typ {
 		}
 		return et
 	}
+	d, isDecl := ent.(*typeDecl)
+	if isDecl && len(d.params()) > 0 {
+		return c.specialized(sc, d, t)
+	}
 	if len(t.Args) > 0 {
-		c.errorf(t.Pos, "the generic type %s is not supported", t.Name)
+		c.errorf(t.Pos, "type %s is not generic, and takes no types", t.Name)
 		return badType
 	}
-	switch e := ent.(type) {
-	case *typ:
+	if isDecl {
+		return c.declaredType(d)
+	}
+	if e, ok := ent.(*typ); ok {
 		return e
-	case *typeDecl:
-		return c.declaredType(e)
 	}
 	c.errorf(t.Pos, "%q is not the type of a value", t.Name)
 	return badType
@@ -329,6 +335,8 @@ type typeDecl struct {
 	decl    syntax.Decl
 	typ     *typ
 	pending bool
+	// special are the types that a generic one was made into, by the types that were given; one that is being made is nil.
+	special map[string]*typ
 }
 
 func (c *compiler) declaredType(d *typeDecl) *typ {
@@ -366,7 +374,11 @@ func (c *compiler) makeType(decl syntax.Decl) *typ {
 	case *syntax.EnumDecl:
 		return c.makeEnum(d)
 	case *syntax.FieldsDecl:
-		return c.makeFields(d)
+		if len(d.Params) > 0 {
+			c.errorf(d.Pos, "the generic type %s needs types, as in %s<bit<8>>", d.Name, d.Name)
+			return badType
+		}
+		return c.makeFields(c.global, d, d.Name)
 	}
 	return badType
 }
@@ -420,12 +432,9 @@ func (c *compiler) makeEnum(d *syntax.EnumDecl) *typ {
 	return t
 }
 
-func (c *compiler) makeFields(d *syntax.FieldsDecl) *typ {
-	if len(d.Params) > 0 {
-		c.errorf(d.Pos, "the generic %s %s is not supported", d.Kind, d.Name)
-		return badType
-	}
-	t := &typ{name: d.Name}
+// makeFields makes a header, struct or union, whose fields have types of a scope.
+func (c *compiler) makeFields(sc *scope, d *syntax.FieldsDecl, name string) *typ {
+	t := &typ{name: name}
 	start := 0
 	switch d.Kind {
 	case "header":
@@ -437,7 +446,7 @@ func (c *compiler) makeFields(d *syntax.FieldsDecl) *typ {
 	}
 	seen := map[string]bool{}
 	for _, f := range d.Fields {
-		ft := c.resolveType(c.global, f.Type)
+		ft := c.resolveType(sc, f.Type)
 		if seen[f.Name.Text] {
 			c.errorf(f.Name.Pos, "%s %s has two fields %s", d.Kind, d.Name, f.Name.Text)
 			continue

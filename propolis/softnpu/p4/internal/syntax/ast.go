@@ -270,8 +270,9 @@ type (
 	// ActionDecl is an action.
 	ActionDecl struct {
 		DeclBase
-		Params []Param
-		Body   *Block
+		TypeParams []Name
+		Params     []Param
+		Body       *Block
 	}
 	// ParserDecl is a parser, or the type of one if it has no body.
 	ParserDecl struct {
@@ -344,10 +345,11 @@ type KeyElem struct {
 // ActionRef names an action, with arguments if Call.
 type ActionRef struct {
 	Place
-	Name  string
-	Call  bool
-	Args  []Arg
-	Annos Annotations
+	Name     string
+	TypeArgs []Type
+	Call     bool
+	Args     []Arg
+	Annos    Annotations
 }
 
 // TableEntry is an entry that the program itself puts in a table.

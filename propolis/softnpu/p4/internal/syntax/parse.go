@@ -267,6 +267,7 @@ func (p *parser) decl(at where) Decl {
 			if at == global || at == inControl {
 				p.next()
 				d := &ActionDecl{DeclBase: p.base(annos)}
+				d.TypeParams = p.typeParams()
 				d.Params = p.params()
 				d.Body = p.block(inBlock)
 				return d
@@ -818,6 +819,9 @@ func (p *parser) actionRef() ActionRef {
 	a := ActionRef{Place: Place{p.peek().Pos}}
 	p.accept(".")
 	a.Name = p.name().Text
+	if p.accept("<") {
+		a.TypeArgs = p.typeArgs()
+	}
 	if p.accept("(") {
 		a.Call = true
 		a.Args = p.args(")")
