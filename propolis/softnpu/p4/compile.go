@@ -29,6 +29,11 @@ type compiler struct {
 	// scratchBits and emitBits are how much the buffers of a machine hold.
 	scratchBits, emitBits int
 
+	// ingress is the control of that role, and top the scope of its code; replicate are the ports that its Replicate names.
+	ingress   *syntax.ControlDecl
+	top       *scope
+	replicate func(*machine) portSet
+
 	typeDepth, count int
 	tooLarge         bool
 	// active are the declarations that are being compiled, checked those that once were.
@@ -367,7 +372,9 @@ func (c *compiler) pipeline(p *Program, pd *pipelineDecls) {
 	if ingress == egress {
 		ingress, egress = "ingress", "egress"
 	}
+	c.ingress = pd.ingress
 	p.ingress = run(pd.ingress, ingress, hdr, in, eg)
+	p.replicate, c.ingress = c.replicate, nil
 	p.egress = run(pd.egress, egress, hdr, in, eg)
 	p.egressEmpty = pd.egress.Body == nil || len(pd.egress.Body.Stmts) == 0
 	for _, d := range pd.egress.Locals {

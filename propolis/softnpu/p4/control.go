@@ -283,6 +283,9 @@ func (c *compiler) controlBody(sc *scope, d *syntax.ControlDecl) stmt {
 	run := c.locals(sc, d.Locals)
 	if d.Body != nil {
 		inner := sc.inner()
+		if c.isIngress(sc.body.inst) {
+			c.top = inner
+		}
 		run = append(run, c.statements(inner, d.Body.Stmts)...)
 	}
 	c.checkChildren(sc.body.inst)

@@ -25,13 +25,14 @@ const (
 	externMeter
 	externHash
 	externRandom
+	externReplicate
 )
 
 var externKinds = map[string]externKind{
 	"packet_in": externPacketIn, "packet_out": externPacketOut, "Checksum": externChecksum, "InternetChecksum": externInternetChecksum,
 	"Register": externRegister, "register": externRegister, "Counter": externCounter, "counter": externCounter,
 	"DirectCounter": externDirectCounter, "direct_counter": externDirectCounter, "Meter": externMeter, "meter": externMeter,
-	"Hash": externHash, "Random": externRandom,
+	"Hash": externHash, "Random": externRandom, "Replicate": externReplicate,
 }
 
 // externType is an extern that is declared.
@@ -100,7 +101,7 @@ func (c *compiler) externInstance(sc *scope, d *syntax.InstanceDecl, t *typ) *ex
 			return x
 		}
 	}
-	c.configure(x, d, vals)
+	c.configure(x, d, inst, vals)
 	if inst == nil || !inst.discard {
 		x.index = len(c.externs)
 		c.externs = append(c.externs, x)
@@ -109,7 +110,7 @@ func (c *compiler) externInstance(sc *scope, d *syntax.InstanceDecl, t *typ) *ex
 }
 
 // configure works out the arguments of an instance.
-func (c *compiler) configure(x *externInst, d *syntax.InstanceDecl, vals []value) {
+func (c *compiler) configure(x *externInst, d *syntax.InstanceDecl, inst *instance, vals []value) {
 	args := func(lo, hi int) bool {
 		if len(vals) < lo || len(vals) > hi {
 			want := fmt.Sprint(lo)
@@ -150,6 +151,11 @@ func (c *compiler) configure(x *externInst, d *syntax.InstanceDecl, vals []value
 		c.errorf(d.Pos, "%s cannot be instantiated", x.typ.decl.Name)
 	case externChecksum:
 		args(0, 0)
+	case externReplicate:
+		args(0, 0)
+		if inst != nil && !inst.discard && !c.isIngress(inst) {
+			c.errorf(d.Pos, "Replicate stands only in the ingress control of a pipeline")
+		}
 	case externInternetChecksum:
 		args(0, 0)
 		x.sum = c.alloc(1)
@@ -285,6 +291,13 @@ func (c *compiler) externMethod(sc *scope, x *externInst, e *syntax.CallExpr, na
 				}
 				return next
 			})
+		}
+	case externReplicate:
+		if name == "replicate" {
+			if !count(1) {
+				return bad
+			}
+			return c.replicateTo(sc, e, vals[0])
 		}
 	case externMeter:
 		return c.meterMethod(sc, x, e, name, vals, count)

@@ -24,6 +24,8 @@ type Program struct {
 	parse           func(*machine) bool
 	ingress, egress stmt
 	egressEmpty     bool
+	// replicate gives the ports that the Replicate of ingress names, nil without one.
+	replicate func(*machine) portSet
 	// deparse is nil if the headers are emitted in the order of their struct.
 	deparse stmt
 	parts   []headerPart
@@ -176,10 +178,17 @@ func (t *Thread) process(ingress uint16, frame []byte, emit func(egress uint16, 
 	if m.fault != NotDropped {
 		return m.fault
 	}
-	broadcast := p.egBroadcast >= 0 && m.s[p.egBroadcast] != 0
-	switch {
-	case broadcast:
-	case p.egDrop >= 0 && m.s[p.egDrop] != 0:
+	var ports portSet
+	if p.replicate != nil {
+		ports = p.replicate(m)
+	}
+	switch dropped := p.egDrop >= 0 && m.s[p.egDrop] != 0; {
+	case ports != (portSet{}) && dropped:
+		return Dropped
+	case ports != (portSet{}):
+	case p.egBroadcast >= 0 && m.s[p.egBroadcast] != 0:
+		ports.all = true
+	case dropped:
 		return Dropped
 	case p.egPort < 0 || m.s[p.egFlag] == 0:
 		return NoEgressPort
@@ -188,43 +197,53 @@ func (t *Thread) process(ingress uint16, frame []byte, emit func(egress uint16, 
 			return BadPort
 		}
 		port := uint16(m.s[p.egPort])
-		if r := t.egress(port, broadcast); r != NotDropped {
+		if r := t.egress(port); r != NotDropped {
 			return r
 		}
 		emit(port, t.assemble(payload))
 		return NotDropped
 	}
+	return t.copies(ports, ingress, payload, emit)
+}
 
+// portSet are ports that a packet leaves by: all, or those whose bits are set.
+type portSet struct {
+	all  bool
+	bits [2]uint64
+}
+
+func (s *portSet) has(port int) bool {
+	return s.all || port < 64*len(s.bits) && s.bits[port>>6]>>(port&63)&1 != 0
+}
+
+// copies sends a packet to several ports, but for the one that it came in by.
+func (t *Thread) copies(ports portSet, ingress uint16, payload []byte, emit func(egress uint16, frame []byte)) DropReason {
+	m, p := &t.m, t.pl.program
+	reason, n := NoEgressPort, 0
+	var same []byte
 	if p.egressEmpty {
 		// All copies are the same.
 		if p.egDrop >= 0 && m.s[p.egDrop] != 0 {
 			return Dropped
 		}
-		out := t.assemble(payload)
-		n := 0
-		for port := range t.pl.ports {
-			if port != int(ingress) {
-				emit(uint16(port), out)
-				n++
-			}
-		}
-		if n == 0 {
-			return NoEgressPort
-		}
-		return NotDropped
+		same = t.assemble(payload)
+	} else {
+		copy(m.snap, m.s[:p.state])
 	}
-	copy(m.snap, m.s[:p.state])
-	reason, n := NoEgressPort, 0
 	for port := range t.pl.ports {
-		if port == int(ingress) {
+		if port == int(ingress) || !ports.has(port) {
 			continue
 		}
-		copy(m.s[:p.state], m.snap)
-		if r := t.egress(uint16(port), broadcast); r != NotDropped {
-			reason = r
-			continue
+		out := same
+		if !p.egressEmpty {
+			copy(m.s[:p.state], m.snap)
+			if r := t.egress(uint16(port)); r != NotDropped {
+				reason = r
+				continue
+			}
+			out = t.assemble(payload)
 		}
-		emit(uint16(port), t.assemble(payload))
+		emit(uint16(port), out)
 		n++
 	}
 	if n == 0 {
@@ -252,7 +271,7 @@ func (t *Thread) payload() []byte {
 }
 
 // egress runs the egress control for one port.
-func (t *Thread) egress(port uint16, broadcast bool) DropReason {
+func (t *Thread) egress(port uint16) DropReason {
 	m, p := &t.m, t.pl.program
 	m.fault, m.exiting, m.rounds = NotDropped, false, maxRounds
 	if m.trace != nil {
