@@ -1,6 +1,143 @@
 package p4
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
+
+// ArrayKind is what the cells of an array hold.
+type ArrayKind string
+
+// Kinds of arrays.
+const (
+	RegisterArray ArrayKind = "register"
+	CounterArray  ArrayKind = "counter"
+	MeterArray    ArrayKind = "meter"
+)
+
+// Array describes a register, a counter or a meter of a program.
+type Array struct {
+	// Name is the path of the names of instances that leads to it, as in "ingress.seen".
+	Name string
+	Kind ArrayKind
+	// Size is how many cells it has.
+	Size int
+	// Fields are those of a cell of a register: one without a name, or those of a struct.
+	Fields []Param
+}
+
+// Cell is a cell of an array. What counts follows from the array's kind.
+type Cell struct {
+	// Fields are the values of a cell of a register, each big-endian in whole bytes.
+	Fields [][]byte
+	Count  Count
+	Meter  MeterConfig
+}
+
+var arrayKinds = map[externKind]ArrayKind{externRegister: RegisterArray, externCounter: CounterArray, externMeter: MeterArray}
+
+// ErrNoArray is a register, counter or meter that the program does not have.
+var ErrNoArray = errors.New("there is no such register, counter or meter")
+
+// Arrays describes the registers, counters and meters in the order of the program.
+func (p *Pipeline) Arrays() []Array {
+	var out []Array
+	for i := range p.externs {
+		x := p.externs[i].info
+		kind, ok := arrayKinds[x.kind]
+		if !ok {
+			continue
+		}
+		a := Array{Name: x.name, Kind: kind, Size: x.size}
+		for _, d := range x.data {
+			a.Fields = append(a.Fields, Param{Name: d.name, Bits: d.bits})
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// array finds an array and sees to it that it has a cell.
+func (p *Pipeline) array(name string, cell int) (*externState, error) {
+	for i := range p.externs {
+		if x := p.externs[i].info; x.name == name && arrayKinds[x.kind] != "" {
+			return p.extern(x.kind, string(arrayKinds[x.kind]), name, cell)
+		}
+	}
+	return nil, fmt.Errorf("%q: %w", name, ErrNoArray)
+}
+
+// Cell returns a cell of a register, counter or meter.
+func (p *Pipeline) Cell(name string, cell int) (Cell, error) {
+	s, err := p.array(name, cell)
+	if err != nil {
+		return Cell{}, err
+	}
+	switch s.info.kind {
+	case externCounter:
+		n, err := p.Counter(name, cell)
+		return Cell{Count: n}, err
+	case externMeter:
+		m := &s.meters[cell]
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return Cell{Meter: m.config}, nil
+	}
+	var c Cell
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	slots := s.cell(cell)
+	for _, d := range s.info.data {
+		v := make([]byte, (d.bits+7)/8)
+		storeWide(v, len(v), slots[d.off:])
+		c.Fields = append(c.Fields, v)
+	}
+	return c, nil
+}
+
+// SetCell sets a cell of a register, counter or meter.
+func (p *Pipeline) SetCell(name string, cell int, c Cell) error {
+	s, err := p.array(name, cell)
+	if err != nil {
+		return err
+	}
+	switch s.info.kind {
+	case externCounter:
+		s.counts[cell].packets.Store(c.Count.Packets)
+		s.counts[cell].bytes.Store(c.Count.Bytes)
+		return nil
+	case externMeter:
+		return p.SetMeter(name, cell, c.Meter)
+	}
+	if len(c.Fields) != len(s.info.data) {
+		return fmt.Errorf("a cell of register %s has %d values, and %d are given", name, len(s.info.data), len(c.Fields))
+	}
+	for i, d := range s.info.data {
+		if v := c.Fields[i]; len(v) != (d.bits+7)/8 || d.bits%8 != 0 && v[0]>>(d.bits%8) != 0 {
+			return fmt.Errorf("a cell of register %s: %#x is not a number of %d bits in %d bytes", name, v, d.bits, (d.bits+7)/8)
+		}
+	}
+	s.change(cell, func(slots []uint64) {
+		for i, d := range s.info.data {
+			loadWide(slots[d.off:], c.Fields[i], len(c.Fields[i]))
+		}
+	})
+	return nil
+}
+
+// change sets the slots of a cell of a register.
+func (s *externState) change(cell int, set func(slots []uint64)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	slots := s.cell(cell)
+	set(slots)
+	for _, f := range s.info.flags {
+		slots[f] = 1
+	}
+	if s.cells != nil {
+		s.cells[cell].Store(slots[0])
+	}
+}
 
 // extern finds an extern of one kind by its name.
 func (p *Pipeline) extern(kind externKind, what, name string, cell int) (*externState, error) {
@@ -73,19 +210,13 @@ func (p *Pipeline) SetRegister(name string, cell int, v []byte) error {
 	if len(v) != (bits+7)/8 || bits%8 != 0 && v[0]>>(bits%8) != 0 {
 		return fmt.Errorf("a cell of register %s has %d bits in %d bytes, and %#x is no such number", name, bits, (bits+7)/8, v)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	slots, at := s.cell(cell), 8*len(v)-bits
-	for _, d := range s.info.data {
-		readWideBits(slots[d.off:], v, at, d.bits)
-		at += d.bits
-	}
-	for _, f := range s.info.flags {
-		slots[f] = 1
-	}
-	if s.cells != nil {
-		s.cells[cell].Store(slots[0])
-	}
+	s.change(cell, func(slots []uint64) {
+		at := 8*len(v) - bits
+		for _, d := range s.info.data {
+			readWideBits(slots[d.off:], v, at, d.bits)
+			at += d.bits
+		}
+	})
 	return nil
 }
 
