@@ -215,6 +215,7 @@ func (c *compiler) isValid(x value, pos syntax.Pos) value {
 	}
 	prep, off := c.stored(x)
 	if prep == nil && len(at) == 1 {
+		out.direct, out.off = true, off
 		out.b = func(m *machine) bool { return m.s[off] != 0 }
 		return out
 	}
@@ -237,6 +238,7 @@ func (c *compiler) setValid(lv *lvalue, valid bool) stmt {
 	var to uint64
 	if valid {
 		to = 1
+		c.makesValid(lv.span(1))
 	} else {
 		siblings = nil
 	}
@@ -278,6 +280,7 @@ func (c *compiler) shiftStack(sc *scope, x value, e *syntax.CallExpr, push bool)
 		by = int(k.Int64())
 	}
 	off, dyn := x.lv.off, x.lv.dyn
+	c.makesValid(x.lv.span(x.t.size))
 	return void(e.Pos, func(m *machine) signal {
 		at := off
 		if dyn != nil {

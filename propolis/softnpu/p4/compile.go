@@ -2,6 +2,7 @@ package p4
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/falcon-vm/falcon-go/propolis/softnpu/p4/internal/syntax"
 )
@@ -33,6 +34,11 @@ type compiler struct {
 	ingress   *syntax.ControlDecl
 	top       *scope
 	replicate func(*machine) portSet
+
+	// parts are the headers of the pipeline, and valid those of them that the code of the block at hand can make valid by
+	// something else than an extract.
+	parts []headerPart
+	valid partSet
 
 	typeDepth, count int
 	tooLarge         bool
@@ -284,6 +290,8 @@ func (c *compiler) layoutPipeline(p *Program, pd *pipelineDecls) {
 	p.inAt = c.alloc(p.ingressMeta.size)
 	p.egAt = c.alloc(p.egressMeta.size)
 	p.state = c.slots
+	p.parts = headerParts(p.headers, "", p.hdrAt)
+	c.parts, c.valid = p.parts, newPartSet(len(p.parts))
 	p.inPort, p.egPort, p.egFlag = -1, -1, -1
 	p.egDrop, p.egBroadcast = -1, -1
 	slot := func(t *typ, at int, name string, pos syntax.Pos, flag bool) int {
@@ -367,6 +375,7 @@ func (c *compiler) pipeline(p *Program, pd *pipelineDecls) {
 		p.parse = c.parserBody(sc, pd.parser)
 		c.leave(pd.parser)
 	}
+	p.parsed = slices.Clone(c.valid)
 	// Tables are known by the names of the controls that they are in.
 	ingress, egress := pd.ingress.Name, pd.egress.Name
 	if ingress == egress {
@@ -387,12 +396,12 @@ func (c *compiler) pipeline(p *Program, pd *pipelineDecls) {
 		p.deparse = run(pd.deparser, pd.deparser.Name, value{obj: &packetOut{}}, hdr)
 		p.hdrBits = c.emitBits
 	} else {
-		for _, h := range headerParts(p.headers, "", p.hdrAt) {
+		for _, h := range p.parts {
 			_, most := bitsRange(h.typ)
 			p.hdrBits += most
 		}
 	}
-	p.parts = headerParts(p.headers, "", p.hdrAt)
+	p.made = c.valid
 }
 
 // checkRest looks at all that the pipeline does not use.

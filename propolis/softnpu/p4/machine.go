@@ -24,6 +24,8 @@ type machine struct {
 	exiting bool
 	// keys holds the key of a look-up, scratch the bytes of a list that a checksum is made of.
 	keys, scratch []byte
+	// seen are the headers that were extracted.
+	seen uint64
 	// hdr is where the headers of the outgoing packet are written, and hdrBits how many bits are.
 	hdr     []byte
 	hdrBits int

@@ -113,7 +113,7 @@ func (c *compiler) operate(op string, x, y value, pos syntax.Pos) value {
 		c.errorf(pos, "%s needs two values", op)
 		return c.badValue(pos)
 	}
-	if y.calls && x.lv != nil {
+	if y.calls && (x.lv != nil || x.direct) {
 		x = c.snapshot(x)
 	}
 	switch op {
@@ -168,7 +168,7 @@ func (c *compiler) number(v value) value {
 
 // snapshot copies a value, so that a call that comes after it does not change it.
 func (c *compiler) snapshot(x value) value {
-	if x.lv == nil || x.c != nil || x.list != nil {
+	if x.lv == nil && !x.direct || x.c != nil || x.list != nil {
 		return x
 	}
 	prep, off := c.stored(x)

@@ -115,6 +115,12 @@ func (c *compiler) extract(sc *scope, e *syntax.CallExpr) value {
 		varBits, maxVar = c.narrow(n), t.varbit.typ.width
 	}
 	off, dyn, siblings, advance, codec, fixed, name := lv.off, lv.dyn, lv.siblings, lv.advance, t.codec, t.bits, exprText(e.Args[0].Value)
+	var bit uint64
+	if dyn == nil {
+		bit = c.partBit(off)
+	} else {
+		c.makesValid(lv.span(t.size))
+	}
 	if dyn == nil && varBits == nil && len(siblings) == 0 && advance < 0 {
 		return void(e.Pos, func(m *machine) signal {
 			if fixed > 8*len(m.pkt)-m.cur {
@@ -123,6 +129,7 @@ func (c *compiler) extract(sc *scope, e *syntax.CallExpr) value {
 			}
 			codec.decode(m.s, off, m.pkt, m.cur, 0)
 			m.s[off] = 1
+			m.seen |= bit
 			m.cur += fixed
 			if m.trace != nil {
 				m.trace.extract(name, t, m.s, off)
@@ -157,6 +164,7 @@ func (c *compiler) extract(sc *scope, e *syntax.CallExpr) value {
 		}
 		codec.decode(m.s, at, m.pkt, m.cur, extra)
 		m.s[at] = 1
+		m.seen |= bit
 		for _, s := range siblings {
 			m.s[at+s] = 0
 		}
@@ -313,9 +321,10 @@ func writer(t *typ) (write func(s []uint64, at int, b []byte, off int) int, max 
 
 // headerPart is a header somewhere in the struct of headers.
 type headerPart struct {
-	name string
-	at   int
-	typ  *typ
+	name  string
+	at    int
+	typ   *typ
+	codec *codec
 }
 
 // headerParts lists the headers of a type in the order in which they are emitted.
@@ -329,7 +338,7 @@ func headerParts(t *typ, name string, at int) []headerPart {
 	}
 	switch t.kind {
 	case kindHeader:
-		return []headerPart{{name, at, t}}
+		return []headerPart{{name, at, t, t.codec}}
 	case kindStack:
 		for i := range t.n {
 			out = append(out, headerParts(t.elem, name+"["+big.NewInt(int64(i)).String()+"]", at+1+i*t.elem.size)...)

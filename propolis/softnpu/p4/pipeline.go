@@ -3,6 +3,7 @@ package p4
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"sync"
 	"sync/atomic"
 
@@ -29,7 +30,10 @@ type Program struct {
 	// deparse is nil if the headers are emitted in the order of their struct.
 	deparse stmt
 	parts   []headerPart
-	hdrBits int
+	// parsed are the headers that the parser can make valid by something else than an extract, and made those that any block
+	// can.
+	parsed, made partSet
+	hdrBits      int
 
 	tables      []*tableInfo
 	externs     []*externInst
@@ -159,7 +163,7 @@ func (t *Thread) Process(ingress uint16, frame []byte, emit func(egress uint16, 
 func (t *Thread) process(ingress uint16, frame []byte, emit func(egress uint16, frame []byte)) DropReason {
 	m, p := &t.m, t.pl.program
 	clear(m.s[:p.state])
-	m.pkt, m.cur, m.advanced, m.states, m.rounds = frame, 0, 0, 0, maxRounds
+	m.pkt, m.cur, m.advanced, m.states, m.rounds, m.seen = frame, 0, 0, 0, maxRounds, 0
 	m.fault, m.parserError, m.exiting, m.entry = NotDropped, errNoError, false, nil
 	for _, at := range p.sums {
 		m.s[at] = 0
@@ -178,32 +182,31 @@ func (t *Thread) process(ingress uint16, frame []byte, emit func(egress uint16, 
 	if m.fault != NotDropped {
 		return m.fault
 	}
-	var ports portSet
+	dropped := p.egDrop >= 0 && m.s[p.egDrop] != 0
 	if p.replicate != nil {
-		ports = p.replicate(m)
+		if ports := p.replicate(m); ports != (portSet{}) {
+			if dropped {
+				return Dropped
+			}
+			return t.copies(ports, ingress, payload, emit)
+		}
 	}
-	switch dropped := p.egDrop >= 0 && m.s[p.egDrop] != 0; {
-	case ports != (portSet{}) && dropped:
-		return Dropped
-	case ports != (portSet{}):
+	switch {
 	case p.egBroadcast >= 0 && m.s[p.egBroadcast] != 0:
-		ports.all = true
+		return t.copies(portSet{all: true}, ingress, payload, emit)
 	case dropped:
 		return Dropped
 	case p.egPort < 0 || m.s[p.egFlag] == 0:
 		return NoEgressPort
-	default:
-		if m.s[p.egPort] > 0xffff {
-			return BadPort
-		}
-		port := uint16(m.s[p.egPort])
-		if r := t.egress(port); r != NotDropped {
-			return r
-		}
-		emit(port, t.assemble(payload))
-		return NotDropped
+	case m.s[p.egPort] > 0xffff:
+		return BadPort
 	}
-	return t.copies(ports, ingress, payload, emit)
+	port := uint16(m.s[p.egPort])
+	if r := t.egress(port); r != NotDropped {
+		return r
+	}
+	emit(port, t.assemble(payload))
+	return NotDropped
 }
 
 // portSet are ports that a packet leaves by: all, or those whose bits are set.
@@ -218,36 +221,45 @@ func (s *portSet) has(port int) bool {
 
 // copies sends a packet to several ports, but for the one that it came in by.
 func (t *Thread) copies(ports portSet, ingress uint16, payload []byte, emit func(egress uint16, frame []byte)) DropReason {
-	m, p := &t.m, t.pl.program
-	reason, n := NoEgressPort, 0
-	var same []byte
-	if p.egressEmpty {
-		// All copies are the same.
-		if p.egDrop >= 0 && m.s[p.egDrop] != 0 {
-			return Dropped
-		}
-		same = t.assemble(payload)
-	} else {
-		copy(m.snap, m.s[:p.state])
+	if t.pl.program.egressEmpty {
+		return t.sameCopies(ports, ingress, payload, emit)
 	}
+	m, p := &t.m, t.pl.program
+	copy(m.snap, m.s[:p.state])
+	reason, n := NoEgressPort, 0
 	for port := range t.pl.ports {
 		if port == int(ingress) || !ports.has(port) {
 			continue
 		}
-		out := same
-		if !p.egressEmpty {
-			copy(m.s[:p.state], m.snap)
-			if r := t.egress(uint16(port)); r != NotDropped {
-				reason = r
-				continue
-			}
-			out = t.assemble(payload)
+		copy(m.s[:p.state], m.snap)
+		if r := t.egress(uint16(port)); r != NotDropped {
+			reason = r
+			continue
 		}
-		emit(uint16(port), out)
+		emit(uint16(port), t.assemble(payload))
 		n++
 	}
 	if n == 0 {
 		return reason
+	}
+	return NotDropped
+}
+
+// sameCopies is copies where egress does nothing, so that all of them are the same.
+func (t *Thread) sameCopies(ports portSet, ingress uint16, payload []byte, emit func(egress uint16, frame []byte)) DropReason {
+	if at := t.pl.program.egDrop; at >= 0 && t.m.s[at] != 0 {
+		return Dropped
+	}
+	out := t.assemble(payload)
+	n := 0
+	for port := range t.pl.ports {
+		if port != int(ingress) && ports.has(port) {
+			emit(uint16(port), out)
+			n++
+		}
+	}
+	if n == 0 {
+		return NoEgressPort
 	}
 	return NotDropped
 }
@@ -257,17 +269,21 @@ func (t *Thread) copies(ports portSet, ingress uint16, payload []byte, emit func
 // x4c has it: a header that was extracted into the metadata only is still in the packet.
 func (t *Thread) payload() []byte {
 	m, p := &t.m, t.pl.program
-	bits := m.cur
+	n := m.cur
 	if p.deparse == nil {
-		bits = m.advanced
-		for i := range p.parts {
-			if h := &p.parts[i]; m.s[h.at] != 0 {
-				bits += h.typ.codec.bitLen(m.s, h.at)
+		n = m.advanced
+		seen := m.seen
+		for w, set := range p.parsed {
+			for set |= seen; set != 0; set &= set - 1 {
+				if h := &p.parts[64*w+bits.TrailingZeros64(set)]; m.s[h.at] != 0 {
+					n += h.codec.bitLen(m.s, h.at)
+				}
 			}
+			seen = 0
 		}
-		bits &^= 7
+		n &^= 7
 	}
-	return m.pkt[min((bits+7)/8, len(m.pkt)):]
+	return m.pkt[min((n+7)/8, len(m.pkt)):]
 }
 
 // egress runs the egress control for one port.
@@ -300,22 +316,26 @@ func (t *Thread) assemble(payload []byte) []byte {
 	if need := p.hdrBits/8 + 8 + len(payload); need > len(m.hdr) {
 		m.hdr = make([]byte, need)
 	}
-	bits := 0
+	end := 0
 	if p.deparse != nil {
 		m.hdrBits = 0
 		p.deparse(m)
-		bits = m.hdrBits
+		end = m.hdrBits
 	} else {
-		for i := range p.parts {
-			if h := &p.parts[i]; m.s[h.at] != 0 {
-				bits = h.typ.codec.encode(m.s, h.at, m.hdr, bits)
+		seen := m.seen
+		for w, set := range p.made {
+			for set |= seen; set != 0; set &= set - 1 {
+				if h := &p.parts[64*w+bits.TrailingZeros64(set)]; m.s[h.at] != 0 {
+					end = h.codec.encode(m.s, h.at, m.hdr, end)
+				}
 			}
+			seen = 0
 		}
 	}
-	if rest := bits & 7; rest != 0 {
-		writeBits(m.hdr, bits, 8-rest, 0)
+	if rest := end & 7; rest != 0 {
+		writeBits(m.hdr, end, 8-rest, 0)
 	}
-	n := (bits + 7) / 8
+	n := (end + 7) / 8
 	if m.trace != nil {
 		m.trace.rewritten(p, m)
 	}

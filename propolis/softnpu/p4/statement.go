@@ -179,6 +179,9 @@ func (c *compiler) withExit(calls bool, run stmt) stmt {
 
 // store compiles an assignment.
 func (c *compiler) store(lv *lvalue, v value, t *typ) stmt {
+	if t.holds(func(u *typ) bool { return u.kind == kindHeader }) {
+		c.makesValid(lv.span(t.size))
+	}
 	if v.bad() || t.kind == kindBad {
 		return func(*machine) signal { return next }
 	}
@@ -339,6 +342,9 @@ func (c *compiler) ifStatement(sc *scope, s *syntax.IfStmt) stmt {
 	if cond.bad() {
 		return nil
 	}
+	if cond.direct && !cond.calls {
+		return ifSlot(cond.off, then, other)
+	}
 	b := c.truth(cond)
 	if cond.calls {
 		plain := b
@@ -365,6 +371,24 @@ func (c *compiler) ifStatement(sc *scope, s *syntax.IfStmt) stmt {
 	}
 	return func(m *machine) signal {
 		if b(m) {
+			return then(m)
+		}
+		return other(m)
+	}
+}
+
+// ifSlot is an if whose condition is a slot, as whether a header is valid is one.
+func ifSlot(off int, then, other stmt) stmt {
+	if other == nil {
+		return func(m *machine) signal {
+			if m.s[off] != 0 {
+				return then(m)
+			}
+			return next
+		}
+	}
+	return func(m *machine) signal {
+		if m.s[off] != 0 {
 			return then(m)
 		}
 		return other(m)

@@ -70,7 +70,8 @@ type tableSite struct {
 // actionCode is an action of a table at one place.
 type actionCode struct {
 	base int
-	run  stmt
+	// run is nil if the action does nothing.
+	run stmt
 }
 
 // compileTable compiles a table at one place.
@@ -148,7 +149,7 @@ func indexRef(refs []syntax.ActionRef, name string) int {
 
 // tableAction compiles an action for a table: its parameters without a direction are set by the entry.
 func (c *compiler) tableAction(sc *scope, a *action, ref *syntax.ActionRef, pos syntax.Pos) (actionCode, []syntax.Param, []*typ) {
-	none := actionCode{run: sequence(nil)}
+	none := actionCode{}
 	if !c.enter(pos, a.decl) {
 		return none, nil, nil
 	}
@@ -210,14 +211,11 @@ func (c *compiler) tableAction(sc *scope, a *action, ref *syntax.ActionRef, pos 
 		c.declare(inner, catValue, p.Pos, p.Name, &binding{v, true})
 		at += set[i].size
 	}
-	body := c.block(inner, a.decl.Body)
-	run := b.around(body)
-	return actionCode{base, func(m *machine) signal {
-		if run(m) == exited {
-			return exited
-		}
-		return next
-	}}, plain, set
+	code := actionCode{base: base}
+	if body := c.block(inner, a.decl.Body); len(a.decl.Body.Stmts) > 0 || len(directed) > 0 {
+		code.run = b.around(body)
+	}
+	return code, plain, set
 }
 
 // describeAction adds an action to what is known of a table.
@@ -606,24 +604,25 @@ func (c *compiler) resultMember(x value, e *syntax.MemberExpr) value {
 	return c.badValue(e.Pos)
 }
 
-// lookupFunc compiles the look-up of a table: the key is put together, the entry found, its arguments put where the action
-// has its parameters, and the action run.
+// perform runs what an entry or a default says: its arguments are put where the action has its parameters.
+func (m *machine) perform(b *bound, code []actionCode) uint64 {
+	a := &code[b.action]
+	if b.more == nil {
+		for i, v := range b.room[:b.few] {
+			m.s[a.base+i] = v
+		}
+	} else {
+		copy(m.s[a.base:], *b.more)
+	}
+	if a.run != nil && a.run(m) == exited {
+		m.exiting = true
+	}
+	return uint64(b.action)
+}
+
+// lookupFunc compiles the look-up of a table: the key is put together, the entry found, and its action run.
 func (c *compiler) lookupFunc(info *tableInfo, keys []value, code []actionCode) func(*machine) uint64 {
 	index := info.index
-	run := func(m *machine, b *bound) uint64 {
-		a := &code[b.action]
-		if b.more == nil {
-			for i, v := range b.room[:b.few] {
-				m.s[a.base+i] = v
-			}
-		} else {
-			copy(m.s[a.base:], *b.more)
-		}
-		if a.run(m) == exited {
-			m.exiting = true
-		}
-		return uint64(b.action)
-	}
 	if len(keys) == 0 {
 		return func(m *machine) uint64 {
 			t := m.tables[index]
@@ -634,7 +633,7 @@ func (c *compiler) lookupFunc(info *tableInfo, keys []value, code []actionCode) 
 				m.trace.table(t, nil, false, b)
 			}
 			m.entry = b
-			return run(m, b)
+			return m.perform(b, code)
 		}
 	}
 	from := c.keyBytes
@@ -673,7 +672,7 @@ func (c *compiler) lookupFunc(info *tableInfo, keys []value, code []actionCode) 
 			m.trace.table(t, key, hit, b)
 		}
 		m.entry = b
-		return run(m, b)
+		return m.perform(b, code)
 	}
 }
 

@@ -106,6 +106,6 @@ func (c *compiler) inSet(vs *valueSet, keys []value, pos syntax.Pos) func(*machi
 	if info.index < 0 || c.rep.Failed() {
 		return never
 	}
-	find := c.lookupFunc(info, keys, []actionCode{{run: sequence(nil)}, {run: sequence(nil)}})
+	find := c.lookupFunc(info, keys, make([]actionCode, len(info.actions)))
 	return func(m *machine) bool { find(m); return m.hit }
 }
