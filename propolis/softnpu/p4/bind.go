@@ -227,6 +227,7 @@ func (c *compiler) invalidate(off int, t *typ) []stmt {
 			out = append(out, c.invalidate(off+f.off, f.typ)...)
 		}
 	case kindStack:
+		c.writes(span{from: off, to: off + t.size})
 		out = append(out, clearStmt(off, t.size))
 	}
 	return out

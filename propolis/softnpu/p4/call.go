@@ -281,6 +281,7 @@ func (c *compiler) shiftStack(sc *scope, x value, e *syntax.CallExpr, push bool)
 	}
 	off, dyn := x.lv.off, x.lv.dyn
 	c.makesValid(x.lv.span(x.t.size))
+	c.writes(x.lv.span(x.t.size))
 	return void(e.Pos, func(m *machine) signal {
 		at := off
 		if dyn != nil {

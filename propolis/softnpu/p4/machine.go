@@ -24,8 +24,9 @@ type machine struct {
 	exiting bool
 	// keys holds the key of a look-up, scratch the bytes of a list that a checksum is made of.
 	keys, scratch []byte
-	// seen are the headers that were extracted.
+	// seen are the headers that were extracted, and from is the bit of the packet that each of them begins at.
 	seen uint64
+	from [64]int
 	// hdr is where the headers of the outgoing packet are written, and hdrBits how many bits are.
 	hdr     []byte
 	hdrBits int

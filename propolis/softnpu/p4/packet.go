@@ -116,11 +116,14 @@ func (c *compiler) extract(sc *scope, e *syntax.CallExpr) value {
 	}
 	off, dyn, siblings, advance, codec, fixed, name := lv.off, lv.dyn, lv.siblings, lv.advance, t.codec, t.bits, exprText(e.Args[0].Value)
 	var bit uint64
-	if dyn == nil {
-		bit = c.partBit(off)
-	} else {
+	part := c.partAt(off)
+	if dyn != nil {
 		c.makesValid(lv.span(t.size))
+		c.writes(lv.span(t.size))
+	} else if part >= 0 {
+		bit = 1 << part
 	}
+	part = max(part, 0)
 	if dyn == nil && varBits == nil && len(siblings) == 0 && advance < 0 {
 		return void(e.Pos, func(m *machine) signal {
 			if fixed > 8*len(m.pkt)-m.cur {
@@ -129,7 +132,10 @@ func (c *compiler) extract(sc *scope, e *syntax.CallExpr) value {
 			}
 			codec.decode(m.s, off, m.pkt, m.cur, 0)
 			m.s[off] = 1
-			m.seen |= bit
+			if bit != 0 {
+				m.seen |= bit
+				m.from[part] = m.cur
+			}
 			m.cur += fixed
 			if m.trace != nil {
 				m.trace.extract(name, t, m.s, off)
@@ -164,7 +170,10 @@ func (c *compiler) extract(sc *scope, e *syntax.CallExpr) value {
 		}
 		codec.decode(m.s, at, m.pkt, m.cur, extra)
 		m.s[at] = 1
-		m.seen |= bit
+		if bit != 0 {
+			m.seen |= bit
+			m.from[part] = m.cur
+		}
 		for _, s := range siblings {
 			m.s[at+s] = 0
 		}
@@ -325,6 +334,8 @@ type headerPart struct {
 	at    int
 	typ   *typ
 	codec *codec
+	// written says that some code changes fields of it, so that it may not leave as it came.
+	written bool
 }
 
 // headerParts lists the headers of a type in the order in which they are emitted.
@@ -338,7 +349,7 @@ func headerParts(t *typ, name string, at int) []headerPart {
 	}
 	switch t.kind {
 	case kindHeader:
-		return []headerPart{{name, at, t, t.codec}}
+		return []headerPart{{name: name, at: at, typ: t, codec: t.codec}}
 	case kindStack:
 		for i := range t.n {
 			out = append(out, headerParts(t.elem, name+"["+big.NewInt(int64(i)).String()+"]", at+1+i*t.elem.size)...)

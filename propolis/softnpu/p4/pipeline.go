@@ -316,30 +316,62 @@ func (t *Thread) assemble(payload []byte) []byte {
 	if need := p.hdrBits/8 + 8 + len(payload); need > len(m.hdr) {
 		m.hdr = make([]byte, need)
 	}
-	end := 0
-	if p.deparse != nil {
-		m.hdrBits = 0
-		p.deparse(m)
-		end = m.hdrBits
-	} else {
-		seen := m.seen
-		for w, set := range p.made {
-			for set |= seen; set != 0; set &= set - 1 {
-				if h := &p.parts[64*w+bits.TrailingZeros64(set)]; m.s[h.at] != 0 {
-					end = h.codec.encode(m.s, h.at, m.hdr, end)
-				}
-			}
-			seen = 0
-		}
+	if p.deparse == nil {
+		return t.emitParts(payload)
 	}
+	m.hdrBits = 0
+	p.deparse(m)
+	return t.finish(m.hdrBits, payload)
+}
+
+// finish puts the payload behind the headers, which have so many bits.
+func (t *Thread) finish(end int, payload []byte) []byte {
+	m := &t.m
 	if rest := end & 7; rest != 0 {
 		writeBits(m.hdr, end, 8-rest, 0)
 	}
 	n := (end + 7) / 8
 	if m.trace != nil {
-		m.trace.rewritten(p, m)
+		m.trace.rewritten(t.pl.program, m)
 	}
 	return m.hdr[:n+copy(m.hdr[n:], payload)]
+}
+
+// emitParts puts the headers together in their order, and the payload behind them. Those that no code changes are copied
+// from the packet, with those and the payload that stand behind them there as well.
+func (t *Thread) emitParts(payload []byte) []byte {
+	m, p := &t.m, t.pl.program
+	// The bytes of the packet from first to last belong at to, and are yet to be copied.
+	end, to, first, last := 0, 0, 0, 0
+	seen := m.seen
+	for w, set := range p.made {
+		for set |= seen; set != 0; set &= set - 1 {
+			k := bits.TrailingZeros64(set)
+			h := &p.parts[64*w+k]
+			if m.s[h.at] == 0 {
+				continue
+			}
+			if n := h.codec.bitLen(m.s, h.at); !h.written && seen>>k&1 != 0 && (m.from[k]|end|n)&7 == 0 {
+				at := m.from[k] >> 3
+				if at != last || first == last {
+					copy(m.hdr[to:], m.pkt[first:last])
+					to, first = end>>3, at
+				}
+				last = at + n>>3
+				end += n
+				continue
+			}
+			copy(m.hdr[to:], m.pkt[first:last])
+			first, last = 0, 0
+			end = h.codec.encode(m.s, h.at, m.hdr, end)
+		}
+		seen = 0
+	}
+	if body := len(m.pkt) - len(payload); first != last && last == body && m.trace == nil {
+		return m.hdr[:to+copy(m.hdr[to:], m.pkt[first:])]
+	}
+	copy(m.hdr[to:], m.pkt[first:last])
+	return t.finish(end, payload)
 }
 
 // Stats is what became of the packets of a pipeline.

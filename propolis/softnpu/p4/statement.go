@@ -182,6 +182,7 @@ func (c *compiler) store(lv *lvalue, v value, t *typ) stmt {
 	if t.holds(func(u *typ) bool { return u.kind == kindHeader }) {
 		c.makesValid(lv.span(t.size))
 	}
+	c.writes(lv.span(t.size))
 	if v.bad() || t.kind == kindBad {
 		return func(*machine) signal { return next }
 	}

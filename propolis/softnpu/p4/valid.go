@@ -12,14 +12,23 @@ func newPartSet(parts int) partSet {
 	return s
 }
 
-// partBit gives the bit of the header that lies at a slot in the first word of a set, which is 0 if it has none there.
-func (c *compiler) partBit(off int) uint64 {
+// partAt gives the number of the header that lies at a slot if it is in the first word of a set, or -1.
+func (c *compiler) partAt(off int) int {
 	for i := range min(len(c.parts), 64) {
 		if c.parts[i].at == off {
-			return 1 << i
+			return i
 		}
 	}
-	return 0
+	return -1
+}
+
+// writes notes that the code at hand can change the headers that lie in some slots.
+func (c *compiler) writes(s span) {
+	for i := range c.parts {
+		if h := &c.parts[i]; s.from < h.at+h.typ.size && h.at < s.to {
+			h.written = true
+		}
+	}
 }
 
 // makesValid notes that the code at hand can make the headers valid that lie in some slots.
