@@ -42,6 +42,8 @@ func TestOrderOfEvaluation(t *testing.T) {
 			ingress: "c.apply(hdr.s[hdr.h.a], hdr);", in: "0000 0000 0000 0000", out: "0002 0000 0000 0000"},
 		{name: "both sides of a comparison", ingress: "if (hdr.h.a - 0 > inc(hdr.h.a)) { hdr.h.b = 1; } if (inc(hdr.h.a) - 0 <= hdr.h.a) { hdr.h.b = 2; }", in: "0000 0000 0000 0000", out: "0202 0000 0000 0000"},
 		{name: "both sides of a comparison with effects", ingress: "if (inc(hdr.h.a) > inc(hdr.h.a)) { hdr.h.b = 1; } if (inc(hdr.h.a) <= inc(hdr.h.a)) { hdr.h.b = 2; }", in: "0000 0000 0000 0000", out: "0402 0000 0000 0000"},
+		{name: "an exit on the right side", locals: "action stop() { exit; } table t { actions = { stop; } default_action = stop; }",
+			ingress: "hdr.h.a = t.apply().hit ? 8w1 : 8w2; hdr.h.b = 9;", in: "0700 0000 0000 0000", out: "0700 0000 0000 0000"},
 		{name: "a register read into a place whose index the cell moves", locals: "register<bit<8>>(4) r;", ingress: "r.write(32w1, 8w5); r.read(hdr.s[hdr.h.a].b, (bit<32>) inc(hdr.h.a));",
 			in: "0000 0000 0000 0000", out: "0100 0005 0000 0000"},
 		{name: "a hash of what moves the index of its result", ingress: "hash(hdr.s[hdr.h.a].b, HashAlgorithm.identity, 8w0, { inc(hdr.h.a) }, 32w256);",

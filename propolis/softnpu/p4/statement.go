@@ -156,11 +156,19 @@ func (c *compiler) assign(sc *scope, s *syntax.AssignStmt) stmt {
 	if y.bad() {
 		return nil
 	}
-	run := c.store(x.lv, y, x.t)
+	var before []stmt
 	if first != nil {
-		run = sequence([]stmt{first, run})
+		before = append(before, first)
 	}
-	return c.withExit(calls, run)
+	if y.calls {
+		// An exit in what is computed leaves the place as it is.
+		prep, off := c.stored(y)
+		y = c.place(y.pos, y.t, &lvalue{off: off, flag: -1, advance: -1})
+		if prep != nil {
+			before = append(before, c.withExit(true, func(m *machine) signal { prep(m); return next }))
+		}
+	}
+	return c.withExit(calls, sequence(append(before, c.store(x.lv, y, x.t))))
 }
 
 // withExit makes a statement end the block when an action in its expression did.
