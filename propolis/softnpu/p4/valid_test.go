@@ -66,3 +66,24 @@ func TestUntouchedHeaders(t *testing.T) {
 		})
 	}
 }
+
+// A program may have more headers than a word has bits.
+func TestManyHeaders(t *testing.T) {
+	pl := parts{fields: "bit<8> a;", headers: "h_t h; h_t[100] s; h_t last;",
+		states:  "state start { pkt.extract(hdr.h); transition select(hdr.h.a) { 0: end; default: more; } } state more { pkt.extract(hdr.s.next); transition select(hdr.s.last.a) { 0: end; default: more; } } state end { pkt.extract(hdr.last); transition accept; }",
+		ingress: "hdr.s[70].setInvalid(); if (hdr.s[80].isValid()) { hdr.s[81].a = 0xee; }"}.pipeline(t)
+	in, out := "01", "01"
+	for i := range 90 {
+		b := fmt.Sprintf("%02x", (i+1)%90)
+		in += b
+		switch i {
+		case 70:
+		case 81:
+			out += "ee"
+		default:
+			out += b
+		}
+	}
+	expect(t, pl, 0, in+"55 aabb", "1:"+out+"55 aabb")
+	expect(t, pl, 0, "00 66 cc", "1:0066cc")
+}
