@@ -40,7 +40,8 @@ type compiler struct {
 	parts []headerPart
 	valid partSet
 
-	typeDepth, count int
+	// applied counts the tables that are applied.
+	typeDepth, count, applied int
 	tooLarge         bool
 	// active are the declarations that are being compiled, checked those that once were.
 	active, checked map[syntax.Decl]bool

@@ -12,6 +12,7 @@ func (c *compiler) applyTable(sc *scope, t *tableSite, pos syntax.Pos) value {
 		c.errorf(pos, "table %s cannot be applied here", t.decl.Name)
 		return c.badValue(pos)
 	}
+	c.applied++
 	return value{t: &typ{kind: kindResult, name: "apply_result"}, pos: pos, n: t.apply, calls: true, table: t.info}
 }
 

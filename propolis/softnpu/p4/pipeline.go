@@ -351,18 +351,22 @@ func (t *Thread) emitParts(payload []byte) []byte {
 			if m.s[h.at] == 0 {
 				continue
 			}
-			if n := h.codec.bitLen(m.s, h.at); !h.written && seen>>k&1 != 0 && (m.from[k]|end|n)&7 == 0 {
-				at := m.from[k] >> 3
+			if !h.written && seen>>k&1 != 0 && (m.from[k]|end|h.codec.bitLen(m.s, h.at))&7 == 0 {
+				at, n := m.from[k]>>3, h.codec.bitLen(m.s, h.at)
 				if at != last || first == last {
-					copy(m.hdr[to:], m.pkt[first:last])
+					if first != last {
+						copy(m.hdr[to:], m.pkt[first:last])
+					}
 					to, first = end>>3, at
 				}
 				last = at + n>>3
 				end += n
 				continue
 			}
-			copy(m.hdr[to:], m.pkt[first:last])
-			first, last = 0, 0
+			if first != last {
+				copy(m.hdr[to:], m.pkt[first:last])
+				first, last = 0, 0
+			}
 			end = h.codec.encode(m.s, h.at, m.hdr, end)
 		}
 		seen = 0
@@ -370,7 +374,9 @@ func (t *Thread) emitParts(payload []byte) []byte {
 	if body := len(m.pkt) - len(payload); first != last && last == body && m.trace == nil {
 		return m.hdr[:to+copy(m.hdr[to:], m.pkt[first:])]
 	}
-	copy(m.hdr[to:], m.pkt[first:last])
+	if first != last {
+		copy(m.hdr[to:], m.pkt[first:last])
+	}
 	return t.finish(end, payload)
 }
 

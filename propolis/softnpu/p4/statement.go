@@ -140,7 +140,9 @@ func (c *compiler) assignable(v value) bool {
 
 func (c *compiler) assign(sc *scope, s *syntax.AssignStmt) stmt {
 	x := c.expr(sc, s.X)
+	applied := c.applied
 	y := c.expr(sc, s.Y)
+	applies := c.applied > applied
 	if !c.assignable(x) || y.bad() {
 		return nil
 	}
@@ -160,7 +162,7 @@ func (c *compiler) assign(sc *scope, s *syntax.AssignStmt) stmt {
 	if first != nil {
 		before = append(before, first)
 	}
-	if y.calls {
+	if applies {
 		// An exit in what is computed leaves the place as it is.
 		prep, off := c.stored(y)
 		y = c.place(y.pos, y.t, &lvalue{off: off, flag: -1, advance: -1})
