@@ -42,7 +42,7 @@ type compiler struct {
 
 	// applied counts the tables that are applied.
 	typeDepth, count, applied int
-	tooLarge         bool
+	tooLarge                  bool
 	// active are the declarations that are being compiled, checked those that once were.
 	active, checked map[syntax.Decl]bool
 }
