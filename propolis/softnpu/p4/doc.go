@@ -46,7 +46,8 @@
 // These parts of P4_16 are not there, and are errors:
 //
 //   - bit<0> and widths above 2048, and a width with < or > in it that is not in parentheses
-//   - list<T>, and values of the type match_kind
+//   - list<T>, values of the type match_kind, and values of the type int that are no constants
+//   - _ as a type that follows from the arguments, but for that of an extern's index
 //   - arrays and stacks T[n] of anything but headers and header unions, and a list as the value of one
 //   - "..." as a first value, and a list as both values of ?:
 //   - headers with two varbit fields
