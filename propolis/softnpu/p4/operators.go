@@ -458,17 +458,21 @@ func (c *compiler) compare(op string, x, y value, pos syntax.Pos) value {
 	w, isSigned := x.t.width, x.t.kind == kindInt
 	if x.t.narrow() {
 		a, b := c.narrow(x), c.narrow(y)
-		if isSigned {
-			// With the sign turned around they are in the order of numbers without one.
-			p, q, sign := a, b, uint64(1)<<uint(w-1)
-			a, b = func(m *machine) uint64 { return p(m) ^ sign }, func(m *machine) uint64 { return q(m) ^ sign }
-		}
-		switch op {
-		case "<":
+		// The two are computed in their order, so the operator stays as it is.
+		switch {
+		case isSigned && op == "<":
+			out.b = func(m *machine) bool { return signed(a(m), w) < signed(b(m), w) }
+		case isSigned && op == "<=":
+			out.b = func(m *machine) bool { return signed(a(m), w) <= signed(b(m), w) }
+		case isSigned && op == ">":
+			out.b = func(m *machine) bool { return signed(a(m), w) > signed(b(m), w) }
+		case isSigned:
+			out.b = func(m *machine) bool { return signed(a(m), w) >= signed(b(m), w) }
+		case op == "<":
 			out.b = func(m *machine) bool { return a(m) < b(m) }
-		case "<=":
+		case op == "<=":
 			out.b = func(m *machine) bool { return a(m) <= b(m) }
-		case ">":
+		case op == ">":
 			out.b = func(m *machine) bool { return a(m) > b(m) }
 		default:
 			out.b = func(m *machine) bool { return a(m) >= b(m) }
