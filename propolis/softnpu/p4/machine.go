@@ -24,9 +24,8 @@ type machine struct {
 	exiting bool
 	// keys holds the key of a look-up, scratch the bytes of a list that a checksum is made of.
 	keys, scratch []byte
-	// seen are the headers that were extracted, and from is the bit of the packet that each of them begins at.
+	// seen are the headers that were extracted.
 	seen uint64
-	from [64]int
 	// hdr is where the headers of the outgoing packet are written, and hdrBits how many bits are.
 	hdr     []byte
 	hdrBits int
@@ -34,6 +33,8 @@ type machine struct {
 	tables  []*tableState
 	externs []externState
 	trace   *tracer
+	// from is the bit of the packet that each of the headers begins at that were extracted.
+	from [64]int
 }
 
 // signal says how a statement ended.
