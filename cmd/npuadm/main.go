@@ -2,9 +2,9 @@
 // guest, over the serial port that is the ASIC's management channel.
 //
 // Its verbs are those of scadm, which does the same for an ASIC that runs
-// sidecar-lite, and a few for ASICs with any program: tables, add, remove and
-// counters. Build it for a guest with CGO_ENABLED=0, which makes a file that
-// needs no library.
+// sidecar-lite, and some for ASICs with any program: tables, add, remove,
+// defaults, arrays, counters and others. Build it for a guest with
+// CGO_ENABLED=0, which makes a file that needs no library.
 package main
 
 import (

@@ -173,6 +173,11 @@ func (a *ASIC) Do(r Request) (any, error) {
 		return nil, p.add(r)
 	case TableRemove:
 		return nil, p.remove(r)
+	case EntriesRequest:
+		return p.counted(r)
+	}
+	if s, ok := p.pipeline.(stateful); ok {
+		return p.state(s, r)
 	}
 	return nil, fmt.Errorf("%T is not a request to an ASIC", r)
 }
@@ -212,7 +217,7 @@ func (p *program) add(r TableAdd) error {
 	if !ok {
 		return fmt.Errorf("table %s has no action %q", t.Name, r.Action)
 	}
-	e := p4.Entry{Action: action.Name}
+	e := p4.Entry{Action: action.Name, Priority: r.Priority}
 	if e.Match, err = DecodeKeys(t.Keys, r.Keys); err != nil {
 		return fmt.Errorf("add to table %s: %w", t.Name, err)
 	}
@@ -240,8 +245,7 @@ func (p *program) remove(r TableRemove) error {
 	if err != nil {
 		return fmt.Errorf("remove from table %s: %w", t.Name, err)
 	}
-	// The channel knows no priorities.
-	if err := p.pipeline.Remove(t.Name, keys, 0); err != nil {
+	if err := p.pipeline.Remove(t.Name, keys, r.Priority); err != nil {
 		return fmt.Errorf("not removed: %w", err) // it names the table
 	}
 	p.added.Add(-1)
@@ -260,7 +264,7 @@ func (p *program) get(r TableGet) (DumpEntry, error) {
 		return DumpEntry{}, err
 	}
 	for _, e := range entries {
-		if bytes.Equal(e.Keys, r.Keys) {
+		if bytes.Equal(e.Keys, r.Keys) && e.Priority == r.Priority {
 			return e, nil
 		}
 	}
@@ -291,7 +295,7 @@ func (p *program) entries(t *Table) ([]DumpEntry, error) {
 		if err != nil {
 			return nil, fmt.Errorf("dump table %s: %w", t.Name, err)
 		}
-		list[i] = DumpEntry{Action: e.Action, Keys: keys, Arguments: EncodeArgs(e.Args)}
+		list[i] = DumpEntry{Action: e.Action, Keys: keys, Arguments: EncodeArgs(e.Args), Priority: e.Priority}
 	}
 	return list, nil
 }

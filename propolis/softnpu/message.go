@@ -27,11 +27,15 @@ type (
 		Action    string `json:"action"`
 		Keys      Octets `json:"keyset_data"`
 		Arguments Octets `json:"parameter_data"`
+		// Priority is our own. It decides between entries with ternary or range
+		// keys: the larger one wins.
+		Priority int `json:"priority,omitempty"`
 	}
 	// TableRemove removes an entry.
 	TableRemove struct {
-		Table string `json:"table"`
-		Keys  Octets `json:"keyset_data"`
+		Table    string `json:"table"`
+		Keys     Octets `json:"keyset_data"`
+		Priority int    `json:"priority,omitempty"`
 	}
 
 	// ProgramLoad has the ASIC run another program. Its tables are as the
@@ -39,8 +43,38 @@ type (
 	ProgramLoad Source
 	// TableGet asks for one entry.
 	TableGet struct {
+		Table    string `json:"table"`
+		Keys     Octets `json:"keyset_data"`
+		Priority int    `json:"priority,omitempty"`
+	}
+	// EntriesRequest asks for the entries of a table with what they have
+	// counted.
+	EntriesRequest struct {
 		Table string `json:"table"`
-		Keys  Octets `json:"keyset_data"`
+	}
+	// DefaultsRequest asks for the actions that tables run when no entry
+	// matches.
+	DefaultsRequest struct{}
+	// DefaultSet sets such an action.
+	DefaultSet struct {
+		Table     string `json:"table"`
+		Action    string `json:"action"`
+		Arguments Octets `json:"parameter_data"`
+	}
+	// ArraysRequest asks for the registers, counters and meters that the
+	// program has.
+	ArraysRequest struct{}
+	// CellsGet asks for some cells of one of them.
+	CellsGet struct {
+		Array string `json:"array"`
+		First int    `json:"first"`
+		Count int    `json:"count"`
+	}
+	// CellSet sets a cell of one of them.
+	CellSet struct {
+		Array string `json:"array"`
+		Index int    `json:"index"`
+		Cell
 	}
 	// TablesRequest asks for the tables that the program has.
 	TablesRequest struct{}
@@ -69,6 +103,12 @@ func (TableGet) request()        {}
 func (TablesRequest) request()   {}
 func (CountersRequest) request() {}
 func (TraceRequest) request()    {}
+func (EntriesRequest) request()  {}
+func (DefaultsRequest) request() {}
+func (DefaultSet) request()      {}
+func (ArraysRequest) request()   {}
+func (CellsGet) request()        {}
+func (CellSet) request()         {}
 func (Ask) request()             {}
 
 // Names of the requests. Those without content are strings, the others are
@@ -83,6 +123,12 @@ const (
 	nameTables   = "TablesRequest"
 	nameCounters = "CountersRequest"
 	nameTrace    = "TraceRequest"
+	nameEntries  = "EntriesRequest"
+	nameDefaults = "DefaultsRequest"
+	nameDefault  = "DefaultSet"
+	nameArrays   = "ArraysRequest"
+	nameCells    = "CellsGet"
+	nameCell     = "CellSet"
 	nameAsk      = "Ask"
 	nameAnswer   = "Answer"
 )
@@ -137,11 +183,64 @@ type DumpEntry struct {
 	Action    string `json:"action_id"`
 	Keys      Octets `json:"keyset_data"`
 	Arguments Octets `json:"parameter_data"`
+	Priority  int    `json:"priority,omitempty"`
 }
 
 // AddTo returns the request that adds the entry to a table.
 func (e DumpEntry) AddTo(table string) TableAdd {
-	return TableAdd{Table: table, Action: e.Action, Keys: e.Keys, Arguments: e.Arguments}
+	return TableAdd{Table: table, Action: e.Action, Keys: e.Keys, Arguments: e.Arguments, Priority: e.Priority}
+}
+
+// CountedEntry is an entry with what it has counted.
+type CountedEntry struct {
+	DumpEntry
+	// Const says that the entry is part of the program and stays.
+	Const bool `json:"const,omitempty"`
+	// Packets and Bytes are those that hit it, and Direct those that a direct
+	// counter of the table has counted.
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
+	Direct  Count  `json:"direct"`
+}
+
+// Count is a number of packets and of their bytes.
+type Count struct {
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
+}
+
+// Default is the action that a table runs when no entry matches.
+type Default struct {
+	Action    string `json:"action_id"`
+	Arguments Octets `json:"parameter_data"`
+}
+
+// Array describes a register, counter or meter of a program.
+type Array struct {
+	Name string `json:"name"`
+	// Kind is "register", "counter" or "meter".
+	Kind string `json:"kind"`
+	// Size is how many cells it has.
+	Size int `json:"size"`
+	// Fields are the values in a cell of a register.
+	Fields []Param `json:"fields,omitempty"`
+}
+
+// Cell is a cell of an array: of a register its values as those of parameters
+// are, of a counter what it has counted, of a meter its rates a second and its
+// bursts.
+type Cell struct {
+	Values Octets `json:"value_data,omitempty"`
+	Count  *Count `json:"count,omitempty"`
+	Meter  *Meter `json:"meter,omitempty"`
+}
+
+// Meter is how a cell of a meter is set, in bytes or packets.
+type Meter struct {
+	CommittedRate  uint64 `json:"committed_rate"`
+	CommittedBurst uint64 `json:"committed_burst"`
+	PeakRate       uint64 `json:"peak_rate"`
+	PeakBurst      uint64 `json:"peak_burst"`
 }
 
 // Answer is what comes of an [Ask].
@@ -155,7 +254,9 @@ type Answer struct {
 	// Result is a number for a RadixRequest, a Dump for a DumpRequest, a
 	// DumpEntry for a TableGet, a list of Table for a TablesRequest, a list
 	// of Counters by port for a CountersRequest, a p4.Trace for a TraceRequest,
-	// and nothing for the others.
+	// a list of CountedEntry for an EntriesRequest, Defaults by the names of
+	// their tables for a DefaultsRequest, a list of Array for an ArraysRequest,
+	// a list of Cell for a CellsGet, and nothing for the others.
 	Result json.RawMessage `json:"result,omitempty"`
 }
 
@@ -192,6 +293,18 @@ func MarshalRequest(r Request) ([]byte, error) {
 		return json.Marshal(nameTables)
 	case CountersRequest:
 		return json.Marshal(nameCounters)
+	case DefaultsRequest:
+		return json.Marshal(nameDefaults)
+	case ArraysRequest:
+		return json.Marshal(nameArrays)
+	case EntriesRequest:
+		return json.Marshal(map[string]any{nameEntries: r})
+	case DefaultSet:
+		return json.Marshal(map[string]any{nameDefault: r})
+	case CellsGet:
+		return json.Marshal(map[string]any{nameCells: r})
+	case CellSet:
+		return json.Marshal(map[string]any{nameCell: r})
 	case TableAdd:
 		return json.Marshal(map[string]any{nameAdd: r})
 	case TableRemove:
@@ -249,6 +362,10 @@ func plain(name string, content json.RawMessage, err error) (Request, error) {
 			return TablesRequest{}, nil
 		case nameCounters:
 			return CountersRequest{}, nil
+		case nameDefaults:
+			return DefaultsRequest{}, nil
+		case nameArrays:
+			return ArraysRequest{}, nil
 		}
 	} else {
 		switch name {
@@ -262,6 +379,14 @@ func plain(name string, content json.RawMessage, err error) (Request, error) {
 			return decoded[ProgramLoad](name, content, "main", "files")
 		case nameTrace:
 			return decoded[TraceRequest](name, content, "port", "frame")
+		case nameEntries:
+			return decoded[EntriesRequest](name, content, "table")
+		case nameDefault:
+			return decoded[DefaultSet](name, content, "table", "action", "parameter_data")
+		case nameCells:
+			return decoded[CellsGet](name, content, "array", "first", "count")
+		case nameCell:
+			return decoded[CellSet](name, content, "array", "index")
 		}
 	}
 	return nil, fmt.Errorf("%q is not a request", name)

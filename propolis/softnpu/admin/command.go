@@ -65,8 +65,8 @@ func Command() *cobra.Command {
 is its management channel.
 
 Addresses, routes, ARP, NDP, NAT and the like need a program with the tables of
-sidecar-lite, as the ASIC's own is. tables, add, remove and counters work with
-any program.`,
+sidecar-lite, as the ASIC's own is. tables, add, remove, entries, defaults,
+arrays, read, write and counters work with any program.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -95,6 +95,8 @@ func (set *settings) commands() []*cobra.Command {
 		all = append(all, set.command(v))
 	}
 	return append(all, addRouteCommand(set, 4), addRouteCommand(set, 6),
+		priorityCommand(set, "add TABLE ACTION KEY... [ARGUMENT...]", "Add an entry to a table", 2, addEntry),
+		priorityCommand(set, "remove TABLE KEY...", "Remove an entry from a table", 1, removeEntry),
 		fileCommand(set, "save", "Write the entries of all tables to a file", save),
 		fileCommand(set, "restore", "Set the entries that a file has from save", restore))
 }

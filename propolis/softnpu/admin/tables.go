@@ -82,13 +82,14 @@ type entryText struct {
 	Keys      map[string]string `json:"keys"`
 	Action    string            `json:"action"`
 	Arguments map[string]string `json:"arguments"`
+	Priority  int               `json:"priority,omitempty"`
 
 	keys, args string
 }
 
 // spell returns an entry of a dump as people read it.
 func spell(t softnpu.Table, e softnpu.DumpEntry) (entryText, error) {
-	text := entryText{Table: t.Name, Action: e.Action, Keys: map[string]string{}, Arguments: map[string]string{}}
+	text := entryText{Table: t.Name, Action: e.Action, Priority: e.Priority, Keys: map[string]string{}, Arguments: map[string]string{}}
 	matches, err := softnpu.DecodeKeys(t.Keys, e.Keys)
 	if err != nil {
 		return text, fmt.Errorf("table %s: %w", t.Name, err)
@@ -142,7 +143,11 @@ func dumpState(ctx context.Context, s *session, _ []string) error {
 			fmt.Fprintln(w, e.Table)
 			last = e.Table
 		}
-		fmt.Fprintf(w, "  %s\t→ %s(%s)\n", e.keys, e.Action, e.args)
+		priority := ""
+		if e.Priority != 0 {
+			priority = fmt.Sprintf(", priority %d", e.Priority)
+		}
+		fmt.Fprintf(w, "  %s\t→ %s(%s)%s\n", e.keys, e.Action, e.args, priority)
 	}
 	return w.Flush()
 }
@@ -162,7 +167,7 @@ func keysOf(t softnpu.Table, words []string) (softnpu.Octets, error) {
 	return softnpu.EncodeKeys(t.Keys, matches)
 }
 
-func addEntry(ctx context.Context, s *session, args []string) error {
+func addEntry(ctx context.Context, s *session, args []string, priority int) error {
 	t, err := table(ctx, s, args[0])
 	if err != nil {
 		return err
@@ -176,19 +181,14 @@ func addEntry(ctx context.Context, s *session, args []string) error {
 	if err != nil {
 		return err
 	}
-	if words = words[len(t.Keys):]; len(words) != len(a.Parameters) {
-		return fmt.Errorf("action %s has %d parameters, and %d were given", a.Name, len(a.Parameters), len(words))
+	values, err := argumentsOf("action "+a.Name, a.Parameters, words[len(t.Keys):])
+	if err != nil {
+		return err
 	}
-	values := make([][]byte, len(words))
-	for i, p := range a.Parameters {
-		if values[i], err = softnpu.ParseValue(p.Bits, words[i]); err != nil {
-			return fmt.Errorf("parameter %s (%d bits): %w", p.Name, p.Bits, err)
-		}
-	}
-	return s.Ask(ctx, softnpu.TableAdd{Table: t.Name, Action: a.Name, Keys: keys, Arguments: softnpu.EncodeArgs(values)}, nil)
+	return s.Ask(ctx, softnpu.TableAdd{Table: t.Name, Action: a.Name, Keys: keys, Arguments: values, Priority: priority}, nil)
 }
 
-func removeEntry(ctx context.Context, s *session, args []string) error {
+func removeEntry(ctx context.Context, s *session, args []string, priority int) error {
 	t, err := table(ctx, s, args[0])
 	if err != nil {
 		return err
@@ -200,7 +200,7 @@ func removeEntry(ctx context.Context, s *session, args []string) error {
 	if err != nil {
 		return err
 	}
-	return s.Ask(ctx, softnpu.TableRemove{Table: t.Name, Keys: keys}, nil)
+	return s.Ask(ctx, softnpu.TableRemove{Table: t.Name, Keys: keys, Priority: priority}, nil)
 }
 
 // portCounters are the counters of a port as JSON has them.
@@ -333,11 +333,11 @@ func restore(ctx context.Context, s *session, file string) error {
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
 		have := map[string]softnpu.DumpEntry{}
 		for _, e := range there[name] {
-			have[string(e.Keys)] = e
+			have[identity(e)] = e
 		}
 		var adds []softnpu.Request
 		for _, e := range wanted[name] {
-			old, exists := have[string(e.Keys)]
+			old, exists := have[identity(e)]
 			switch {
 			case !exists:
 				adds = append(adds, e.AddTo(name))
@@ -357,6 +357,9 @@ func restore(ctx context.Context, s *session, file string) error {
 	return err
 }
 
+// identity is what tells the entries of a table apart.
+func identity(e softnpu.DumpEntry) string { return fmt.Sprint(e.Priority, e.Keys) }
+
 func halfway(added, replaced int, err error) error {
 	return fmt.Errorf("after %d entries were added and %d replaced: %w", added, replaced, err)
 }
@@ -364,7 +367,7 @@ func halfway(added, replaced int, err error) error {
 // replace adds an entry in the place of an old one, which it puts back if it
 // cannot.
 func replace(ctx context.Context, s *session, table string, e, old softnpu.DumpEntry) error {
-	if err := s.Ask(ctx, softnpu.TableRemove{Table: table, Keys: old.Keys}, nil); err != nil {
+	if err := s.Ask(ctx, softnpu.TableRemove{Table: table, Keys: old.Keys, Priority: old.Priority}, nil); err != nil {
 		return err
 	}
 	err := s.Ask(ctx, e.AddTo(table), nil)

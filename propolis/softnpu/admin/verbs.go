@@ -41,6 +41,15 @@ func tableNAT(version int) string {
 // details is what the help of some commands says besides.
 var details = map[string]string{
 	"add": entryDetails, "remove": entryDetails,
+	"entries": `Direct is what a direct counter of the table has counted.`,
+	"read": `Without FIRST all cells are printed, which are counted from 0, and without COUNT
+one. A cell of a register has one value, or those of the fields of its struct.`,
+	"write": `A register is set to its value, or to those of the fields of its struct; a counter
+to PACKETS BYTES; a meter to its committed rate and burst and its peak rate and
+burst, in bytes or packets a second as the program says.
+
+  write ingress.seen 3 0
+  write ingress.limit 0 1000 2000 5000 10000`,
 	"trace": `It is as if the packet came in by the port, but that it leaves by none; what the
 program itself counts counts it. Blanks and colons in it mean nothing.`,
 	"counters": `Received is what came in by a port, and sent what left by it. Of what came in,
@@ -70,8 +79,12 @@ func verbs() []verb {
 		{"tables", "Print the tables of the program, with their keys and actions", cobra.ExactArgs(0), tables},
 		{"dump-state", "Print the entries of all tables", cobra.ExactArgs(0), dumpState},
 		{"trace PORT PACKET", "Run a packet, given in hexadecimal, and print its way through the program", cobra.MinimumNArgs(2), trace},
-		{"add TABLE ACTION KEY... [ARGUMENT...]", "Add an entry to a table", cobra.MinimumNArgs(2), addEntry},
-		{"remove TABLE KEY...", "Remove an entry from a table", cobra.MinimumNArgs(1), removeEntry},
+		{"entries TABLE", "Print the entries of a table, with their priorities and what they have counted", cobra.ExactArgs(1), entries},
+		{"defaults", "Print the actions that tables run when no entry matches", cobra.ExactArgs(0), defaults},
+		{"set-default TABLE ACTION [ARGUMENT...]", "Set the action that a table runs when no entry matches", cobra.MinimumNArgs(2), setDefault},
+		{"arrays", "Print the registers, counters and meters of the program", cobra.ExactArgs(0), arrays},
+		{"read ARRAY [FIRST [COUNT]]", "Print cells of a register, counter or meter", cobra.RangeArgs(1, 3), readCells},
+		{"write ARRAY INDEX VALUE...", "Set a cell of a register, counter or meter", cobra.MinimumNArgs(3), writeCell},
 		{"load-program FILE.p4", "Have the ASIC run another P4 program, which this reads with all that it includes", cobra.ExactArgs(1), loadProgram},
 
 		{"set-mac PORT MAC", "Set the source address of what leaves a port", cobra.ExactArgs(2),

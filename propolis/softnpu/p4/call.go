@@ -215,6 +215,7 @@ func (c *compiler) isValid(x value, pos syntax.Pos) value {
 	}
 	prep, off := c.stored(x)
 	if prep == nil && len(at) == 1 {
+		out.direct, out.off = true, off
 		out.b = func(m *machine) bool { return m.s[off] != 0 }
 		return out
 	}
@@ -237,6 +238,7 @@ func (c *compiler) setValid(lv *lvalue, valid bool) stmt {
 	var to uint64
 	if valid {
 		to = 1
+		c.makesValid(lv.span(1))
 	} else {
 		siblings = nil
 	}
@@ -278,6 +280,8 @@ func (c *compiler) shiftStack(sc *scope, x value, e *syntax.CallExpr, push bool)
 		by = int(k.Int64())
 	}
 	off, dyn := x.lv.off, x.lv.dyn
+	c.makesValid(x.lv.span(x.t.size))
+	c.writes(x.lv.span(x.t.size))
 	return void(e.Pos, func(m *machine) signal {
 		at := off
 		if dyn != nil {
@@ -295,219 +299,6 @@ func (c *compiler) shiftStack(sc *scope, x value, e *syntax.CallExpr, push bool)
 		}
 		return next
 	})
-}
-
-// arguments puts arguments in the order of the parameters.
-func (c *compiler) arguments(pos syntax.Pos, what string, params []syntax.Param, args []syntax.Arg) ([]syntax.Expr, bool) {
-	out := make([]syntax.Expr, len(params))
-	ok := true
-	for i, a := range args {
-		k := i
-		if a.Name.Text != "" {
-			k = -1
-			for j := range params {
-				if params[j].Name == a.Name.Text {
-					k = j
-				}
-			}
-			if k < 0 {
-				c.errorf(a.Name.Pos, "%s has no parameter %q", what, a.Name.Text)
-				ok = false
-				continue
-			}
-		}
-		if k >= len(params) {
-			c.errorf(a.Value.At(), "%s takes %d arguments, and %d are given", what, len(params), len(args))
-			return out, false
-		}
-		if out[k] != nil {
-			c.errorf(a.Value.At(), "parameter %s of %s is given twice", params[k].Name, what)
-			ok = false
-		}
-		out[k] = a.Value
-	}
-	for i, p := range params {
-		if out[i] == nil && p.Default != nil {
-			out[i] = p.Default
-		}
-		if out[i] == nil && ok {
-			c.errorf(pos, "%s wants an argument for parameter %s", what, p.Name)
-			ok = false
-		}
-	}
-	return out, ok
-}
-
-// span is a run of slots that an argument is passed in without a copy.
-type span struct {
-	from, to int
-	written  bool
-}
-
-// binder binds the parameters of one call.
-type binder struct {
-	c      *compiler
-	outer  *scope
-	inner  *scope
-	before []stmt
-	after  []stmt
-	spans  []span
-	// copies makes every argument be copied, for a body that can also reach the variables of its caller by their names.
-	copies bool
-}
-
-// bind makes the parameters known in the inner scope and compiles what has to run before and after the body.
-//
-// The language says that arguments are copied in and out. A control and a parser see nothing of their caller but their
-// arguments, so where those do not overlap the parameter is the argument itself. That makes the headers cost nothing.
-func (b *binder) bind(what string, params []syntax.Param, args []syntax.Expr, types *scope) bool {
-	c, ok := b.c, true
-	vals := make([]value, len(params))
-	for i, p := range params {
-		t := c.resolveType(types, p.Type)
-		if args[i] == nil || t.kind == kindBad {
-			ok = false
-			continue
-		}
-		if any, isAny := args[i].(*syntax.AnyExpr); isAny {
-			if p.Dir != "out" {
-				c.errorf(any.Pos, "only an argument for an out parameter may be left out")
-				ok = false
-				continue
-			}
-			off := c.alloc(t.size)
-			vals[i] = c.place(any.Pos, t, &lvalue{off: off, flag: -1, advance: -1})
-			b.before = append(b.before, clearStmt(off, t.size))
-			continue
-		}
-		v := c.expr(b.outer, args[i])
-		if t.kind == kindExtern {
-			if !v.bad() && !externFits(v, t) {
-				c.errorf(v.pos, "parameter %s of %s wants a %s", p.Name, what, t)
-				v = c.badValue(v.pos)
-			}
-		} else if p.Dir == "out" || p.Dir == "inout" {
-			if !c.assignable(v) {
-				ok = false
-				continue
-			}
-			if !v.t.equal(t) {
-				c.errorf(v.pos, "parameter %s of %s is %s %s, and the argument is %s", p.Name, what, p.Dir, t, v.t)
-				v = c.badValue(v.pos)
-			}
-		} else {
-			v = c.convert(v, t, "parameter "+p.Name+" of "+what)
-		}
-		if v.bad() {
-			ok = false
-			continue
-		}
-		vals[i] = v
-	}
-	if !ok {
-		return false
-	}
-	// What is written goes first, so that what is only read gives way to it.
-	for _, written := range []bool{true, false} {
-		for i, p := range params {
-			if w := p.Dir == "out" || p.Dir == "inout"; w == written {
-				b.one(p, vals[i], w)
-			}
-		}
-	}
-	return true
-}
-
-func externFits(v value, t *typ) bool {
-	switch obj := v.obj.(type) {
-	case *packetIn:
-		return t.extern.decl.Name == "packet_in"
-	case *packetOut:
-		return t.extern.decl.Name == "packet_out"
-	case *externInst:
-		return obj.typ == t.extern
-	}
-	return false
-}
-
-func (b *binder) one(p syntax.Param, v value, written bool) {
-	c, t := b.c, v.t
-	declare := func(v value) { c.declare(b.inner, catValue, p.Pos, p.Name, &binding{v}) }
-	if t.kind == kindExtern || v.obj != nil {
-		declare(v)
-		return
-	}
-	readOnly := ""
-	if !written {
-		readOnly = "the parameter " + p.Name + ", which is not out or inout,"
-	}
-	if v.c != nil {
-		v.readOnly = readOnly
-		declare(v)
-		return
-	}
-	if lv := v.lv; lv != nil && lv.dyn == nil && !lv.sliced && len(lv.siblings) == 0 && lv.advance < 0 && !b.copies {
-		s := span{lv.off, lv.off + t.size, written}
-		free := true
-		for _, o := range b.spans {
-			if s.from < o.to && o.from < s.to && (s.written || o.written) {
-				free = false
-			}
-		}
-		if free {
-			b.spans = append(b.spans, s)
-			if p.Dir == "out" {
-				b.before = append(b.before, c.invalidate(lv.off, t)...)
-			}
-			nv := c.place(p.Pos, t, lv)
-			nv.readOnly = readOnly
-			declare(nv)
-			return
-		}
-	}
-	off := c.alloc(t.size)
-	local := &lvalue{off: off, flag: -1, advance: -1}
-	b.before = append(b.before, c.store(local, v, t))
-	if p.Dir == "out" {
-		b.before = append(b.before, c.invalidate(off, t)...)
-	}
-	nv := c.place(p.Pos, t, local)
-	nv.readOnly = readOnly
-	declare(nv)
-	if written {
-		b.after = append(b.after, c.store(v.lv, nv, t))
-	}
-}
-
-// invalidate makes the headers of an out parameter invalid, as the language has it. Everything else in it keeps its value:
-// programs for x4c rely on that, and the language leaves it open.
-func (c *compiler) invalidate(off int, t *typ) []stmt {
-	var out []stmt
-	switch t.kind {
-	case kindHeader:
-		out = append(out, clearStmt(off, 1))
-	case kindStruct, kindUnion, kindTuple:
-		for _, f := range t.fields {
-			out = append(out, c.invalidate(off+f.off, f.typ)...)
-		}
-	case kindStack:
-		out = append(out, clearStmt(off, t.size))
-	}
-	return out
-}
-
-// around puts what a call needs before and after a body.
-func (b *binder) around(body stmt) stmt {
-	if len(b.before) == 0 && len(b.after) == 0 {
-		return body
-	}
-	before, after := sequence(b.before), sequence(b.after)
-	return func(m *machine) signal {
-		before(m)
-		sig := body(m)
-		after(m)
-		return sig
-	}
 }
 
 // maxCalls bounds how deep controls, parsers, actions and functions are called in each other.
@@ -544,7 +335,7 @@ func (c *compiler) callAction(sc *scope, a *action, e *syntax.CallExpr) value {
 		c.errorf(e.Pos, "an action can be called only from a control or an action")
 		return bad
 	}
-	run := c.actionRun(sc, a, e.Pos, e.Args)
+	run := c.actionRun(sc, a, e.Pos, e.TypeArgs, e.Args)
 	if run == nil {
 		return bad
 	}
@@ -552,15 +343,20 @@ func (c *compiler) callAction(sc *scope, a *action, e *syntax.CallExpr) value {
 }
 
 // actionRun compiles an action with arguments that the program gives.
-func (c *compiler) actionRun(sc *scope, a *action, pos syntax.Pos, given []syntax.Arg) stmt {
+func (c *compiler) actionRun(sc *scope, a *action, pos syntax.Pos, typeArgs []syntax.Type, given []syntax.Arg) stmt {
 	args, ok := c.arguments(pos, "action "+a.decl.Name, a.decl.Params, given)
 	if !ok {
 		return nil
 	}
-	inner := a.sc.inner()
+	b := &binder{c: c, outer: sc, copies: true}
+	types := b.infer(pos, "action "+a.decl.Name, a.sc, a.decl.TypeParams, a.decl.Params, typeArgs, args)
+	if types == nil {
+		return nil
+	}
+	inner := types.inner()
 	inner.body = &body{kind: bodyAction, inst: a.sc.body.inst}
-	b := &binder{c: c, outer: sc, inner: inner, copies: true}
-	if !b.bind("action "+a.decl.Name, a.decl.Params, args, a.sc) || !c.enter(pos, a.decl) {
+	b.inner = inner
+	if !b.bind("action "+a.decl.Name, a.decl.Params, args, types) || !c.enter(pos, a.decl) {
 		return nil
 	}
 	defer c.leave(a.decl)
@@ -583,23 +379,24 @@ func (c *compiler) actionBody(inner *scope, d *syntax.ActionDecl) stmt {
 
 func (c *compiler) callFunction(sc *scope, f *function, e *syntax.CallExpr) value {
 	d, bad := f.decl, c.badValue(e.Pos)
-	if len(d.TypeParams) > 0 {
-		c.errorf(e.Pos, "the generic function %s is not supported", d.Name)
-		return bad
-	}
 	args, ok := c.arguments(e.Pos, "function "+d.Name, d.Params, e.Args)
 	if !ok {
 		return bad
 	}
+	b := &binder{c: c, outer: sc, copies: true}
+	types := b.infer(e.Pos, "function "+d.Name, c.global, d.TypeParams, d.Params, e.TypeArgs, args)
+	if types == nil {
+		return bad
+	}
 	result := voidType
 	if b, ok := d.Result.(*syntax.BaseType); !ok || b.Name != "void" {
-		result = c.resolveType(c.global, d.Result)
+		result = c.resolveType(types, d.Result)
 	}
-	inner := c.global.inner()
+	inner := types.inner()
+	b.inner = inner
 	inner.body = &body{kind: bodyFunction, result: result, off: c.alloc(max(result.size, 1))}
 	off := inner.body.off
-	b := &binder{c: c, outer: sc, inner: inner, copies: true}
-	if !b.bind("function "+d.Name, d.Params, args, c.global) || !c.enter(e.Pos, d) {
+	if !b.bind("function "+d.Name, d.Params, args, types) || !c.enter(e.Pos, d) {
 		return bad
 	}
 	defer c.leave(d)

@@ -11,6 +11,9 @@ type codec struct {
 	groups []group
 	// slow says that some field cannot be reached through whole bytes.
 	slow bool
+	// bits are those of the header without its varbit, if it has one.
+	bits   int
+	varbit *field
 }
 
 // group is a run of bytes of a header.
@@ -31,7 +34,7 @@ type part struct {
 }
 
 func newCodec(t *typ) *codec {
-	c := &codec{typ: t}
+	c := &codec{typ: t, bits: t.bits, varbit: t.varbit}
 	if t.varbit != nil {
 		c.slow = true
 		return c
@@ -224,10 +227,10 @@ func (c *codec) decodeBits(s []uint64, base int, b []byte, off, varBits int) {
 
 // bitLen is how many bits the header takes in a packet.
 func (c *codec) bitLen(s []uint64, base int) int {
-	if v := c.typ.varbit; v != nil {
-		return c.typ.bits + int(s[base+v.off])
+	if c.varbit == nil {
+		return c.bits
 	}
-	return c.typ.bits
+	return c.bits + int(s[base+c.varbit.off])
 }
 
 // encode writes a header to bit off of a packet and gives the bit behind it.
@@ -262,5 +265,5 @@ func (c *codec) encode(s []uint64, base int, b []byte, off int) int {
 		}
 		store(b[g.off:], g.n, v)
 	}
-	return off + c.typ.bits
+	return off + c.bits
 }

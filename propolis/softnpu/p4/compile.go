@@ -2,6 +2,7 @@ package p4
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/falcon-vm/falcon-go/propolis/softnpu/p4/internal/syntax"
 )
@@ -29,8 +30,19 @@ type compiler struct {
 	// scratchBits and emitBits are how much the buffers of a machine hold.
 	scratchBits, emitBits int
 
-	typeDepth, count int
-	tooLarge         bool
+	// ingress is the control of that role, and top the scope of its code; replicate are the ports that its Replicate names.
+	ingress   *syntax.ControlDecl
+	top       *scope
+	replicate func(*machine) portSet
+
+	// parts are the headers of the pipeline, and valid those of them that the code of the block at hand can make valid by
+	// something else than an extract.
+	parts []headerPart
+	valid partSet
+
+	// applied counts the tables that are applied.
+	typeDepth, count, applied int
+	tooLarge                  bool
 	// active are the declarations that are being compiled, checked those that once were.
 	active, checked map[syntax.Decl]bool
 }
@@ -61,7 +73,7 @@ func (c *compiler) declareGlobals(sc *scope, decls []syntax.Decl) {
 			c.declare(sc, catType, d.At(), d.DeclName(), d)
 		case *syntax.InstanceDecl:
 		case *syntax.ValueSetDecl:
-			c.errorf(d.Pos, "value sets are not supported")
+			c.errorf(d.Pos, "value set %s stands outside of a parser", d.Name)
 		case *syntax.VarDecl:
 			c.errorf(d.Pos, "variable %s stands outside of a parser or control; only constants may", d.Name)
 		default:
@@ -104,7 +116,7 @@ func (c *compiler) program(decls []syntax.Decl) *Program {
 	for _, d := range decls {
 		switch d := d.(type) {
 		case *syntax.FieldsDecl, *syntax.EnumDecl, *syntax.TypedefDecl:
-			if t, ok := c.global.lookup(catType, d.DeclName()).(*typeDecl); ok {
+			if t, ok := c.global.lookup(catType, d.DeclName()).(*typeDecl); ok && len(t.params()) == 0 {
 				c.declaredType(t)
 			}
 		}
@@ -279,6 +291,8 @@ func (c *compiler) layoutPipeline(p *Program, pd *pipelineDecls) {
 	p.inAt = c.alloc(p.ingressMeta.size)
 	p.egAt = c.alloc(p.egressMeta.size)
 	p.state = c.slots
+	p.parts = headerParts(p.headers, "", p.hdrAt)
+	c.parts, c.valid = p.parts, newPartSet(len(p.parts))
 	p.inPort, p.egPort, p.egFlag = -1, -1, -1
 	p.egDrop, p.egBroadcast = -1, -1
 	slot := func(t *typ, at int, name string, pos syntax.Pos, flag bool) int {
@@ -346,7 +360,7 @@ func (c *compiler) pipeline(p *Program, pd *pipelineDecls) {
 			if q.Dir == "in" || q.Dir == "" && v.obj == nil {
 				v.readOnly = "the parameter " + q.Name + ", which is not out or inout,"
 			}
-			c.declare(sc, catValue, q.Pos, q.Name, &binding{v})
+			c.declare(sc, catValue, q.Pos, q.Name, &binding{v, true})
 		}
 		return sc, ok
 	}
@@ -362,12 +376,15 @@ func (c *compiler) pipeline(p *Program, pd *pipelineDecls) {
 		p.parse = c.parserBody(sc, pd.parser)
 		c.leave(pd.parser)
 	}
+	p.parsed = slices.Clone(c.valid)
 	// Tables are known by the names of the controls that they are in.
 	ingress, egress := pd.ingress.Name, pd.egress.Name
 	if ingress == egress {
 		ingress, egress = "ingress", "egress"
 	}
+	c.ingress = pd.ingress
 	p.ingress = run(pd.ingress, ingress, hdr, in, eg)
+	p.replicate, c.ingress = c.replicate, nil
 	p.egress = run(pd.egress, egress, hdr, in, eg)
 	p.egressEmpty = pd.egress.Body == nil || len(pd.egress.Body.Stmts) == 0
 	for _, d := range pd.egress.Locals {
@@ -380,12 +397,12 @@ func (c *compiler) pipeline(p *Program, pd *pipelineDecls) {
 		p.deparse = run(pd.deparser, pd.deparser.Name, value{obj: &packetOut{}}, hdr)
 		p.hdrBits = c.emitBits
 	} else {
-		for _, h := range headerParts(p.headers, "", p.hdrAt) {
+		for _, h := range p.parts {
 			_, most := bitsRange(h.typ)
 			p.hdrBits += most
 		}
 	}
-	p.parts = headerParts(p.headers, "", p.hdrAt)
+	p.made = c.valid
 }
 
 // checkRest looks at all that the pipeline does not use.
@@ -437,7 +454,7 @@ func (c *compiler) checkUnused(d syntax.Decl, typeParams []syntax.Name, ctor []s
 
 func (c *compiler) checkFunction(d *syntax.FuncDecl) {
 	if len(d.TypeParams) > 0 {
-		c.errorf(d.Pos, "the generic function %s is not supported", d.Name)
+		// What its types are is known where it is called.
 		return
 	}
 	e := &syntax.CallExpr{Place: d.Place, Fun: &syntax.IdentExpr{Place: d.Place, Name: d.Name}}
@@ -446,7 +463,7 @@ func (c *compiler) checkFunction(d *syntax.FuncDecl) {
 	for i, p := range d.Params {
 		t := c.resolveType(c.global, p.Type)
 		name := fmt.Sprintf("argument %d", i)
-		sc.set(catValue, name, &binding{c.place(p.Pos, t, &lvalue{off: c.alloc(t.size), flag: -1, advance: -1})})
+		sc.set(catValue, name, &binding{v: c.place(p.Pos, t, &lvalue{off: c.alloc(t.size), flag: -1, advance: -1})})
 		e.Args = append(e.Args, syntax.Arg{Value: &syntax.IdentExpr{Place: p.Place, Name: name}})
 	}
 	c.call(sc, e)

@@ -20,6 +20,7 @@ type instance struct {
 	children map[syntax.Decl]*instance
 	externs  map[syntax.Decl]*externInst
 	tables   map[*syntax.TableDecl]*tableInfo
+	sets     map[*syntax.ValueSetDecl]*valueSet
 	applied  bool
 	// discard says that the instance is only looked at for errors, and is no part of the pipeline.
 	discard bool
@@ -132,7 +133,7 @@ func (c *compiler) instanceScope(i *instance) *scope {
 	}
 	inner.body = &body{kind: kind, inst: i}
 	for name, v := range i.args {
-		inner.set(catValue, name, &binding{v})
+		inner.set(catValue, name, &binding{v, true})
 	}
 	return inner.inner()
 }
@@ -163,7 +164,7 @@ func (c *compiler) checkInstance(i *instance) {
 		if p.Dir == "" || p.Dir == "in" {
 			v.readOnly = "the parameter " + p.Name
 		}
-		c.declare(inner, catValue, p.Pos, p.Name, &binding{v})
+		c.declare(inner, catValue, p.Pos, p.Name, &binding{v, true})
 	}
 	switch d := i.decl.(type) {
 	case *syntax.ControlDecl:
@@ -211,8 +212,7 @@ func (c *compiler) locals(sc *scope, list []syntax.Decl) []stmt {
 			c.declareInstance(sc, d)
 		case *syntax.ActionDecl, *syntax.TableDecl:
 		case *syntax.ValueSetDecl:
-			c.errorf(d.Pos, "value sets are not supported")
-			c.declare(sc, catValue, d.Pos, d.Name, d)
+			c.declare(sc, catValue, d.Pos, d.Name, c.valueSet(sc, d))
 		default:
 			if run := c.local(sc, d); run != nil {
 				first = append(first, run)
@@ -230,7 +230,7 @@ func (c *compiler) locals(sc *scope, list []syntax.Decl) []stmt {
 
 // checkAction compiles an action that is neither called nor in a table, to find what is wrong with it.
 func (c *compiler) checkAction(a *action) {
-	if c.checked[a.decl] {
+	if c.checked[a.decl] || len(a.decl.TypeParams) > 0 {
 		return
 	}
 	c.checked[a.decl] = true
@@ -250,7 +250,7 @@ func (c *compiler) declareInstance(sc *scope, d *syntax.InstanceDecl) {
 	switch e := sc.lookup(catType, named.Name).(type) {
 	case *externType:
 		if x := c.externInstance(sc, d, c.resolveType(sc, named)); x != nil {
-			c.declare(sc, catValue, d.Pos, d.Name, &binding{value{t: &typ{kind: kindExtern, name: named.Name, extern: e, args: x.args}, pos: d.Pos, obj: x}})
+			c.declare(sc, catValue, d.Pos, d.Name, &binding{v: value{t: &typ{kind: kindExtern, name: named.Name, extern: e, args: x.args}, pos: d.Pos, obj: x}})
 		}
 	case *syntax.ControlDecl:
 		if sc.body.kind == bodyParser {
@@ -279,9 +279,13 @@ func (c *compiler) controlBody(sc *scope, d *syntax.ControlDecl) stmt {
 		return sequence(nil)
 	}
 	sc = sc.inner()
+	sc.members = true
 	run := c.locals(sc, d.Locals)
 	if d.Body != nil {
 		inner := sc.inner()
+		if c.isIngress(sc.body.inst) {
+			c.top = inner
+		}
 		run = append(run, c.statements(inner, d.Body.Stmts)...)
 	}
 	c.checkChildren(sc.body.inst)
@@ -352,6 +356,7 @@ func (c *compiler) parserBody(sc *scope, d *syntax.ParserDecl) func(*machine) bo
 		start = stateReject
 	}
 	sc = sc.inner()
+	sc.members = true
 	first := c.locals(sc, d.Locals)
 	code := make([]stateCode, len(d.States))
 	for i, s := range d.States {

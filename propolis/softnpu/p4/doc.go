@@ -38,11 +38,54 @@
 //
 // # The language
 //
-// All of P4_16 that a SoftNPU program can mean something by, with bit<W>, int<W> and varbit<W> up to 2048 bits, header
-// stacks and unions, select with masks, ranges and sets, switch, exit, functions, sub-parsers, tuples and lists, and tables
-// with exact, lpm, ternary, range and optional keys. These are errors: generic headers, structs, controls, parsers and
-// functions; value sets; loops; instances of abstract externs; the match kind selector and the
-// table properties that belong to it.
+// All of P4_16 that a SoftNPU program can mean something by, with bit<W>, int<W> and varbit<W> up to 2048 bits, types of
+// their own, header stacks and unions, tuples, generic types, functions and actions, slices [hi:lo] and [lo+:width], whose
+// begin may be worked out by the program, select with masks, ranges, sets and value sets, switch, for with break and
+// continue, exit, functions, sub-parsers, and tables with exact, lpm, ternary, range and optional keys.
+//
+// These parts of P4_16 are not there, and are errors:
+//
+//   - bit<0> and widths above 2048, and a width with < or > in it that is not in parentheses
+//   - list<T>, values of the type match_kind, and values of the type int that are no constants
+//   - _ as a type that follows from the arguments, but for that of an extern's index
+//   - arrays and stacks T[n] of anything but headers and header unions, and a list as the value of one
+//   - "..." as a first value, and a list as both values of ?:
+//   - headers with two varbit fields
+//   - strings that go over several lines or are put together with ++
+//   - declarations of a struct where a type is wanted
+//   - generic controls and parsers with a body, and generic packages
+//   - parsers, controls and packages as parameters and as arguments of constructors, and arrays of instances
+//   - instances with functions of their own, that is of abstract externs, and this
+//   - a typedef of an extern as the type of an instance or of a parameter
+//   - functions and controls of one name with different parameters; externs may have them
+//   - a function of the program, and the comparison of two lists, as part of a constant
+//   - select on a list or a struct, and switch on a string
+//   - lookahead of a type with a stack, a union, a varbit, an error or an enum without values in it
+//   - headers, unions, stacks, tuples and errors as parameters that an entry sets, and as cells of a register
+//   - the unary operators of an enum with values, which the binary ones take for its number
+//   - a register whose cells begin as something else than zero
+//   - value sets outside of parsers
+//   - match kinds of the program's own and selector, the table properties implementation, meters and those that are not
+//     named here (key, actions, entries, default_action, size, counters, psa_direct_counter, and support_timeout,
+//     psa_idle_timeout, largest_priority_wins and priority_delta with the values that change nothing)
+//   - all externs that are not listed below, and so all that they are for: clones, recirculation, digests, action profiles
+//   - packages that are not SoftNPU
+//
+// Of annotations @name of a key, @tableonly, @defaultonly, @priority of an entry and @match of a field or value set mean
+// something. All others are read and mean nothing; @atomic and @hidden have nothing to change here, and a parameter that is
+// @optional is not.
+//
+// A value set is known by a name like that of a table. It is one, whose entries are its members and have the action
+// "member". A struct that an entry sets is a parameter for each of its fields, as in "hop.port".
+//
+// What is computed has its effects once and when its turn comes: an index on the left of an assignment before the right
+// side, and arguments from left to right.
+//
+// A version before this one let through what is an error now: values of a type that was declared by the word type where
+// those of another are wanted, or made of a struct; a switch with two defaults or with a label behind its default;
+// @defaultonly in entries and @tableonly as the default action of a program; entries before the key; a name in code that
+// hides a parameter, which only members of a control or parser may, with a warning; select() of nothing; and @priority with
+// something else than one number. @priority was of no effect.
 //
 // The preprocessor has #include, #define with and without parameters, #undef, #if, #ifdef, #ifndef, #elif, #else, #endif,
 // #error and #warning. An included file is looked for in the include folders and next to the file that asks, that one
@@ -60,9 +103,15 @@
 //	Hash              get_hash(data), get_hash(base, data, max): crc32, crc16, csum16, xor16, identity
 //	hash, random      the functions of v1model
 //	Random            read()
+//	Replicate         replicate(ports): see below
 //	verify, static_assert
 //
 // Each entry of a table counts its packets and bytes, whether or not the table has a direct counter.
+//
+// The ports of Replicate are the bits of a bit<128>, where bit n is port n. If one is set the packet leaves by those that the
+// switch has, whatever E.port and E.broadcast say, but not by the one that it came in by; E.drop drops it all the same. As
+// in the branch of x4c that has it, replicate is called once, in the apply block of the ingress control and in no block
+// within it, with an argument that is made of the metadata alone, and what counts is what that is once ingress is done.
 //
 // # Where it is like x4c and not like P4_16
 //
@@ -102,6 +151,9 @@
 // A variable without a value, and a field of a header that is not valid, read as zero or as what was last assigned to them
 // for this packet, never as anything of another packet. An index that is out of bounds reads as an invalid header, and
 // writes to it go nowhere; that of a register reads as zero. Among entries of a table with ternary or range keys the larger
-// priority wins, and of the entries in the program the first. A packet that goes through more than 4096 states of its
-// parsers is dropped.
+// priority wins, and of the entries in the program the first, or that with the smallest @priority, where one without has its
+// place among them, counted from 1. A packet that goes through more than 4096 states of its parsers is dropped, and so is
+// one that goes through more than 65536 rounds of the loops of one block. A slice [lo+:width] that reaches beyond its number
+// reads as zero there and is not written. A hash of more than 64 bits is one of 64 with zeros above it, and the identity of
+// more than 8 bytes is the first 8 of them, as BMv2 has it.
 package p4

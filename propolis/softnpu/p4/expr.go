@@ -35,6 +35,8 @@ func (c *compiler) expr(sc *scope, e syntax.Expr) value {
 		return c.index(sc, e)
 	case *syntax.SliceExpr:
 		return c.slice(sc, e)
+	case *syntax.PlusSliceExpr:
+		return c.plusSlice(sc, e)
 	case *syntax.UnaryExpr:
 		return c.unary(sc, e)
 	case *syntax.BinaryExpr:
@@ -78,7 +80,7 @@ func (c *compiler) constInt(sc *scope, e syntax.Expr, what string) *big.Int {
 		return nil
 	}
 	v = c.number(v)
-	if v.c == nil || v.t.kind != kindNumber && v.t.kind != kindBit && v.t.kind != kindInt {
+	if v.c == nil || !v.t.numeric() {
 		c.notConstant(v, what)
 		return nil
 	}
@@ -222,7 +224,7 @@ func (c *compiler) fieldOf(x value, f *field, pos syntax.Pos) value {
 		v.lv = nil
 		return c.after(prep, v, x.calls)
 	}
-	lv := &lvalue{off: x.lv.off + f.off, dyn: x.lv.dyn, flag: -1, advance: x.lv.advance, size: x.lv.size}
+	lv := &lvalue{off: x.lv.off + f.off, dyn: x.lv.dyn, within: x.lv.within, flag: -1, advance: x.lv.advance, size: x.lv.size}
 	if f.tracked && x.lv.dyn == nil {
 		lv.flag = lv.off + 1
 	}
@@ -308,7 +310,7 @@ func (c *compiler) stackMember(sc *scope, x value, e *syntax.MemberExpr) value {
 			return value{t: bit32, pos: e.Pos, n: func(m *machine) uint64 { return (count(m) - 1) & ones(32) }}
 		}
 		last := name == "last"
-		lv := &lvalue{off: base + 1, flag: -1, advance: -1}
+		lv := &lvalue{off: base + 1, within: x.lv.span(x.t.size), flag: -1, advance: -1}
 		lv.dyn = func(m *machine) int {
 			i, shift := int(count(m)), 0
 			if dyn != nil {
@@ -341,7 +343,7 @@ func (c *compiler) index(sc *scope, e *syntax.IndexExpr) value {
 		return c.badValue(e.Pos)
 	}
 	i = c.number(i)
-	if i.t.kind != kindNumber && i.t.kind != kindBit && i.t.kind != kindInt {
+	if !i.t.numeric() {
 		c.errorf(i.pos, "an index is a number, and this is %s", i.t)
 		return c.badValue(e.Pos)
 	}
@@ -366,7 +368,7 @@ func (c *compiler) index(sc *scope, e *syntax.IndexExpr) value {
 		return c.badValue(e.Pos)
 	}
 	n, size, outer := x.t.n, x.t.elem.size, x.lv.dyn
-	lv := &lvalue{off: x.lv.off + 1, dyn: outer, flag: -1, advance: -1}
+	lv := &lvalue{off: x.lv.off + 1, dyn: outer, within: x.lv.span(x.t.size), flag: -1, advance: -1}
 	switch {
 	case i.c != nil:
 		if i.c.Sign() < 0 || i.c.Cmp(big.NewInt(int64(n))) >= 0 {
@@ -396,328 +398,6 @@ func (c *compiler) index(sc *scope, e *syntax.IndexExpr) value {
 	v := c.place(e.Pos, x.t.elem, lv)
 	v.readOnly, v.calls = x.readOnly, x.calls || i.calls
 	return v
-}
-
-func (c *compiler) slice(sc *scope, e *syntax.SliceExpr) value {
-	x := c.expr(sc, e.X)
-	hi, lo := c.constInt(sc, e.Hi, "the bound of a slice"), c.constInt(sc, e.Lo, "the bound of a slice")
-	if x.bad() || hi == nil || lo == nil {
-		return c.badValue(e.Pos)
-	}
-	if x.t.kind == kindEnum && x.t.values != nil {
-		// The place stays one, and its bits are those of the number.
-		x.t = x.t.elem
-	}
-	if x.t.kind != kindBit && x.t.kind != kindInt {
-		c.errorf(e.Pos, "only bit<W> and int<W> have slices, and this is %s", x.t)
-		return c.badValue(e.Pos)
-	}
-	if lo.Sign() < 0 || hi.Cmp(lo) < 0 || hi.Cmp(big.NewInt(int64(x.t.width))) >= 0 {
-		c.errorf(e.Pos, "the slice [%s:%s] is not within the %d bits", hi, lo, x.t.width)
-		return c.badValue(e.Pos)
-	}
-	h, l := int(hi.Int64()), int(lo.Int64())
-	t := bitType(h - l + 1)
-	if x.c != nil {
-		v := new(big.Int).SetBytes(bigBytes(toLimbs(x.c, x.t.width)))
-		return constValue(e.Pos, t, mask(v.Rsh(v, uint(l)), t.width))
-	}
-	if x.lv != nil {
-		lv := *x.lv
-		if lv.sliced {
-			l, h = lv.lo+l, lv.lo+h
-		}
-		lv.sliced, lv.hi, lv.lo = true, h, l
-		v := c.place(e.Pos, t, &lv)
-		v.readOnly, v.calls = x.readOnly, x.calls
-		return v
-	}
-	return c.bitsOf(x, l, t, e.Pos)
-}
-
-// loadSlice is the value of a place that is a slice of bits.
-func (c *compiler) loadSlice(v value) value {
-	lv := *v.lv
-	whole := lv
-	whole.sliced = false
-	var x value
-	if lv.hi < 64 {
-		x = c.place(v.pos, bitType(64), &whole)
-	} else {
-		x = c.place(v.pos, bitType(lv.hi+1), &whole)
-	}
-	out := c.bitsOf(x, lv.lo, v.t, v.pos)
-	out.lv, out.readOnly = v.lv, v.readOnly
-	return out
-}
-
-// bitsOf takes bits out of a value, from bit lo on as many as type t has.
-func (c *compiler) bitsOf(x value, lo int, t *typ, pos syntax.Pos) value {
-	v := value{t: t, pos: pos, calls: x.calls}
-	w := t.width
-	switch {
-	case x.t.narrow():
-		n, m1 := c.narrow(x), ones(w)
-		shift := uint(lo)
-		v.n = func(m *machine) uint64 { return n(m) >> shift & m1 }
-		if x.direct {
-			off := x.off
-			v.n = func(m *machine) uint64 { return m.s[off] >> shift & m1 }
-		}
-	case t.narrow():
-		prep, off := c.stored(x)
-		end := off + x.t.size
-		v.n = func(m *machine) uint64 {
-			if prep != nil {
-				prep(m)
-			}
-			return getBits(m.s[off:end], lo, w)
-		}
-	default:
-		prep, off := c.stored(x)
-		end, dst, size := off+x.t.size, c.alloc(t.size), t.size
-		v.off = dst
-		v.prep = func(m *machine) {
-			if prep != nil {
-				prep(m)
-			}
-			d := m.s[dst : dst+size]
-			clear(d)
-			moveBits(d, 0, m.s[off:end], lo, w)
-		}
-	}
-	return v
-}
-
-func mask(v *big.Int, width int) *big.Int {
-	one := big.NewInt(1)
-	return v.And(v, new(big.Int).Sub(new(big.Int).Lsh(one, uint(width)), one))
-}
-
-// bigBytes gives limbs as big-endian bytes.
-func bigBytes(l []uint64) []byte {
-	b := make([]byte, 8*len(l))
-	storeWide(b, len(b), l)
-	return b
-}
-
-// wrap brings a number into the range of a type.
-func wrap(v *big.Int, t *typ) *big.Int {
-	v = mask(new(big.Int).Set(v), t.width)
-	if t.kind == kindInt && v.Bit(t.width-1) == 1 {
-		v.Sub(v, new(big.Int).Lsh(big.NewInt(1), uint(t.width)))
-	}
-	return v
-}
-
-// fits says whether a number is in the range of a type.
-func fits(v *big.Int, t *typ) bool { return wrap(v, t).Cmp(v) == 0 }
-
-// convert makes a value fit a type where the language converts by itself: a number without a width takes that of its
-// place, a list becomes a struct or header. What x4c does and the language does not, to widen bit<8> to bit<16>, is done
-// with a warning.
-func (c *compiler) convert(v value, t *typ, what string) value {
-	switch {
-	case v.bad() || t.kind == kindBad:
-		return c.badValue(v.pos)
-	case v.list != nil && t.kind != kindList:
-		return c.convertList(v, t, what)
-	case v.obj != nil || v.t.kind == kindVoid && t.kind != kindVoid:
-		c.errorf(v.pos, "%s wants a value of type %s, and this is none", what, t)
-		return c.badValue(v.pos)
-	case v.t.equal(t):
-		return v
-	case v.t.kind == kindNumber && v.c != nil && (t.kind == kindBit || t.kind == kindInt):
-		if !fits(v.c, t) {
-			c.rep.Warnf(v.pos, "%s does not fit in %s, the upper bits are cut off", v.c, t)
-		}
-		return constValue(v.pos, t, wrap(v.c, t))
-	case v.t.kind == kindBit && t.kind == kindNumber && v.c != nil, v.t.kind == kindInt && t.kind == kindNumber && v.c != nil:
-		return constValue(v.pos, numberType, v.c)
-	case v.t.kind == kindBit && t.kind == kindBit && v.t.width < t.width:
-		c.rep.Warnf(v.pos, "%s wants %s, and this is %s: it is widened, which P4 asks a cast for", what, t, v.t)
-		return c.cast(v, t, v.pos)
-	case v.t.kind == kindEnum && v.t.values != nil && v.t.elem.equal(t):
-		v.t = t
-		return v
-	}
-	c.errorf(v.pos, "%s wants %s, and this is %s", what, t, v.t)
-	return c.badValue(v.pos)
-}
-
-// convertList gives a list the type of its place. The result is a list still, with all elements of the right type.
-func (c *compiler) convertList(v value, t *typ, what string) value {
-	if v.invalid {
-		if t.kind != kindHeader && t.kind != kindUnion {
-			c.errorf(v.pos, "%s wants %s, and {#} is a header or header union", what, t)
-			return c.badValue(v.pos)
-		}
-		off, size := c.alloc(t.size), t.size
-		return value{t: t, pos: v.pos, off: off, prep: func(m *machine) { clear(m.s[off : off+size]) }}
-	}
-	if t.kind != kindStruct && t.kind != kindHeader && t.kind != kindTuple {
-		c.errorf(v.pos, "%s wants %s, and this is a list", what, t)
-		return c.badValue(v.pos)
-	}
-	if len(v.list) != len(t.fields) {
-		c.errorf(v.pos, "%s has %d fields, and the list has %d elements", t, len(t.fields), len(v.list))
-		return c.badValue(v.pos)
-	}
-	out := v
-	out.t = t
-	out.names = nil
-	out.list = make([]value, len(v.list))
-	for i, x := range v.list {
-		k := i
-		if v.names != nil {
-			k = slices.IndexFunc(t.fields, func(f field) bool { return f.name == v.names[i].Text })
-			if k < 0 {
-				c.errorf(v.names[i].Pos, "%s has no field %q", t, v.names[i].Text)
-				return c.badValue(v.pos)
-			}
-			if out.list[k].t != nil {
-				c.errorf(v.names[i].Pos, "field %q is given twice", v.names[i].Text)
-				return c.badValue(v.pos)
-			}
-		}
-		out.list[k] = c.convert(x, t.fields[k].typ, "field "+t.fields[k].name)
-	}
-	// So that the fields of a constant struct can be named.
-	for _, f := range t.fields {
-		out.names = append(out.names, syntax.Name{Text: f.name, Pos: v.pos})
-	}
-	return c.materialize(out)
-}
-
-// materialize makes a list that is not constant lie in slots, each element computed before any is stored.
-func (c *compiler) materialize(v value) value {
-	if v.bad() || v.list == nil {
-		return v
-	}
-	off := c.alloc(v.t.size)
-	var run []stmt
-	for i, x := range v.list {
-		if x.bad() {
-			return c.badValue(v.pos)
-		}
-		f := &v.t.fields[i]
-		run = append(run, c.store(&lvalue{off: off + f.off, flag: -1, advance: -1}, x, f.typ))
-		if f.tracked {
-			at := off + f.off + 1
-			run = append(run, func(m *machine) signal { m.s[at] = 1; return next })
-		}
-	}
-	header := v.t.kind == kindHeader
-	all := sequence(run)
-	keep := v.list
-	out := value{t: v.t, pos: v.pos, off: off, calls: v.calls, prep: func(m *machine) {
-		if header {
-			m.s[off] = 1
-		}
-		all(m)
-	}}
-	if c.constantList(v) {
-		out.list, out.names = keep, v.names
-	}
-	return out
-}
-
-// cast converts explicitly.
-func (c *compiler) cast(v value, t *typ, pos syntax.Pos) value {
-	if v.bad() || t.kind == kindBad {
-		return c.badValue(pos)
-	}
-	if v.list != nil {
-		return c.convertList(v, t, "the cast")
-	}
-	from := v.t
-	if from.equal(t) {
-		v.lv = nil
-		return v
-	}
-	if v.obj != nil {
-		c.errorf(pos, "this cannot be cast to %s", t)
-		return c.badValue(pos)
-	}
-	integer := func(t *typ) bool { return t.kind == kindBit || t.kind == kindInt }
-	switch {
-	case from.kind == kindEnum && from.values != nil && (integer(t) || t.kind == kindEnum && t.values != nil):
-		v.t = from.elem
-		return c.cast(v, t, pos)
-	case t.kind == kindEnum && t.values != nil && (integer(from) || from.kind == kindNumber):
-		v = c.cast(v, t.elem, pos)
-		v.t = t
-		return v
-	case t.kind == kindNumber && v.c != nil && integer(from):
-		return constValue(pos, t, v.c)
-	case from.kind == kindNumber && integer(t):
-		return constValue(pos, t, wrap(v.c, t))
-	case from.kind == kindNumber && t.kind == kindBool && v.c.BitLen() <= 1 && v.c.Sign() >= 0:
-		return constValue(pos, t, v.c)
-	case from.kind == kindBool && t.kind == kindBit && t.width == 1, from.kind == kindBit && from.width == 1 && t.kind == kindBool:
-		if v.c != nil {
-			return constValue(pos, t, v.c)
-		}
-		n := c.narrow(v)
-		out := value{t: t, pos: pos, calls: v.calls, n: n}
-		if t.kind == kindBool {
-			out.n = nil
-			out.b = func(m *machine) bool { return n(m) != 0 }
-		}
-		return out
-	case !integer(from) || !integer(t):
-		c.errorf(pos, "%s cannot be cast to %s", from, t)
-		return c.badValue(pos)
-	case from.kind != t.kind && from.width != t.width:
-		c.errorf(pos, "%s cannot be cast to %s at once: cast to the same width first", from, t)
-		return c.badValue(pos)
-	case v.c != nil:
-		return constValue(pos, t, wrap(v.c, t))
-	}
-	return c.resize(v, t, pos)
-}
-
-// resize changes the width of a bit<W> or int<W>.
-func (c *compiler) resize(v value, t *typ, pos syntax.Pos) value {
-	from := v.t
-	out := value{t: t, pos: pos, calls: v.calls}
-	extend := from.kind == kindInt && t.width > from.width
-	switch {
-	case from.narrow() && t.narrow():
-		n, w, mk := c.narrow(v), from.width, ones(t.width)
-		switch {
-		case extend:
-			out.n = func(m *machine) uint64 { return uint64(signed(n(m), w)) & mk }
-		case t.width < w:
-			out.n = func(m *machine) uint64 { return n(m) & mk }
-		default:
-			v.t, v.lv, v.pos = t, nil, pos
-			return v
-		}
-	case t.narrow():
-		return c.bitsOf(v, 0, t, pos)
-	default:
-		prep, off := c.stored(v)
-		dst, size, n, w, tw := c.alloc(t.size), t.size, from.size, from.width, t.width
-		out.off = dst
-		out.prep = func(m *machine) {
-			if prep != nil {
-				prep(m)
-			}
-			d := m.s[dst : dst+size]
-			copied := copy(d, m.s[off:off+n])
-			clear(d[copied:])
-			if extend && wideBit(d, w-1) == 1 {
-				for i := w; i < tw; {
-					k := min(64-i%64, tw-i)
-					setBits(d, i, k, ^uint64(0))
-					i += k
-				}
-			}
-			cut(d, tw)
-		}
-	}
-	return out
 }
 
 func (c *compiler) conditional(sc *scope, e *syntax.CondExpr) value {
@@ -789,7 +469,7 @@ func (c *compiler) conditional(sc *scope, e *syntax.CondExpr) value {
 // condition compiles an expression that has to be a bool.
 func (c *compiler) condition(sc *scope, e syntax.Expr) value {
 	v := c.expr(sc, e)
-	if !v.bad() && v.t.kind != kindBool {
+	if !v.bad() && (v.t.kind != kindBool || v.t.under != nil) {
 		c.errorf(v.pos, "a condition is a bool, and this is %s", describeType(v))
 		return c.badValue(v.pos)
 	}

@@ -2,12 +2,10 @@ package p4
 
 import (
 	"fmt"
-	"hash/crc32"
 	"math/big"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/falcon-vm/falcon-go/propolis/softnpu/p4/internal/syntax"
 )
@@ -27,13 +25,14 @@ const (
 	externMeter
 	externHash
 	externRandom
+	externReplicate
 )
 
 var externKinds = map[string]externKind{
 	"packet_in": externPacketIn, "packet_out": externPacketOut, "Checksum": externChecksum, "InternetChecksum": externInternetChecksum,
 	"Register": externRegister, "register": externRegister, "Counter": externCounter, "counter": externCounter,
 	"DirectCounter": externDirectCounter, "direct_counter": externDirectCounter, "Meter": externMeter, "meter": externMeter,
-	"Hash": externHash, "Random": externRandom,
+	"Hash": externHash, "Random": externRandom, "Replicate": externReplicate,
 }
 
 // externType is an extern that is declared.
@@ -57,6 +56,9 @@ type externInst struct {
 	// algorithm is that of a hash; lo and hi bound a random number.
 	algorithm string
 	lo, hi    uint64
+	// data are the numbers in a cell of a register, and flags the slots that say of some that they were assigned.
+	data  []datum
+	flags []int
 	// sum is the slot that an InternetChecksum adds up in.
 	sum int
 }
@@ -99,7 +101,7 @@ func (c *compiler) externInstance(sc *scope, d *syntax.InstanceDecl, t *typ) *ex
 			return x
 		}
 	}
-	c.configure(x, d, vals)
+	c.configure(x, d, inst, vals)
 	if inst == nil || !inst.discard {
 		x.index = len(c.externs)
 		c.externs = append(c.externs, x)
@@ -108,7 +110,7 @@ func (c *compiler) externInstance(sc *scope, d *syntax.InstanceDecl, t *typ) *ex
 }
 
 // configure works out the arguments of an instance.
-func (c *compiler) configure(x *externInst, d *syntax.InstanceDecl, vals []value) {
+func (c *compiler) configure(x *externInst, d *syntax.InstanceDecl, inst *instance, vals []value) {
 	args := func(lo, hi int) bool {
 		if len(vals) < lo || len(vals) > hi {
 			want := fmt.Sprint(lo)
@@ -149,6 +151,11 @@ func (c *compiler) configure(x *externInst, d *syntax.InstanceDecl, vals []value
 		c.errorf(d.Pos, "%s cannot be instantiated", x.typ.decl.Name)
 	case externChecksum:
 		args(0, 0)
+	case externReplicate:
+		args(0, 0)
+		if inst != nil && !inst.discard && !c.isIngress(inst) {
+			c.errorf(d.Pos, "Replicate stands only in the ingress control of a pipeline")
+		}
 	case externInternetChecksum:
 		args(0, 0)
 		x.sum = c.alloc(1)
@@ -156,8 +163,9 @@ func (c *compiler) configure(x *externInst, d *syntax.InstanceDecl, vals []value
 	case externRegister:
 		// A value that the cells begin with may follow the size; only zero is possible.
 		if types(1) && args(1, 2) {
-			if !x.args[0].scalar() {
-				c.errorf(d.Pos, "a register holds numbers, and not %s", x.args[0])
+			var ok bool
+			if x.data, x.flags, ok = dataOf(x.args[0], "", 0); !ok {
+				c.errorf(d.Pos, "a register holds numbers, or structs of numbers, and not %s", x.args[0])
 				x.args[0] = badType
 			}
 			x.size = int(number(vals[0], "the size of a register", maxCells))
@@ -185,8 +193,8 @@ func (c *compiler) configure(x *externInst, d *syntax.InstanceDecl, vals []value
 		args(0, 1)
 	case externHash:
 		if types(1) && args(1, 1) {
-			if !x.args[0].narrow() {
-				c.errorf(d.Pos, "a hash has up to 64 bits, and not %s", x.args[0])
+			if !x.args[0].scalar() {
+				c.errorf(d.Pos, "a hash is a number, and not %s", x.args[0])
 				x.args[0] = bit32
 			}
 			x.algorithm = c.algorithm(vals[0])
@@ -216,169 +224,6 @@ func (c *compiler) reserve(d *syntax.InstanceDecl, x *externInst, words int) {
 		c.errorf(d.Pos, "the registers, counters and meters of the program are too large with the %d cells of this one", x.size)
 		x.size = 1
 	}
-}
-
-// algorithm names a hash by the member of an enum.
-func (c *compiler) algorithm(v value) string {
-	if v.t.kind != kindEnum || v.c == nil || v.t.values != nil {
-		c.errorf(v.pos, "the kind of a hash is a member of HashAlgorithm")
-		return ""
-	}
-	switch name := v.t.members[int(v.c.Int64())]; name {
-	case "crc32", "CRC32", "TARGET_DEFAULT":
-		return "crc32"
-	case "crc16", "CRC16":
-		return "crc16"
-	case "identity", "IDENTITY":
-		return "identity"
-	case "csum16", "ONES_COMPLEMENT16":
-		return "csum16"
-	case "xor16":
-		return "xor16"
-	default:
-		c.errorf(v.pos, "the hash %s is not supported: crc32, crc16, csum16, xor16 and identity are", name)
-	}
-	return ""
-}
-
-// data compiles what puts a value into the scratch bytes of the machine; the result is how many bytes that are. The last
-// byte is filled up with zeros.
-func (c *compiler) data(v value) func(*machine) int {
-	write, most := c.dataBits(v)
-	if write == nil {
-		return nil
-	}
-	c.scratchBits = max(c.scratchBits, most+64)
-	return func(m *machine) int {
-		bits := write(m, 0)
-		if rest := bits % 8; rest != 0 {
-			writeBits(m.scratch, bits, 8-rest, 0)
-		}
-		return (bits + 7) / 8
-	}
-}
-
-func (c *compiler) dataBits(v value) (func(m *machine, off int) int, int) {
-	switch {
-	case v.bad():
-		return nil, 0
-	case v.obj != nil || v.t.kind == kindNumber || v.t.kind == kindString || v.t.kind == kindVoid:
-		c.errorf(v.pos, "a checksum or hash is made of values with a width, and this is %s", describeType(v))
-		return nil, 0
-	case v.list != nil:
-		var all []func(m *machine, off int) int
-		most := 0
-		for _, x := range v.list {
-			w, n := c.dataBits(x)
-			if w == nil {
-				return nil, 0
-			}
-			all = append(all, w)
-			most += n
-		}
-		return func(m *machine, off int) int {
-			for _, w := range all {
-				off = w(m, off)
-			}
-			return off
-		}, most
-	}
-	if v.t.narrow() {
-		n, w := c.narrow(v), v.t.width
-		return func(m *machine, off int) int {
-			x := n(m)
-			if off&7 == 0 && w&7 == 0 {
-				store(m.scratch[off>>3:], w>>3, x)
-			} else {
-				writeBits(m.scratch, off, w, x)
-			}
-			return off + w
-		}, w
-	}
-	prep, at := c.stored(v)
-	if v.t.scalar() && v.t.width%8 == 0 {
-		w, size := v.t.width, v.t.size
-		return func(m *machine, off int) int {
-			if prep != nil {
-				prep(m)
-			}
-			if off&7 == 0 {
-				storeWide(m.scratch[off>>3:], w>>3, m.s[at:at+size])
-			} else {
-				writeWideBits(m.scratch, off, w, m.s[at:])
-			}
-			return off + w
-		}, w
-	}
-	write, most := writer(v.t)
-	return func(m *machine, off int) int {
-		if prep != nil {
-			prep(m)
-		}
-		return write(m.s, at, m.scratch, off)
-	}, most
-}
-
-// onesSum is the ones-complement sum of 16-bit words; a last odd byte is the upper half of one.
-func onesSum(b []byte) uint64 {
-	var sum uint64
-	for ; len(b) >= 4; b = b[4:] {
-		sum += uint64(b[0])<<24 | uint64(b[1])<<16 | uint64(b[2])<<8 | uint64(b[3])
-	}
-	if len(b) >= 2 {
-		sum += uint64(b[0])<<8 | uint64(b[1])
-		b = b[2:]
-	}
-	if len(b) == 1 {
-		sum += uint64(b[0]) << 8
-	}
-	return foldSum(sum)
-}
-
-func foldSum(sum uint64) uint64 {
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return sum
-}
-
-func crc16(b []byte) uint64 {
-	// CRC-16/ARC, the crc16 of v1model.
-	var crc uint16
-	for _, x := range b {
-		crc ^= uint16(x)
-		for range 8 {
-			if crc&1 != 0 {
-				crc = crc>>1 ^ 0xa001
-			} else {
-				crc >>= 1
-			}
-		}
-	}
-	return uint64(crc)
-}
-
-// hashBytes works out a hash.
-func hashBytes(algorithm string, b []byte) uint64 {
-	switch algorithm {
-	case "crc32":
-		return uint64(crc32.ChecksumIEEE(b))
-	case "crc16":
-		return crc16(b)
-	case "csum16":
-		return ^onesSum(b) & 0xffff
-	case "xor16":
-		var x uint64
-		for i, v := range b {
-			x ^= uint64(v) << (8 * uint(1-i%2))
-		}
-		return x
-	}
-	var x uint64
-	for _, v := range b[max(0, len(b)-8):] {
-		x = x<<8 | uint64(v)
-	}
-	return x
 }
 
 // externMethod compiles X.name(...) where X is an extern.
@@ -446,6 +291,13 @@ func (c *compiler) externMethod(sc *scope, x *externInst, e *syntax.CallExpr, na
 				}
 				return next
 			})
+		}
+	case externReplicate:
+		if name == "replicate" {
+			if !count(1) {
+				return bad
+			}
+			return c.replicateTo(sc, e, vals[0])
 		}
 	case externMeter:
 		return c.meterMethod(sc, x, e, name, vals, count)
@@ -535,141 +387,6 @@ func (c *compiler) internetChecksum(x *externInst, e *syntax.CallExpr, name stri
 	return c.badValue(e.Pos)
 }
 
-// registerMethod compiles read and write. read comes in two forms: one gives the value, one puts it into its argument.
-func (c *compiler) registerMethod(x *externInst, e *syntax.CallExpr, name string, vals []value, count func(int) bool) value {
-	bad := c.badValue(e.Pos)
-	t, index := x.args[0], x.index
-	switch name {
-	case "read":
-		var to *value
-		if len(vals) == 2 {
-			if !c.assignable(vals[0]) {
-				return bad
-			}
-			to, vals = &vals[0], vals[1:]
-		} else if !count(1) {
-			return bad
-		}
-		at := c.cell(x, vals[0])
-		if at == nil {
-			return bad
-		}
-		v := value{t: t, pos: e.Pos, calls: true}
-		size := t.size
-		if t.narrow() {
-			n := func(m *machine) uint64 {
-				if k := at(m); k < uint64(len(m.externs[index].cells)) {
-					return m.externs[index].cells[k].Load()
-				}
-				return 0
-			}
-			v.n = n
-		} else {
-			dst := c.alloc(size)
-			v.off = dst
-			v.prep = func(m *machine) {
-				r, k := &m.externs[index], at(m)
-				d := m.s[dst : dst+size]
-				clear(d)
-				r.mu.Lock()
-				if k < uint64(len(r.wide)/size) {
-					copy(d, r.wide[int(k)*size:])
-				}
-				r.mu.Unlock()
-			}
-		}
-		if to == nil {
-			return v
-		}
-		if v = c.convert(v, to.t, "the result of read"); v.bad() {
-			return bad
-		}
-		return void(e.Pos, c.store(to.lv, v, to.t))
-	case "write":
-		if !count(2) {
-			return bad
-		}
-		at, v := c.cell(x, vals[0]), c.convert(vals[1], t, "write")
-		if at == nil || v.bad() {
-			return bad
-		}
-		if t.narrow() {
-			n := c.narrow(v)
-			return void(e.Pos, func(m *machine) signal {
-				if k := at(m); k < uint64(len(m.externs[index].cells)) {
-					m.externs[index].cells[k].Store(n(m))
-				}
-				return next
-			})
-		}
-		prep, off := c.stored(v)
-		size := t.size
-		return void(e.Pos, func(m *machine) signal {
-			if prep != nil {
-				prep(m)
-			}
-			r, k := &m.externs[index], at(m)
-			r.mu.Lock()
-			if k < uint64(len(r.wide)/size) {
-				copy(r.wide[int(k)*size:int(k+1)*size], m.s[off:off+size])
-			}
-			r.mu.Unlock()
-			return next
-		})
-	}
-	c.errorf(e.Pos, "a register has read and write, and no %q", name)
-	return bad
-}
-
-// getHash compiles get_hash(data) and get_hash(base, data, max).
-func (c *compiler) getHash(t *typ, algorithm string, e *syntax.CallExpr, vals []value) value {
-	bad := c.badValue(e.Pos)
-	if len(vals) != 1 && len(vals) != 3 {
-		c.errorf(e.Pos, "get_hash takes the data, or a base, the data and a maximum")
-		return bad
-	}
-	d := 0
-	if len(vals) == 3 {
-		d = 1
-	}
-	data := c.data(vals[d])
-	if data == nil {
-		return bad
-	}
-	mk := ones(t.width)
-	if len(vals) == 1 {
-		return value{t: t, pos: e.Pos, calls: true, n: func(m *machine) uint64 {
-			return hashBytes(algorithm, m.scratch[:data(m)]) & mk
-		}}
-	}
-	base, limit := c.plainNumber(vals[0], t), c.plainNumber(vals[2], t)
-	if base == nil || limit == nil {
-		return bad
-	}
-	return value{t: t, pos: e.Pos, calls: true, n: func(m *machine) uint64 {
-		h, b, l := hashBytes(algorithm, m.scratch[:data(m)]), base(m), limit(m)
-		if l == 0 {
-			return b & mk
-		}
-		return (b + h%l) & mk
-	}}
-}
-
-// plainNumber computes a number of up to 64 bits; one without a width takes that of t.
-func (c *compiler) plainNumber(v value, t *typ) func(*machine) uint64 {
-	if v.t.kind == kindNumber {
-		v = c.convert(v, t, "this argument")
-	}
-	if v.bad() {
-		return nil
-	}
-	if v.t.kind != kindBit || !v.t.narrow() {
-		c.errorf(v.pos, "this argument is bit<W> of up to 64 bits, and not %s", describeType(v))
-		return nil
-	}
-	return c.narrow(v)
-}
-
 // externFunction compiles a function of the architecture.
 func (c *compiler) externFunction(sc *scope, e *syntax.CallExpr, name string) value {
 	bad := c.badValue(e.Pos)
@@ -732,8 +449,8 @@ func (c *compiler) externFunction(sc *scope, e *syntax.CallExpr, name string) va
 		if !c.assignable(out) {
 			return bad
 		}
-		if out.t.kind != kindBit || !out.t.narrow() {
-			c.errorf(out.pos, "a hash goes into bit<W> of up to 64 bits, and this is %s", out.t)
+		if out.t.kind != kindBit {
+			c.errorf(out.pos, "a hash goes into bit<W>, and this is %s", out.t)
 			return bad
 		}
 		alg := c.expr(sc, e.Args[1].Value)
@@ -744,7 +461,7 @@ func (c *compiler) externFunction(sc *scope, e *syntax.CallExpr, name string) va
 		if v.bad() {
 			return bad
 		}
-		return void(e.Pos, c.store(out.lv, v, out.t))
+		return void(e.Pos, c.storeAfter(out, v))
 	case "random":
 		if !count(3) {
 			return bad
@@ -757,7 +474,7 @@ func (c *compiler) externFunction(sc *scope, e *syntax.CallExpr, name string) va
 			c.errorf(out.pos, "a random number goes into bit<W> of up to 64 bits, and this is %s", out.t)
 			return bad
 		}
-		lo, hi := c.plainNumber(c.expr(sc, e.Args[1].Value), out.t), c.plainNumber(c.expr(sc, e.Args[2].Value), out.t)
+		lo, hi := c.plainNumber(c.expr(sc, e.Args[1].Value)), c.plainNumber(c.expr(sc, e.Args[2].Value))
 		if lo == nil || hi == nil {
 			return bad
 		}
@@ -769,119 +486,8 @@ func (c *compiler) externFunction(sc *scope, e *syntax.CallExpr, name string) va
 			}
 			return random(a, b)(m) & mk
 		}}
-		return void(e.Pos, c.store(out.lv, v, out.t))
+		return void(e.Pos, c.storeAfter(out, v))
 	}
 	c.errorf(e.Pos, "the extern function %s is not one of this engine", name)
-	return bad
-}
-
-// meterCell is one two-rate three-colour marker (RFC 2698, colour-blind).
-type meterCell struct {
-	mu     sync.Mutex
-	config MeterConfig
-	// committed and peak are the tokens, in thousandths of a byte or packet.
-	committed, peak float64
-	last            time.Time
-}
-
-// MeterConfig is how a cell of a meter is set: rates a second and bursts, of bytes or packets as the program says. A cell
-// that is not set marks everything green.
-type MeterConfig struct {
-	CommittedRate, CommittedBurst uint64
-	PeakRate, PeakBurst           uint64
-}
-
-// Colors of a meter.
-const (
-	meterGreen  = "GREEN"
-	meterYellow = "YELLOW"
-	meterRed    = "RED"
-)
-
-func (x *meterCell) mark(now time.Time, cost float64) string {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	cfg := x.config
-	if cfg == (MeterConfig{}) {
-		return meterGreen
-	}
-	if !x.last.IsZero() {
-		dt := now.Sub(x.last).Seconds()
-		x.committed = min(float64(cfg.CommittedBurst), x.committed+dt*float64(cfg.CommittedRate))
-		x.peak = min(float64(cfg.PeakBurst), x.peak+dt*float64(cfg.PeakRate))
-	}
-	x.last = now
-	switch {
-	case x.peak < cost:
-		return meterRed
-	case x.committed < cost:
-		x.peak -= cost
-		return meterYellow
-	}
-	x.peak -= cost
-	x.committed -= cost
-	return meterGreen
-}
-
-// meterMethod compiles execute(index), which gives the color as an enum, and execute_meter(index, out color), which puts
-// it in a number: 0 is green, 1 yellow, 2 red.
-func (c *compiler) meterMethod(sc *scope, x *externInst, e *syntax.CallExpr, name string, vals []value, count func(int) bool) value {
-	bad := c.badValue(e.Pos)
-	index := x.index
-	packets := x.algorithm == "packets" || x.algorithm == "PACKETS"
-	mark := func(at func(*machine) uint64) func(*machine) string {
-		return func(m *machine) string {
-			k := at(m)
-			if k >= uint64(len(m.externs[index].meters)) {
-				return meterGreen
-			}
-			cost := float64(len(m.pkt))
-			if packets {
-				cost = 1
-			}
-			return m.externs[index].meters[k].mark(time.Now(), cost)
-		}
-	}
-	switch name {
-	case "execute":
-		if !count(1) {
-			return bad
-		}
-		at := c.cell(x, vals[0])
-		d, _ := c.global.lookup(catType, "PSA_MeterColor_t").(*typeDecl)
-		if at == nil || d == nil {
-			return bad
-		}
-		t, f := c.declaredType(d), mark(at)
-		number := map[string]uint64{}
-		for i, m := range t.members {
-			number[m] = uint64(i)
-		}
-		return value{t: t, pos: e.Pos, calls: true, n: func(m *machine) uint64 { return number[f(m)] }}
-	case "execute_meter":
-		if !count(2) || !c.assignable(vals[1]) {
-			return bad
-		}
-		at := c.cell(x, vals[0])
-		if at == nil {
-			return bad
-		}
-		t, f := vals[1].t, mark(at)
-		if t.kind != kindBit || !t.narrow() || t.width < 2 {
-			c.errorf(vals[1].pos, "a color goes into bit<W> of 2 to 64 bits, and this is %s", t)
-			return bad
-		}
-		v := value{t: t, pos: e.Pos, n: func(m *machine) uint64 {
-			switch f(m) {
-			case meterYellow:
-				return 1
-			case meterRed:
-				return 2
-			}
-			return 0
-		}}
-		return void(e.Pos, c.store(vals[1].lv, v, t))
-	}
-	c.errorf(e.Pos, "a meter has execute and execute_meter, and no %q", name)
 	return bad
 }

@@ -33,7 +33,8 @@ var everything = parts{
 	typedef bit<8> byte_t; enum color { red, green } enum bit<8> op_t { ask = 1, tell = 2 }
 	header v_t { bit<8> n; varbit<64> o; } header x_t { bit<8> x; } header y_t { bit<16> y; } header_union u_t { x_t x; y_t y; }
 	header wide_t { bit<65> w; int<7> i; bit<128> a; bit<2048> z; }
-	struct pair_t { bit<8> l; bit<8> r; } error { Mine }
+	struct pair_t { bit<8> l; bit<8> r; } error { Mine } type bit<8> port_t; struct two_t<T> { T l; T r; }
+	T larger<T>(in T x, in T y) { for (bit<8> i in 0..3) { if (x > y) { return x; } } return y; }
 	bit<8> twice(in bit<8> x) { if (x > 100) { return 0; } return x + x; }
 	control sub(inout bit<8> x, in bit<8> y)(bit<8> n) { action set(bit<8> v) { x = v + n; exit; }
 		table t { key = { y: exact; x: ternary; y: range; } actions = { set; NoAction; } const entries = { (1, _, 0..9): set(3); (2, 1 &&& 3, _): NoAction(); } }
@@ -41,16 +42,19 @@ var everything = parts{
 	fields:  "bit<8> a; bit<8> b; bit<4> c; bit<12> d;",
 	headers: "h_t h; v_t v; x_t[N] s; u_t u; wide_t w;",
 	meta:    "pair_t p; color k;",
-	states: `state start { pkt.extract(hdr.h); verify(hdr.h.a != 0xff, error.Mine);
-		transition select(hdr.h.a, hdr.h.b) { (1, _): stack; (2, 8w0 &&& 8w1): var; (3, 1..5): union; (4, _): wide; (5, _): look; (6, _): again; default: accept; } }
+	states: `value_set<pair_t>(4) vs; state start { pkt.extract(hdr.h); verify(hdr.h.a != 0xff, error.Mine);
+		transition select(hdr.h.a, hdr.h.b) { (1, _): stack; (2, 8w0 &&& 8w1): var; (3, 1..5): union; (4, _): wide; (5, _): look; (6, _): again; vs: wide; default: accept; } }
 	state stack { pkt.extract(hdr.s.next); transition select(hdr.s.last.x) { 0: accept; default: stack; } }
 	state var { pkt.extract(hdr.v, (bit<32>) hdr.h.b); transition accept; }
 	state union { if (hdr.h.b == 1) { pkt.extract(hdr.u.x); transition accept; } pkt.extract(hdr.u.y); transition accept; }
 	state wide { pkt.extract(hdr.w); transition accept; }
 	state look { im.p = { pkt.lookahead<bit<8>>(), 1 }; pkt.advance((bit<32>) hdr.h.b); transition accept; }
 	state again { transition again; }`,
-	locals: `sub(1) one; sub(2) two; Checksum() sum; InternetChecksum() ones; Register<bit<16>, bit<8>>(8) reg; Counter<bit<32>, bit<8>>(8, PSA_CounterType_t.BYTES) cnt; Hash<bit<16>>(PSA_HashAlgorithm_t.CRC16) hsh; Random<bit<8>>(1, 2) rnd; Meter<bit<8>>(8, PSA_MeterType_t.BYTES) mtr;`,
-	ingress: `one.apply(hdr.h.a, hdr.h.b); two.apply(hdr.h.b, 2);
+	locals: `action put(inout bit<8> x, two_t<bit<8>> v) { x = v.l; } table kept { key = { hdr.h.b: ternary; } actions = { put(hdr.h.b); NoAction; }
+		const entries = { 1 &&& 3: put({ 2, 3 }) @priority(2); 1: NoAction(); } } register<two_t<bit<8>>>(4) pairs; Replicate() rep; sub(1) one; sub(2) two; Checksum() sum; InternetChecksum() ones; Register<bit<16>, bit<8>>(8) reg; Counter<bit<32>, bit<8>>(8, PSA_CounterType_t.BYTES) cnt; Hash<bit<16>>(PSA_HashAlgorithm_t.CRC16) hsh; Random<bit<8>>(1, 2) rnd; Meter<bit<8>>(8, PSA_MeterType_t.BYTES) mtr;`,
+	ingress: `kept.apply(); rep.replicate(112w0 ++ 15w0 ++ em.port[0:0]); two_t<bit<8>> t = { 1, 2 }; pairs.read(t, (bit<32>) hdr.h.a); pairs.write(1, t);
+	for (bit<8> i = 0, bit<8> k = 1; i < hdr.h.b; i = i + 1) { if (i == 200) { break; } if (i[0:0] == 1) { continue; } hdr.h.a = larger(hdr.h.a, i); }
+	for (x_t x in hdr.s) { hdr.h.b = hdr.h.b + x.x; } hdr.w.a[hdr.h.a+:8] = hdr.w.a[hdr.h.b+:8]; port_t pt = (port_t) hdr.h.a; hdr.s[larger(hdr.h.a, 1)].x += 1; one.apply(hdr.h.a, hdr.h.b); two.apply(hdr.h.b, 2);
 	switch (hdr.h.a) { 1: 2: { hdr.h.d = hdr.h.d << hdr.h.b; } default: { hdr.h.c = hdr.h.c |+| 3; } }
 	hdr.s.push_front(1); hdr.s[hdr.h.a].x = hdr.s[hdr.h.b].x; im.p = { im.p.r, im.p.l };
 	hdr.w.w = hdr.w.w + hdr.w.a[64:0] * 3; hdr.w.i = -hdr.w.i >> 1; hdr.w.z = hdr.w.z % (hdr.w.z + 1); hdr.w.a[71:8] = hdr.w.a[63:0];

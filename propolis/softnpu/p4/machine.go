@@ -11,6 +11,8 @@ type machine struct {
 	cur, advanced int
 	// next is the state that a transition chose, and states how many the packet went through.
 	next, states int
+	// rounds is how many rounds of its loops the program may still go through for this packet.
+	rounds int
 	// fault is why the packet has to be dropped, if it has to be.
 	fault DropReason
 	// parserError is the error that the parser stopped with.
@@ -22,6 +24,8 @@ type machine struct {
 	exiting bool
 	// keys holds the key of a look-up, scratch the bytes of a list that a checksum is made of.
 	keys, scratch []byte
+	// seen are the headers that were extracted.
+	seen uint64
 	// hdr is where the headers of the outgoing packet are written, and hdrBits how many bits are.
 	hdr     []byte
 	hdrBits int
@@ -29,6 +33,8 @@ type machine struct {
 	tables  []*tableState
 	externs []externState
 	trace   *tracer
+	// from is the bit of the packet that each of the headers begins at that were extracted.
+	from [64]int
 }
 
 // signal says how a statement ended.
@@ -42,6 +48,9 @@ const (
 	exited
 	// moved goes on with another state of the parser.
 	moved
+	// broken leaves a loop, and continued goes on with its next round.
+	broken
+	continued
 )
 
 // stmt is a compiled statement.
@@ -82,6 +91,8 @@ const (
 	BadPort
 	// Dropped: the program set egress.drop.
 	Dropped
+	// LoopLimit: the loops of the program went through too many rounds.
+	LoopLimit
 	dropReasons
 )
 
@@ -90,6 +101,7 @@ var dropNames = [...]string{
 	VerifyFailed: "verify failed", NoSelectMatch: "no select case matches", StackBounds: "header stack out of bounds",
 	HeaderTooShort: "varbit field too long", ParserLoop: "too many parser states", DivisionByZero: "division by zero",
 	NoEgressPort: "no egress port set", BadPort: "egress port of more than 16 bits", Dropped: "dropped by the program",
+	LoopLimit: "too many rounds of a loop",
 }
 
 func (r DropReason) String() string {

@@ -115,6 +115,15 @@ func (c *compiler) extract(sc *scope, e *syntax.CallExpr) value {
 		varBits, maxVar = c.narrow(n), t.varbit.typ.width
 	}
 	off, dyn, siblings, advance, codec, fixed, name := lv.off, lv.dyn, lv.siblings, lv.advance, t.codec, t.bits, exprText(e.Args[0].Value)
+	var bit uint64
+	part := c.partAt(off)
+	if dyn != nil {
+		c.makesValid(lv.span(t.size))
+		c.writes(lv.span(t.size))
+	} else if part >= 0 {
+		bit = 1 << part
+	}
+	part = max(part, 0)
 	if dyn == nil && varBits == nil && len(siblings) == 0 && advance < 0 {
 		return void(e.Pos, func(m *machine) signal {
 			if fixed > 8*len(m.pkt)-m.cur {
@@ -123,6 +132,10 @@ func (c *compiler) extract(sc *scope, e *syntax.CallExpr) value {
 			}
 			codec.decode(m.s, off, m.pkt, m.cur, 0)
 			m.s[off] = 1
+			if bit != 0 {
+				m.seen |= bit
+				m.from[part] = m.cur
+			}
 			m.cur += fixed
 			if m.trace != nil {
 				m.trace.extract(name, t, m.s, off)
@@ -131,7 +144,15 @@ func (c *compiler) extract(sc *scope, e *syntax.CallExpr) value {
 		})
 	}
 	return void(e.Pos, func(m *machine) signal {
-		bits, extra := fixed, 0
+		bits, extra, at := fixed, 0, off
+		if dyn != nil {
+			at += dyn(m)
+			if m.fault != NotDropped {
+				m.parserError = errStackOutOfBounds
+				m.next = stateReject
+				return moved
+			}
+		}
 		if varBits != nil {
 			n := varBits(m)
 			if n > uint64(maxVar) {
@@ -143,21 +164,16 @@ func (c *compiler) extract(sc *scope, e *syntax.CallExpr) value {
 			extra = int(n)
 			bits += extra
 		}
-		at := off
-		if dyn != nil {
-			at += dyn(m)
-			if m.fault != NotDropped {
-				m.parserError = errStackOutOfBounds
-				m.next = stateReject
-				return moved
-			}
-		}
 		if bits > 8*len(m.pkt)-m.cur {
 			m.tooShort()
 			return moved
 		}
 		codec.decode(m.s, at, m.pkt, m.cur, extra)
 		m.s[at] = 1
+		if bit != 0 {
+			m.seen |= bit
+			m.from[part] = m.cur
+		}
 		for _, s := range siblings {
 			m.s[at+s] = 0
 		}
@@ -186,6 +202,8 @@ func exprText(e syntax.Expr) string {
 		return exprText(e.X) + "[…]"
 	case *syntax.SliceExpr:
 		return exprText(e.X) + "[" + exprText(e.Hi) + ":" + exprText(e.Lo) + "]"
+	case *syntax.PlusSliceExpr:
+		return exprText(e.X) + "[" + exprText(e.From) + "+:" + exprText(e.Width) + "]"
 	case *syntax.IntExpr:
 		return e.Value.String()
 	case *syntax.CallExpr:
@@ -312,9 +330,12 @@ func writer(t *typ) (write func(s []uint64, at int, b []byte, off int) int, max 
 
 // headerPart is a header somewhere in the struct of headers.
 type headerPart struct {
-	name string
-	at   int
-	typ  *typ
+	name  string
+	at    int
+	typ   *typ
+	codec *codec
+	// written says that some code changes fields of it, so that it may not leave as it came.
+	written bool
 }
 
 // headerParts lists the headers of a type in the order in which they are emitted.
@@ -328,7 +349,7 @@ func headerParts(t *typ, name string, at int) []headerPart {
 	}
 	switch t.kind {
 	case kindHeader:
-		return []headerPart{{name, at, t}}
+		return []headerPart{{name: name, at: at, typ: t, codec: t.codec}}
 	case kindStack:
 		for i := range t.n {
 			out = append(out, headerParts(t.elem, name+"["+big.NewInt(int64(i)).String()+"]", at+1+i*t.elem.size)...)

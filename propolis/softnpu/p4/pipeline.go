@@ -3,6 +3,7 @@ package p4
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"sync"
 	"sync/atomic"
 
@@ -24,10 +25,15 @@ type Program struct {
 	parse           func(*machine) bool
 	ingress, egress stmt
 	egressEmpty     bool
+	// replicate gives the ports that the Replicate of ingress names, nil without one.
+	replicate func(*machine) portSet
 	// deparse is nil if the headers are emitted in the order of their struct.
 	deparse stmt
 	parts   []headerPart
-	hdrBits int
+	// parsed are the headers that the parser can make valid by something else than an extract, and made those that any block
+	// can.
+	parsed, made partSet
+	hdrBits      int
 
 	tables      []*tableInfo
 	externs     []*externInst
@@ -157,7 +163,7 @@ func (t *Thread) Process(ingress uint16, frame []byte, emit func(egress uint16, 
 func (t *Thread) process(ingress uint16, frame []byte, emit func(egress uint16, frame []byte)) DropReason {
 	m, p := &t.m, t.pl.program
 	clear(m.s[:p.state])
-	m.pkt, m.cur, m.advanced, m.states = frame, 0, 0, 0
+	m.pkt, m.cur, m.advanced, m.states, m.rounds, m.seen = frame, 0, 0, 0, maxRounds, 0
 	m.fault, m.parserError, m.exiting, m.entry = NotDropped, errNoError, false, nil
 	for _, at := range p.sums {
 		m.s[at] = 0
@@ -176,51 +182,57 @@ func (t *Thread) process(ingress uint16, frame []byte, emit func(egress uint16, 
 	if m.fault != NotDropped {
 		return m.fault
 	}
-	broadcast := p.egBroadcast >= 0 && m.s[p.egBroadcast] != 0
+	dropped := p.egDrop >= 0 && m.s[p.egDrop] != 0
+	if p.replicate != nil {
+		if ports := p.replicate(m); ports != (portSet{}) {
+			if dropped {
+				return Dropped
+			}
+			return t.copies(ports, ingress, payload, emit)
+		}
+	}
 	switch {
-	case broadcast:
-	case p.egDrop >= 0 && m.s[p.egDrop] != 0:
+	case p.egBroadcast >= 0 && m.s[p.egBroadcast] != 0:
+		return t.copies(portSet{all: true}, ingress, payload, emit)
+	case dropped:
 		return Dropped
 	case p.egPort < 0 || m.s[p.egFlag] == 0:
 		return NoEgressPort
-	default:
-		if m.s[p.egPort] > 0xffff {
-			return BadPort
-		}
-		port := uint16(m.s[p.egPort])
-		if r := t.egress(port, broadcast); r != NotDropped {
-			return r
-		}
-		emit(port, t.assemble(payload))
-		return NotDropped
+	case m.s[p.egPort] > 0xffff:
+		return BadPort
 	}
+	port := uint16(m.s[p.egPort])
+	if r := t.egress(port); r != NotDropped {
+		return r
+	}
+	emit(port, t.assemble(payload))
+	return NotDropped
+}
 
-	if p.egressEmpty {
-		// All copies are the same.
-		if p.egDrop >= 0 && m.s[p.egDrop] != 0 {
-			return Dropped
-		}
-		out := t.assemble(payload)
-		n := 0
-		for port := range t.pl.ports {
-			if port != int(ingress) {
-				emit(uint16(port), out)
-				n++
-			}
-		}
-		if n == 0 {
-			return NoEgressPort
-		}
-		return NotDropped
+// portSet are ports that a packet leaves by: all, or those whose bits are set.
+type portSet struct {
+	all  bool
+	bits [2]uint64
+}
+
+func (s *portSet) has(port int) bool {
+	return s.all || port < 64*len(s.bits) && s.bits[port>>6]>>(port&63)&1 != 0
+}
+
+// copies sends a packet to several ports, but for the one that it came in by.
+func (t *Thread) copies(ports portSet, ingress uint16, payload []byte, emit func(egress uint16, frame []byte)) DropReason {
+	if t.pl.program.egressEmpty {
+		return t.sameCopies(ports, ingress, payload, emit)
 	}
+	m, p := &t.m, t.pl.program
 	copy(m.snap, m.s[:p.state])
 	reason, n := NoEgressPort, 0
 	for port := range t.pl.ports {
-		if port == int(ingress) {
+		if port == int(ingress) || !ports.has(port) {
 			continue
 		}
 		copy(m.s[:p.state], m.snap)
-		if r := t.egress(uint16(port), broadcast); r != NotDropped {
+		if r := t.egress(uint16(port)); r != NotDropped {
 			reason = r
 			continue
 		}
@@ -233,28 +245,51 @@ func (t *Thread) process(ingress uint16, frame []byte, emit func(egress uint16, 
 	return NotDropped
 }
 
+// sameCopies is copies where egress does nothing, so that all of them are the same.
+func (t *Thread) sameCopies(ports portSet, ingress uint16, payload []byte, emit func(egress uint16, frame []byte)) DropReason {
+	if at := t.pl.program.egDrop; at >= 0 && t.m.s[at] != 0 {
+		return Dropped
+	}
+	out := t.assemble(payload)
+	n := 0
+	for port := range t.pl.ports {
+		if port != int(ingress) && ports.has(port) {
+			emit(uint16(port), out)
+			n++
+		}
+	}
+	if n == 0 {
+		return NoEgressPort
+	}
+	return NotDropped
+}
+
 // payload is where the payload of the packet begins: behind what the deparser will put the headers back for. With a
 // deparser of the program that is what the parser has read. Without one it is the size of the headers that are valid, as
 // x4c has it: a header that was extracted into the metadata only is still in the packet.
 func (t *Thread) payload() []byte {
 	m, p := &t.m, t.pl.program
-	bits := m.cur
+	n := m.cur
 	if p.deparse == nil {
-		bits = m.advanced
-		for i := range p.parts {
-			if h := &p.parts[i]; m.s[h.at] != 0 {
-				bits += h.typ.codec.bitLen(m.s, h.at)
+		n = m.advanced
+		seen := m.seen
+		for w, set := range p.parsed {
+			for set |= seen; set != 0; set &= set - 1 {
+				if h := &p.parts[64*w+bits.TrailingZeros64(set)]; m.s[h.at] != 0 {
+					n += h.codec.bitLen(m.s, h.at)
+				}
 			}
+			seen = 0
 		}
-		bits &^= 7
+		n &^= 7
 	}
-	return m.pkt[min((bits+7)/8, len(m.pkt)):]
+	return m.pkt[min((n+7)/8, len(m.pkt)):]
 }
 
 // egress runs the egress control for one port.
-func (t *Thread) egress(port uint16, broadcast bool) DropReason {
+func (t *Thread) egress(port uint16) DropReason {
 	m, p := &t.m, t.pl.program
-	m.fault, m.exiting = NotDropped, false
+	m.fault, m.exiting, m.rounds = NotDropped, false, maxRounds
 	if m.trace != nil {
 		m.trace.egress(port)
 	}
@@ -281,26 +316,68 @@ func (t *Thread) assemble(payload []byte) []byte {
 	if need := p.hdrBits/8 + 8 + len(payload); need > len(m.hdr) {
 		m.hdr = make([]byte, need)
 	}
-	bits := 0
-	if p.deparse != nil {
-		m.hdrBits = 0
-		p.deparse(m)
-		bits = m.hdrBits
-	} else {
-		for i := range p.parts {
-			if h := &p.parts[i]; m.s[h.at] != 0 {
-				bits = h.typ.codec.encode(m.s, h.at, m.hdr, bits)
-			}
-		}
+	if p.deparse == nil {
+		return t.emitParts(payload)
 	}
-	if rest := bits & 7; rest != 0 {
-		writeBits(m.hdr, bits, 8-rest, 0)
+	m.hdrBits = 0
+	p.deparse(m)
+	return t.finish(m.hdrBits, payload)
+}
+
+// finish puts the payload behind the headers, which have so many bits.
+func (t *Thread) finish(end int, payload []byte) []byte {
+	m := &t.m
+	if rest := end & 7; rest != 0 {
+		writeBits(m.hdr, end, 8-rest, 0)
 	}
-	n := (bits + 7) / 8
+	n := (end + 7) / 8
 	if m.trace != nil {
-		m.trace.rewritten(p, m)
+		m.trace.rewritten(t.pl.program, m)
 	}
 	return m.hdr[:n+copy(m.hdr[n:], payload)]
+}
+
+// emitParts puts the headers together in their order, and the payload behind them. Those that no code changes are copied
+// from the packet, with those and the payload that stand behind them there as well.
+func (t *Thread) emitParts(payload []byte) []byte {
+	m, p := &t.m, t.pl.program
+	// The bytes of the packet from first to last belong at to, and are yet to be copied.
+	end, to, first, last := 0, 0, 0, 0
+	seen := m.seen
+	for w, set := range p.made {
+		for set |= seen; set != 0; set &= set - 1 {
+			k := bits.TrailingZeros64(set)
+			h := &p.parts[64*w+k]
+			if m.s[h.at] == 0 {
+				continue
+			}
+			if !h.written && seen>>k&1 != 0 && (m.from[k]|end|h.codec.bitLen(m.s, h.at))&7 == 0 {
+				at, n := m.from[k]>>3, h.codec.bitLen(m.s, h.at)
+				if at != last || first == last {
+					if first != last {
+						copy(m.hdr[to:], m.pkt[first:last])
+					}
+					to, first = end>>3, at
+				}
+				last = at + n>>3
+				end += n
+				continue
+			}
+			if first != last {
+				copy(m.hdr[to:], m.pkt[first:last])
+				first, last = 0, 0
+			}
+			end = h.codec.encode(m.s, h.at, m.hdr, end)
+		}
+		seen = 0
+	}
+	if body := len(m.pkt) - len(payload); first != last && last == body && m.trace == nil {
+		return m.hdr[:to+copy(m.hdr[to:], m.pkt[first:])]
+	}
+	if first != last {
+		copy(m.hdr[to:], m.pkt[first:last])
+	}
+	return t.finish(end, payload)
 }
 
 // Stats is what became of the packets of a pipeline.
@@ -320,82 +397,4 @@ func (p *Pipeline) Stats() Stats {
 		}
 	}
 	return s
-}
-
-// extern finds an extern of one kind by its name.
-func (p *Pipeline) extern(kind externKind, what, name string, cell int) (*externState, error) {
-	for i := range p.externs {
-		s := &p.externs[i]
-		if s.info.name != name || s.info.kind != kind {
-			continue
-		}
-		if cell < 0 || cell >= s.info.size {
-			return nil, fmt.Errorf("%s %s has %d cells, and no cell %d", what, name, s.info.size, cell)
-		}
-		return s, nil
-	}
-	return nil, fmt.Errorf("the program has no %s %q", what, name)
-}
-
-// Counter returns a cell of a counter, which is known by a name like that of a table.
-func (p *Pipeline) Counter(name string, cell int) (Count, error) {
-	s, err := p.extern(externCounter, "counter", name, cell)
-	if err != nil {
-		return Count{}, err
-	}
-	return Count{s.counts[cell].packets.Load(), s.counts[cell].bytes.Load()}, nil
-}
-
-// Register returns a cell of a register, big-endian in whole bytes.
-func (p *Pipeline) Register(name string, cell int) ([]byte, error) {
-	s, err := p.extern(externRegister, "register", name, cell)
-	if err != nil {
-		return nil, err
-	}
-	t := s.info.args[0]
-	out := make([]byte, (t.width+7)/8)
-	if s.cells != nil {
-		store(out, len(out), s.cells[cell].Load())
-		return out, nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	storeWide(out, len(out), s.wide[cell*t.size:(cell+1)*t.size])
-	return out, nil
-}
-
-// SetRegister sets a cell of a register.
-func (p *Pipeline) SetRegister(name string, cell int, v []byte) error {
-	s, err := p.extern(externRegister, "register", name, cell)
-	if err != nil {
-		return err
-	}
-	t := s.info.args[0]
-	if len(v) != (t.width+7)/8 || t.width%8 != 0 && v[0]>>(t.width%8) != 0 {
-		return fmt.Errorf("a cell of register %s has %d bits in %d bytes, and %#x is no such number", name, t.width, (t.width+7)/8, v)
-	}
-	if s.cells != nil {
-		s.cells[cell].Store(load(v, len(v)))
-		return nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	loadWide(s.wide[cell*t.size:(cell+1)*t.size], v, len(v))
-	return nil
-}
-
-// SetMeter sets a cell of a meter. Its bursts are full at first.
-func (p *Pipeline) SetMeter(name string, cell int, cfg MeterConfig) error {
-	s, err := p.extern(externMeter, "meter", name, cell)
-	if err != nil {
-		return err
-	}
-	if cfg.CommittedRate > cfg.PeakRate {
-		return fmt.Errorf("meter %s: the committed rate of %d is above the peak rate of %d", name, cfg.CommittedRate, cfg.PeakRate)
-	}
-	c := &s.meters[cell]
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.config, c.committed, c.peak = cfg, float64(cfg.CommittedBurst), float64(cfg.PeakBurst)
-	return nil
 }

@@ -77,12 +77,14 @@ extern Random<T> {
     Random(T min, T max);
     T read();
 }
+extern Replicate { void replicate(in bit<128> bitmap); }
 extern void hash<O, T, D, M>(out O result, in HashAlgorithm algorithm, in T base, in D data, in M max);
 extern void random<T>(out T result, in T lo, in T hi);
 `
 
 // builtIn are the files that a program may include without having them. core.p4 is empty, since all of it is in the
-// prelude; softnpu.p4 has the metadata that a switch needs, and room for the next hop.
+// prelude; softnpu.p4 has the metadata that a switch needs, and room for the next hop, and softnpu_mcast.p4 room for the
+// ports that a packet is replicated to as well.
 var builtIn = map[string]string{
 	"core.p4": "",
 	"softnpu.p4": `
@@ -99,5 +101,24 @@ struct egress_metadata_t {
     bool drop;
     bool broadcast;
 }
+`,
+	"softnpu_mcast.p4": `
+struct ingress_metadata_t {
+    bit<16> port;
+    bool nat;
+    bit<16> nat_id;
+    bool drop;
+}
+struct egress_metadata_t {
+    bit<16> port;
+    bit<128> nexthop_v6;
+    bit<32> nexthop_v4;
+    bool drop;
+    bool broadcast;
+    bit<128> bitmap_a;
+    bit<128> bitmap_b;
+    bit<128> port_bitmap;
+}
+extern Replicate { void replicate(in bit<128> bitmap); }
 `,
 }

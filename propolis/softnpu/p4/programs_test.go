@@ -148,7 +148,7 @@ func BenchmarkHub(b *testing.B) {
 }
 
 func BenchmarkRouter(b *testing.B) {
-	for _, routes := range []int{1, 10000, 100000} {
+	for _, routes := range []int{1, 1000, 10000, 100000} {
 		b.Run(fmt.Sprintf("routes=%d", routes), func(b *testing.B) {
 			pl := router(b, routes)
 			var in [][]byte

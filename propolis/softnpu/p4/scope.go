@@ -22,6 +22,9 @@ type scope struct {
 	parent *scope
 	names  [categories]map[string]any
 	body   *body
+	// members says that these are the members of a control or parser. The language lets them hide its parameters, and lets
+	// nothing in its code do that.
+	members bool
 }
 
 // bodyKind is what kind of code is compiled.
@@ -41,6 +44,8 @@ type body struct {
 	inst *instance
 	// states are those of the parser.
 	states map[string]int
+	// loops is how many loops are around the code.
+	loops int
 	// result is what a function returns, and where it goes.
 	result *typ
 	off    int
@@ -73,11 +78,23 @@ func (c *compiler) declare(s *scope, cat category, pos syntax.Pos, name string, 
 		c.errorf(pos, "%q is declared twice", name)
 		return
 	}
+	if b, ok := e.(*binding); !ok || !b.param {
+		if p, ok := s.lookup(cat, name).(*binding); ok && p.param {
+			tell := c.rep.Errorf
+			if s.members {
+				tell = c.rep.Warnf
+			}
+			tell(pos, "%q hides the parameter of this name", name)
+		}
+	}
 	s.set(cat, name, e)
 }
 
 // binding is a variable, a parameter, or a constant that is already worked out.
-type binding struct{ v value }
+type binding struct {
+	v     value
+	param bool
+}
 
 // constant is a constant that is worked out when it is first used.
 type constant struct {
@@ -85,22 +102,6 @@ type constant struct {
 	sc      *scope
 	v       *value
 	pending bool
-}
-
-// lvalue is a place that can be assigned to.
-type lvalue struct {
-	// off is the slot; dyn, if there, is added to it.
-	off int
-	dyn func(*machine) int
-	// hi and lo choose bits of it if sliced.
-	sliced bool
-	hi, lo int
-	// flag is the slot that is set to 1 by an assignment, or -1.
-	flag int
-	// siblings are the valid slots of the other members of the union that this header is in, relative to off.
-	siblings []int
-	// advance is the slot of the nextIndex of a stack that grows by an extract, or -1; size is how far.
-	advance, size int
 }
 
 // value is a compiled expression.

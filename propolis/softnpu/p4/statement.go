@@ -48,6 +48,12 @@ func (c *compiler) statement(sc *scope, s syntax.Stmt) stmt {
 		return c.callStatement(sc, s)
 	case *syntax.IfStmt:
 		return c.ifStatement(sc, s)
+	case *syntax.ForStmt:
+		return c.forStatement(sc, s)
+	case *syntax.ForInStmt:
+		return c.forIn(sc, s)
+	case *syntax.BreakStmt:
+		return c.breakStatement(sc, s)
 	case *syntax.ReturnStmt:
 		return c.returnStatement(sc, s)
 	case *syntax.ExitStmt:
@@ -106,7 +112,7 @@ func (c *compiler) variable(sc *scope, d *syntax.VarDecl) stmt {
 		run = clearStmt(off, t.size)
 	}
 	v := c.place(d.Pos, t, lv)
-	c.declare(sc, catValue, d.Pos, d.Name, &binding{v})
+	c.declare(sc, catValue, d.Pos, d.Name, &binding{v: v})
 	return run
 }
 
@@ -134,9 +140,16 @@ func (c *compiler) assignable(v value) bool {
 
 func (c *compiler) assign(sc *scope, s *syntax.AssignStmt) stmt {
 	x := c.expr(sc, s.X)
+	applied := c.applied
 	y := c.expr(sc, s.Y)
+	applies := c.applied > applied
 	if !c.assignable(x) || y.bad() {
 		return nil
+	}
+	calls := x.calls || y.calls
+	var first stmt
+	if calls {
+		x, first = c.pin(x)
 	}
 	if s.Op != "" {
 		y = c.operate(s.Op, x, y, s.Pos)
@@ -145,7 +158,19 @@ func (c *compiler) assign(sc *scope, s *syntax.AssignStmt) stmt {
 	if y.bad() {
 		return nil
 	}
-	return c.withExit(y.calls, c.store(x.lv, y, x.t))
+	var before []stmt
+	if first != nil {
+		before = append(before, first)
+	}
+	if applies {
+		// An exit in what is computed leaves the place as it is.
+		prep, off := c.stored(y)
+		y = c.place(y.pos, y.t, &lvalue{off: off, flag: -1, advance: -1})
+		if prep != nil {
+			before = append(before, c.withExit(true, func(m *machine) signal { prep(m); return next }))
+		}
+	}
+	return c.withExit(calls, sequence(append(before, c.store(x.lv, y, x.t))))
 }
 
 // withExit makes a statement end the block when an action in its expression did.
@@ -164,6 +189,10 @@ func (c *compiler) withExit(calls bool, run stmt) stmt {
 
 // store compiles an assignment.
 func (c *compiler) store(lv *lvalue, v value, t *typ) stmt {
+	if t.holds(func(u *typ) bool { return u.kind == kindHeader }) {
+		c.makesValid(lv.span(t.size))
+	}
+	c.writes(lv.span(t.size))
 	if v.bad() || t.kind == kindBad {
 		return func(*machine) signal { return next }
 	}
@@ -173,6 +202,16 @@ func (c *compiler) store(lv *lvalue, v value, t *typ) stmt {
 			return func(*machine) signal { return next }
 		}
 	}
+	if len(lv.siblings) > 0 && t.kind == kindHeader && lv.dyn != nil {
+		// What is stored may be what the index is made of.
+		pinned, first := c.pin(value{t: t, pos: v.pos, lv: lv})
+		return sequence([]stmt{first, c.storeMember(pinned.lv, v, t)})
+	}
+	return c.storeMember(lv, v, t)
+}
+
+// storeMember stores a value, and notes that a place was assigned to or that the other members of a union are invalid.
+func (c *compiler) storeMember(lv *lvalue, v value, t *typ) stmt {
 	run := c.storePlain(lv, v, t)
 	if flag := lv.flag; flag >= 0 {
 		plain := run
@@ -260,34 +299,6 @@ func (c *compiler) storePlain(lv *lvalue, v value, t *typ) stmt {
 	}
 }
 
-// storeSlice writes some bits of a place.
-func (c *compiler) storeSlice(lv *lvalue, v value, t *typ) stmt {
-	off, dyn, lo, w := lv.off, lv.dyn, lv.lo, t.width
-	n := limbs(lv.hi + 1)
-	at := func(m *machine) []uint64 {
-		if dyn != nil {
-			i := off + dyn(m)
-			return m.s[i : i+n]
-		}
-		return m.s[off : off+n]
-	}
-	if t.narrow() {
-		x := c.narrow(v)
-		return func(m *machine) signal { k := x(m); setBits(at(m), lo, w, k); return next }
-	}
-	// The source may be part of the place itself, so it is copied first.
-	prep, src := c.stored(v)
-	tmp, size := c.alloc(t.size), t.size
-	return func(m *machine) signal {
-		if prep != nil {
-			prep(m)
-		}
-		copy(m.s[tmp:tmp+size], m.s[src:src+size])
-		moveBits(at(m), lo, m.s[tmp:tmp+size], 0, w)
-		return next
-	}
-}
-
 func (c *compiler) callStatement(sc *scope, s *syntax.CallStmt) stmt {
 	call, ok := s.Call.(*syntax.CallExpr)
 	if !ok {
@@ -342,6 +353,9 @@ func (c *compiler) ifStatement(sc *scope, s *syntax.IfStmt) stmt {
 	if cond.bad() {
 		return nil
 	}
+	if cond.direct && !cond.calls {
+		return ifSlot(cond.off, then, other)
+	}
 	b := c.truth(cond)
 	if cond.calls {
 		plain := b
@@ -374,6 +388,24 @@ func (c *compiler) ifStatement(sc *scope, s *syntax.IfStmt) stmt {
 	}
 }
 
+// ifSlot is an if whose condition is a slot, as whether a header is valid is one.
+func ifSlot(off int, then, other stmt) stmt {
+	if other == nil {
+		return func(m *machine) signal {
+			if m.s[off] != 0 {
+				return then(m)
+			}
+			return next
+		}
+	}
+	return func(m *machine) signal {
+		if m.s[off] != 0 {
+			return then(m)
+		}
+		return other(m)
+	}
+}
+
 func (c *compiler) branch(sc *scope, s syntax.Stmt) stmt {
 	if run := c.statement(sc.inner(), s); run != nil {
 		return run
@@ -399,334 +431,6 @@ func (c *compiler) returnStatement(sc *scope, s *syntax.ReturnStmt) stmt {
 		c.errorf(s.Pos, "nothing is returned here")
 	}
 	return func(*machine) signal { return returned }
-}
-
-func (c *compiler) switchStatement(sc *scope, s *syntax.SwitchStmt) stmt {
-	if sc.body.kind == bodyParser {
-		c.errorf(s.Pos, "switch does not stand in a parser")
-	}
-	x := c.expr(sc, s.X)
-	if x.bad() {
-		return nil
-	}
-	if x.t.kind == kindAction {
-		return c.switchAction(sc, s, x)
-	}
-	if !x.t.scalar() {
-		c.errorf(x.pos, "a switch is over a number, an enum, or the action_run of a table, and this is %s", describeType(x))
-		return nil
-	}
-	if x.t.kind == kindNumber {
-		c.errorf(x.pos, "the number of a switch needs a width, as in 8w1")
-		return nil
-	}
-	type branch struct {
-		is   func(*machine) bool
-		body stmt
-	}
-	var branches []branch
-	var other stmt
-	var pending []func(*machine) bool
-	// The value is computed once, and every label is compared with that.
-	x = c.snapshot(x)
-	prep, off := c.stored(x)
-	held := c.place(x.pos, x.t, &lvalue{off: off, flag: -1, advance: -1})
-	isDefault, seen := false, map[string]bool{}
-	for i, cs := range s.Cases {
-		if _, ok := cs.Label.(*syntax.AnyExpr); ok {
-			if isDefault || other != nil {
-				c.errorf(cs.Pos, "this switch has two defaults")
-			}
-			isDefault = true
-		} else {
-			label := c.convert(c.expr(sc, cs.Label), x.t, "the label")
-			if label.bad() {
-				continue
-			}
-			if label.c == nil {
-				c.notConstant(label, "a label")
-				continue
-			}
-			if seen[label.c.String()] {
-				c.errorf(cs.Pos, "this switch has the label %s twice", label.c)
-			}
-			seen[label.c.String()] = true
-			pending = append(pending, c.truth(c.equality("==", held, label, cs.Pos)))
-		}
-		if cs.Body == nil {
-			if i == len(s.Cases)-1 {
-				pending, isDefault = nil, false
-			}
-			continue
-		}
-		body := c.block(sc, cs.Body)
-		for _, is := range pending {
-			branches = append(branches, branch{is, body})
-		}
-		if isDefault {
-			other = body
-		}
-		pending, isDefault = nil, false
-	}
-	calls := x.calls
-	return func(m *machine) signal {
-		if prep != nil {
-			prep(m)
-		}
-		if calls && m.exiting {
-			return exited
-		}
-		for i := range branches {
-			if branches[i].is(m) {
-				return branches[i].body(m)
-			}
-		}
-		if other != nil {
-			return other(m)
-		}
-		return next
-	}
-}
-
-// switchAction is a switch over the action that a table ran.
-func (c *compiler) switchAction(sc *scope, s *syntax.SwitchStmt, x value) stmt {
-	info := x.table
-	bodies := make([]stmt, len(info.Actions))
-	var other stmt
-	var pending []int
-	isDefault, seen := false, map[int]bool{}
-	for _, cs := range s.Cases {
-		switch l := cs.Label.(type) {
-		case *syntax.AnyExpr:
-			isDefault = true
-		case *syntax.IdentExpr:
-			k := info.action(l.Name)
-			if k < 0 {
-				c.errorf(l.Pos, "table %s has no action %q", info.Name, l.Name)
-				break
-			}
-			if seen[k] {
-				c.errorf(l.Pos, "this switch has the action %s twice", l.Name)
-			}
-			seen[k] = true
-			pending = append(pending, k)
-		default:
-			c.errorf(cs.Pos, "a label here is the name of an action")
-		}
-		if cs.Body == nil {
-			continue
-		}
-		body := c.block(sc, cs.Body)
-		for _, k := range pending {
-			bodies[k] = body
-		}
-		if isDefault {
-			other = body
-		}
-		pending, isDefault = nil, false
-	}
-	run := x.n
-	return func(m *machine) signal {
-		k := int(run(m))
-		if m.exiting {
-			return exited
-		}
-		if k < len(bodies) && bodies[k] != nil {
-			return bodies[k](m)
-		}
-		if other != nil && (k >= len(bodies) || bodies[k] == nil) {
-			return other(m)
-		}
-		return next
-	}
-}
-
-// transition compiles a transition of a parser.
-func (c *compiler) transition(sc *scope, s *syntax.TransitionStmt) stmt {
-	if sc.body.kind != bodyParser {
-		c.errorf(s.Pos, "a transition stands only in a state of a parser")
-		return nil
-	}
-	if s.Select == nil {
-		to := c.state(sc, s.Next)
-		return func(m *machine) signal { m.next = to; return moved }
-	}
-	var keys []value
-	for _, e := range s.Select {
-		v := c.expr(sc, e)
-		if v.bad() {
-			return nil
-		}
-		if v.t.kind == kindNumber {
-			c.errorf(v.pos, "what is selected on needs a width, as in 8w1")
-			return nil
-		}
-		if !v.t.scalar() {
-			c.errorf(v.pos, "%s cannot be selected on", describeType(v))
-			return nil
-		}
-		keys = append(keys, v)
-	}
-	// Each key is computed once.
-	preps := make([]func(*machine), len(keys))
-	for i, v := range keys {
-		prep, off := c.stored(v)
-		preps[i] = prep
-		keys[i] = c.place(v.pos, v.t, &lvalue{off: off, flag: -1, advance: -1})
-	}
-	type line struct {
-		tests []func(*machine) bool
-		to    int
-	}
-	var lines []line
-	all := false
-	for _, cs := range s.Cases {
-		l := line{to: c.state(sc, cs.Next)}
-		if all {
-			c.rep.Warnf(cs.Pos, "this case is never reached, a case before it fits everything")
-		}
-		if len(cs.Keys) == 1 && len(keys) != 1 {
-			if _, ok := cs.Keys[0].(*syntax.AnyExpr); ok {
-				lines, all = append(lines, l), true
-				continue
-			}
-		}
-		if len(cs.Keys) != len(keys) {
-			c.errorf(cs.Pos, "this case has %d keys, and %d are selected on", len(cs.Keys), len(keys))
-			continue
-		}
-		for i, k := range cs.Keys {
-			if test := c.keySet(sc, k, keys[i]); test != nil {
-				l.tests = append(l.tests, test)
-			}
-		}
-		all = all || len(l.tests) == 0
-		lines = append(lines, l)
-	}
-	if run := c.selectTable(keys, preps, s, sc); run != nil {
-		return run
-	}
-	return func(m *machine) signal {
-		for _, p := range preps {
-			if p != nil {
-				p(m)
-			}
-		}
-	lines:
-		for i := range lines {
-			l := &lines[i]
-			for _, test := range l.tests {
-				if !test(m) {
-					continue lines
-				}
-			}
-			m.next = l.to
-			return moved
-		}
-		m.fail(NoSelectMatch)
-		m.parserError = errNoMatch
-		m.next = stateReject
-		return moved
-	}
-}
-
-// selectTable makes the most usual kind of select, one key against constants, a plain comparison of numbers.
-func (c *compiler) selectTable(keys []value, preps []func(*machine), s *syntax.TransitionStmt, sc *scope) stmt {
-	if len(keys) != 1 || !keys[0].t.narrow() || c.rep.Failed() {
-		return nil
-	}
-	type line struct {
-		k  uint64
-		to int
-	}
-	var lines []line
-	other := stateReject
-	hasOther := false
-	for _, cs := range s.Cases {
-		if len(cs.Keys) != 1 {
-			return nil
-		}
-		if _, ok := cs.Keys[0].(*syntax.AnyExpr); ok {
-			other, hasOther = c.state(sc, cs.Next), true
-			break
-		}
-		if b, ok := cs.Keys[0].(*syntax.BinaryExpr); ok && (b.Op == "&&&" || b.Op == "..") {
-			return nil
-		}
-		v := c.convert(c.expr(sc, cs.Keys[0]), keys[0].t, "the key")
-		if v.c == nil {
-			return nil
-		}
-		lines = append(lines, line{toLimbs(v.c, v.t.width)[0], c.state(sc, cs.Next)})
-	}
-	prep, off := preps[0], keys[0].off
-	return func(m *machine) signal {
-		if prep != nil {
-			prep(m)
-		}
-		k := m.s[off]
-		for i := range lines {
-			if lines[i].k == k {
-				m.next = lines[i].to
-				return moved
-			}
-		}
-		if !hasOther {
-			m.fail(NoSelectMatch)
-			m.parserError = errNoMatch
-		}
-		m.next = other
-		return moved
-	}
-}
-
-// keySet compiles the test of one key against a value, a mask or a range; nil fits everything.
-func (c *compiler) keySet(sc *scope, e syntax.Expr, key value) func(*machine) bool {
-	if _, ok := e.(*syntax.AnyExpr); ok {
-		return nil
-	}
-	never := func(*machine) bool { return false }
-	if b, ok := e.(*syntax.BinaryExpr); ok && (b.Op == "&&&" || b.Op == "..") {
-		x := c.convert(c.expr(sc, b.X), key.t, "the key")
-		y := c.convert(c.expr(sc, b.Y), key.t, "the key")
-		if x.bad() || y.bad() {
-			return never
-		}
-		if b.Op == ".." {
-			if x.c != nil && y.c != nil && x.c.Cmp(y.c) > 0 {
-				c.errorf(b.Pos, "the range from %s to %s is empty", x.c, y.c)
-			}
-			lo := c.truth(c.operate("<=", x, key, b.Pos))
-			hi := c.truth(c.operate("<=", key, y, b.Pos))
-			return func(m *machine) bool { return lo(m) && hi(m) }
-		}
-		return c.truth(c.equality("==", c.operate("&", key, y, b.Pos), c.operate("&", x, y, b.Pos), b.Pos))
-	}
-	v := c.expr(sc, e)
-	if _, ok := v.obj.(*syntax.ValueSetDecl); ok {
-		return never
-	}
-	v = c.convert(v, key.t, "the key")
-	if v.bad() {
-		return never
-	}
-	return c.truth(c.equality("==", key, v, e.At()))
-}
-
-// state finds a state of the parser by its name.
-func (c *compiler) state(sc *scope, n syntax.Name) int {
-	switch n.Text {
-	case "accept":
-		return stateAccept
-	case "reject":
-		return stateReject
-	}
-	k, ok := sc.body.states[n.Text]
-	if !ok {
-		c.errorf(n.Pos, "there is no state %q", n.Text)
-		return stateReject
-	}
-	return k
 }
 
 // zero is the number 0.

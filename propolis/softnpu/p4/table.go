@@ -159,7 +159,11 @@ func (t *tableState) bind(action string, args [][]byte) (*bound, error) {
 	if len(args) != len(a.Params) {
 		return nil, fmt.Errorf("action %s takes %d parameters, and %d are given", action, len(a.Params), len(args))
 	}
-	var slots []uint64
+	info := &t.info.actions[k]
+	slots := make([]uint64, info.size)
+	for _, f := range info.flags {
+		slots[f] = 1
+	}
 	for i, p := range a.Params {
 		if len(args[i]) != (p.Bits+7)/8 {
 			return nil, fmt.Errorf("parameter %s of action %s has %d bytes, and %d are given", p.Name, action, (p.Bits+7)/8, len(args[i]))
@@ -167,9 +171,7 @@ func (t *tableState) bind(action string, args [][]byte) (*bound, error) {
 		if p.Bits%8 != 0 && args[i][0]>>(p.Bits%8) != 0 {
 			return nil, fmt.Errorf("parameter %s of action %s: %#x has more than %d bits", p.Name, action, args[i], p.Bits)
 		}
-		l := make([]uint64, limbs(p.Bits))
-		loadWide(l, args[i], len(args[i]))
-		slots = append(slots, l...)
+		loadWide(slots[info.data[i].off:], args[i], len(args[i]))
 	}
 	return t.info.bind(k, slots), nil
 }
@@ -177,12 +179,11 @@ func (t *tableState) bind(action string, args [][]byte) (*bound, error) {
 // unbind is the inverse of bind.
 func (t *tableState) unbind(b *bound) (action string, args [][]byte) {
 	a := t.info.Actions[b.action]
-	rest := b.args()
-	for _, p := range a.Params {
-		out := make([]byte, (p.Bits+7)/8)
-		storeWide(out, len(out), rest)
+	slots := b.args()
+	for _, d := range t.info.actions[b.action].data {
+		out := make([]byte, (d.bits+7)/8)
+		storeWide(out, len(out), slots[d.off:])
 		args = append(args, out)
-		rest = rest[limbs(p.Bits):]
 	}
 	return a.Name, args
 }
@@ -242,7 +243,7 @@ func (p *Pipeline) put(table string, e Entry, replace bool) error {
 	if err != nil {
 		return err
 	}
-	if t.info.actions[b.action].defaultOnly {
+	if a := t.info.actions[b.action]; a.defaultOnly || a.added {
 		return fmt.Errorf("action %s of table %s can only be the default action", e.Action, table)
 	}
 	if replace && t.isConst(e.Match, e.Priority) {

@@ -21,12 +21,16 @@ type tableInfo struct {
 	direct bool
 }
 
-// actionInfo is how the arguments of an action lie in the slots, one behind the other.
+// actionInfo is how the arguments of an action lie in the slots, one behind the other: data are their numbers, and flags
+// the slots that say of some that they were assigned.
 type actionInfo struct {
 	params []*typ
+	data   []datum
+	flags  []int
 	size   int
-	// tableOnly and defaultOnly say that the action cannot be the default one, or that of an entry.
-	tableOnly, defaultOnly bool
+	// tableOnly and defaultOnly say that the action cannot be the default one, or that of an entry; added that it is not
+	// among the actions of the table, and only the default one.
+	tableOnly, defaultOnly, added bool
 }
 
 // boundSpec is an action with its arguments.
@@ -66,7 +70,8 @@ type tableSite struct {
 // actionCode is an action of a table at one place.
 type actionCode struct {
 	base int
-	run  stmt
+	// run is nil if the action does nothing.
+	run stmt
 }
 
 // compileTable compiles a table at one place.
@@ -116,10 +121,10 @@ func (c *compiler) compileTable(t *tableSite) {
 			continue
 		}
 		c.checked[a.decl] = true
-		ac, params := c.tableAction(t.sc, a, &ref, ref.Pos)
+		ac, params, types := c.tableAction(t.sc, a, &ref, ref.Pos)
 		code = append(code, ac)
 		if first {
-			c.describeAction(info, a, params, ref, i >= len(d.Actions))
+			c.describeAction(info, a, params, types, ref, i >= len(d.Actions))
 		}
 	}
 	if first {
@@ -143,10 +148,10 @@ func indexRef(refs []syntax.ActionRef, name string) int {
 }
 
 // tableAction compiles an action for a table: its parameters without a direction are set by the entry.
-func (c *compiler) tableAction(sc *scope, a *action, ref *syntax.ActionRef, pos syntax.Pos) (actionCode, []syntax.Param) {
-	none := actionCode{run: sequence(nil)}
+func (c *compiler) tableAction(sc *scope, a *action, ref *syntax.ActionRef, pos syntax.Pos) (actionCode, []syntax.Param, []*typ) {
+	none := actionCode{}
 	if !c.enter(pos, a.decl) {
-		return none, nil
+		return none, nil, nil
 	}
 	defer c.leave(a.decl)
 	var directed, plain []syntax.Param
@@ -160,9 +165,21 @@ func (c *compiler) tableAction(sc *scope, a *action, ref *syntax.ActionRef, pos 
 			directed = append(directed, p)
 		}
 	}
-	inner := a.sc.inner()
+	b := &binder{c: c, outer: sc, copies: true}
+	types := a.sc
+	var args []syntax.Expr
+	if ref != nil {
+		var ok bool
+		if args, ok = c.arguments(pos, "action "+a.decl.Name+" in a table", directed, ref.Args); !ok {
+			return none, nil, nil
+		}
+		if types = b.infer(pos, "action "+a.decl.Name, a.sc, a.decl.TypeParams, directed, ref.TypeArgs, args); types == nil {
+			return none, nil, nil
+		}
+	}
+	inner := types.inner()
 	inner.body = &body{kind: bodyAction, inst: a.sc.body.inst}
-	b := &binder{c: c, outer: sc, inner: inner, copies: true}
+	b.inner = inner
 	if ref == nil {
 		for _, p := range directed {
 			t := c.resolveType(a.sc, p.Type)
@@ -170,55 +187,53 @@ func (c *compiler) tableAction(sc *scope, a *action, ref *syntax.ActionRef, pos 
 			if p.Dir == "in" {
 				v.readOnly = "the parameter " + p.Name
 			}
-			c.declare(inner, catValue, p.Pos, p.Name, &binding{v})
+			c.declare(inner, catValue, p.Pos, p.Name, &binding{v, true})
 		}
-	} else {
-		args, ok := c.arguments(pos, "action "+a.decl.Name+" in a table", directed, ref.Args)
-		if !ok || !b.bind("action "+a.decl.Name, directed, args, a.sc) {
-			return none, plain
-		}
+	} else if !b.bind("action "+a.decl.Name, directed, args, types) {
+		return none, nil, nil
 	}
 	size := 0
-	var types []*typ
+	var set []*typ
 	for _, p := range plain {
-		t := c.resolveType(a.sc, p.Type)
-		if t.kind != kindBad && (!t.scalar() || t.kind == kindError) {
+		t := c.resolveType(types, p.Type)
+		if _, _, ok := dataOf(t, "", 0); t.kind != kindBad && (!ok || t.holds(func(u *typ) bool { return u.kind == kindError })) {
 			c.errorf(p.Pos, "an entry cannot set a parameter of type %s", t)
 			t = badType
 		}
-		types = append(types, t)
+		set = append(set, t)
 		size += t.size
 	}
 	base := c.alloc(size)
 	at := base
 	for i, p := range plain {
-		v := c.place(p.Pos, types[i], &lvalue{off: at, flag: -1, advance: -1})
+		v := c.place(p.Pos, set[i], &lvalue{off: at, flag: -1, advance: -1})
 		// The language forbids to assign to these, and x4c does not mind.
-		c.declare(inner, catValue, p.Pos, p.Name, &binding{v})
-		at += types[i].size
+		c.declare(inner, catValue, p.Pos, p.Name, &binding{v, true})
+		at += set[i].size
 	}
-	body := c.block(inner, a.decl.Body)
-	run := b.around(body)
-	return actionCode{base, func(m *machine) signal {
-		if run(m) == exited {
-			return exited
-		}
-		return next
-	}}, plain
+	code := actionCode{base: base}
+	if body := c.block(inner, a.decl.Body); len(a.decl.Body.Stmts) > 0 || len(directed) > 0 {
+		code.run = b.around(body)
+	}
+	return code, plain, set
 }
 
 // describeAction adds an action to what is known of a table.
-func (c *compiler) describeAction(info *tableInfo, a *action, params []syntax.Param, ref syntax.ActionRef, added bool) {
+func (c *compiler) describeAction(info *tableInfo, a *action, params []syntax.Param, types []*typ, ref syntax.ActionRef, added bool) {
 	x := Action{Name: a.decl.Name}
 	var ai actionInfo
 	for _, an := range ref.Annos {
 		ai.tableOnly = ai.tableOnly || an.Name.Text == "tableonly"
 		ai.defaultOnly = ai.defaultOnly || an.Name.Text == "defaultonly"
 	}
-	ai.defaultOnly = ai.defaultOnly || added
-	for _, p := range params {
-		t := c.resolveType(a.sc, p.Type)
-		x.Params = append(x.Params, Param{Name: p.Name, Bits: t.width})
+	ai.added = added
+	for i, p := range params {
+		t := types[i]
+		data, flags, _ := dataOf(t, p.Name, ai.size)
+		for _, d := range data {
+			x.Params = append(x.Params, Param{Name: d.name, Bits: d.bits})
+		}
+		ai.data, ai.flags = append(ai.data, data...), append(ai.flags, flags...)
 		ai.params = append(ai.params, t)
 		ai.size += t.size
 	}
@@ -258,6 +273,9 @@ func (c *compiler) describeTable(t *tableSite, info *tableInfo, keys []value) {
 	if d.Default != nil {
 		if b, ok := c.entryAction(t, info, *d.Default); ok {
 			info.def = b
+			if info.actions[b.action].tableOnly {
+				c.errorf(d.Default.Pos, "action %s is @tableonly, and cannot be the default action of table %s", d.Default.Name, d.Name)
+			}
 		}
 	}
 	info.ConstDefault = d.ConstDefault
@@ -267,6 +285,9 @@ func (c *compiler) describeTable(t *tableSite, info *tableInfo, keys []value) {
 	if d.HasEntries && len(d.Keys) == 0 && len(d.Entries) > 0 {
 		c.errorf(d.EntriesPos, "table %s has no key, so it can have no entries", d.Name)
 		return
+	}
+	if d.EntriesFirst {
+		c.errorf(d.EntriesPos, "the entries of table %s stand before its key, and have to stand behind it", d.Name)
 	}
 	info.ConstEntries = d.ConstEntries
 	ordered := false
@@ -279,12 +300,19 @@ func (c *compiler) describeTable(t *tableSite, info *tableInfo, keys []value) {
 		if !ok {
 			continue
 		}
+		order, given := c.entryOrder(e)
 		if ordered && e.Priority == nil {
-			// The entry that is written first wins.
-			spec.priority = len(d.Entries) - i
+			// The entry that is written first wins, or the one with the smallest @priority: those without have their place.
+			if !given {
+				order = i + 1
+			}
+			spec.priority = len(d.Entries) + 1 - order
+		}
+		if given && !ordered {
+			c.rep.Warnf(e.Pos, "table %s has no ternary or range key, so @priority means nothing", d.Name)
 		}
 		id := fmt.Sprint(spec.match)
-		if ordered && e.Priority != nil {
+		if ordered && (given || e.Priority != nil) {
 			id += fmt.Sprint(" ", spec.priority)
 		}
 		if seen[id] {
@@ -298,6 +326,25 @@ func (c *compiler) describeTable(t *tableSite, info *tableInfo, keys []value) {
 		info.index = len(c.tables)
 		c.tables = append(c.tables, info)
 	}
+}
+
+// entryOrder is what the annotation @priority of an entry says, as BMv2 has it: of two entries that match, that with the
+// smaller number wins.
+func (c *compiler) entryOrder(e syntax.TableEntry) (order int, given bool) {
+	for _, a := range e.Annos {
+		if a.Name.Text != "priority" {
+			continue
+		}
+		if len(a.Body) != 1 || a.Body[0].Kind != syntax.Int || !a.Body[0].Value.IsInt64() || int64(int32(a.Body[0].Value.Int64())) != a.Body[0].Value.Int64() {
+			c.errorf(a.Name.Pos, "@priority takes one number of up to 31 bits")
+			continue
+		}
+		if e.Priority != nil {
+			c.errorf(a.Name.Pos, "this entry has a priority already")
+		}
+		order, given = int(a.Body[0].Value.Int64()), true
+	}
+	return order, given
 }
 
 func (c *compiler) tableProperty(t *tableSite, info *tableInfo, p syntax.TableProp) {
@@ -361,17 +408,18 @@ func (c *compiler) entryAction(t *tableSite, info *tableInfo, ref syntax.ActionR
 		c.errorf(ref.Pos, "action %s takes %d arguments here, and %d are given", ref.Name, len(params), len(args))
 		return boundSpec{}, false
 	}
-	b := boundSpec{action: k}
+	b := boundSpec{action: k, args: make([]uint64, info.actions[k].size)}
+	at := b.args
 	for i, a := range args {
-		v := c.convert(c.expr(t.sc, a.Value), params[i], fmt.Sprintf("parameter %s of action %s", info.Actions[k].Params[i].Name, ref.Name))
+		v := c.convert(c.expr(t.sc, a.Value), params[i], fmt.Sprintf("argument %d of action %s", i+1, ref.Name))
 		if v.bad() {
 			return b, false
 		}
-		if v.c == nil {
+		if !constData(at, v, params[i]) {
 			c.notConstant(v, "the argument of an entry")
 			return b, false
 		}
-		b.args = append(b.args, toLimbs(v.c, params[i].width)...)
+		at = at[params[i].size:]
 	}
 	return b, true
 }
@@ -416,7 +464,9 @@ func (c *compiler) entry(t *tableSite, info *tableInfo, e syntax.TableEntry) (en
 		spec.priority = int(n.Int64())
 	}
 	var good bool
-	spec.bound, good = c.entryAction(t, info, e.Action)
+	if spec.bound, good = c.entryAction(t, info, e.Action); good && info.actions[spec.bound.action].defaultOnly {
+		c.errorf(e.Action.Pos, "action %s is @defaultonly, and cannot be that of an entry of table %s", e.Action.Name, t.decl.Name)
+	}
 	return spec, ok && good
 }
 
@@ -426,8 +476,7 @@ func (c *compiler) entryKey(sc *scope, e syntax.Expr, t *typ, k Key) (match.Matc
 		return none, false
 	}
 	size := (t.width + 7) / 8
-	number := func(e syntax.Expr) []byte {
-		v := c.convert(c.expr(sc, e), t, "the key")
+	bytesOf := func(v value) []byte {
 		if v.bad() {
 			return nil
 		}
@@ -453,7 +502,7 @@ func (c *compiler) entryKey(sc *scope, e syntax.Expr, t *typ, k Key) (match.Matc
 	b, isOp := e.(*syntax.BinaryExpr)
 	switch {
 	case isOp && b.Op == "&&&":
-		x, y := number(b.X), number(b.Y)
+		x, y := bytesOf(c.maskPart(sc, b.X, t)), bytesOf(c.maskPart(sc, b.Y, t))
 		if x == nil || y == nil {
 			return none, false
 		}
@@ -474,7 +523,7 @@ func (c *compiler) entryKey(sc *scope, e syntax.Expr, t *typ, k Key) (match.Matc
 		c.errorf(b.Pos, "key %s is %s, and cannot have a mask", k.Name, k.Kind)
 		return none, false
 	case isOp && b.Op == "..":
-		x, y := number(b.X), number(b.Y)
+		x, y := bytesOf(c.maskPart(sc, b.X, t)), bytesOf(c.maskPart(sc, b.Y, t))
 		if x == nil || y == nil {
 			return none, false
 		}
@@ -488,7 +537,7 @@ func (c *compiler) entryKey(sc *scope, e syntax.Expr, t *typ, k Key) (match.Matc
 		}
 		return match.Match{Value: x, High: y}, true
 	}
-	x := number(e)
+	x := bytesOf(c.convert(c.expr(sc, e), t, "the key"))
 	if x == nil {
 		return none, false
 	}
@@ -525,129 +574,4 @@ func prefixLen(m *big.Int, width int) (int, bool) {
 		}
 	}
 	return n, true
-}
-
-// applyTable compiles t.apply().
-func (c *compiler) applyTable(sc *scope, t *tableSite, pos syntax.Pos) value {
-	if sc.body.kind != bodyControl {
-		c.errorf(pos, "a table can be applied only in the code of a control, and not in an action")
-		return c.badValue(pos)
-	}
-	if t.info == nil {
-		c.errorf(pos, "table %s cannot be applied here", t.decl.Name)
-		return c.badValue(pos)
-	}
-	return value{t: &typ{kind: kindResult, name: "apply_result"}, pos: pos, n: t.apply, calls: true, table: t.info}
-}
-
-// resultMember is hit, miss or action_run of what apply gives.
-func (c *compiler) resultMember(x value, e *syntax.MemberExpr) value {
-	run := x.n
-	switch e.Name.Text {
-	case "hit":
-		return value{t: boolType, pos: e.Pos, calls: true, b: func(m *machine) bool { run(m); return m.hit }}
-	case "miss":
-		return value{t: boolType, pos: e.Pos, calls: true, b: func(m *machine) bool { run(m); return !m.hit }}
-	case "action_run":
-		return value{t: actionType, pos: e.Pos, calls: true, n: run, table: x.table}
-	}
-	c.errorf(e.Pos, "what apply gives has hit, miss and action_run, and no %q", e.Name.Text)
-	return c.badValue(e.Pos)
-}
-
-// lookupFunc compiles the look-up of a table: the key is put together, the entry found, its arguments put where the action
-// has its parameters, and the action run.
-func (c *compiler) lookupFunc(info *tableInfo, keys []value, code []actionCode) func(*machine) uint64 {
-	index := info.index
-	run := func(m *machine, b *bound) uint64 {
-		a := &code[b.action]
-		if b.more == nil {
-			for i, v := range b.room[:b.few] {
-				m.s[a.base+i] = v
-			}
-		} else {
-			copy(m.s[a.base:], *b.more)
-		}
-		if a.run(m) == exited {
-			m.exiting = true
-		}
-		return uint64(b.action)
-	}
-	if len(keys) == 0 {
-		return func(m *machine) uint64 {
-			t := m.tables[index]
-			b := t.def.Load()
-			m.hit = false
-			t.misses.Add(1)
-			if m.trace != nil {
-				m.trace.table(t, nil, false, b)
-			}
-			m.entry = b
-			return run(m, b)
-		}
-	}
-	from := c.keyBytes
-	size := 0
-	var writers []func(*machine)
-	for i, v := range keys {
-		n := (info.Keys[i].Bits + 7) / 8
-		writers = append(writers, c.keyWriter(v, from+size, n))
-		size += n
-	}
-	c.keyBytes += size
-	to := from + size
-	write := writers[0]
-	if len(writers) > 1 {
-		write = func(m *machine) {
-			for _, w := range writers {
-				w(m)
-			}
-		}
-	}
-	return func(m *machine) uint64 {
-		write(m)
-		t := m.tables[index]
-		key := m.keys[from:to]
-		b, hit := t.match.Value(key)
-		m.hit = hit
-		if hit {
-			t.hits.Add(1)
-			b.packets.Add(1)
-			b.bytes.Add(uint64(len(m.pkt)))
-		} else {
-			b = t.def.Load()
-			t.misses.Add(1)
-		}
-		if m.trace != nil {
-			m.trace.table(t, key, hit, b)
-		}
-		m.entry = b
-		return run(m, b)
-	}
-}
-
-// keyWriter compiles what puts one field into the bytes of a key.
-func (c *compiler) keyWriter(v value, at, n int) func(*machine) {
-	if v.t.narrow() {
-		if v.direct {
-			off := v.off
-			switch n {
-			case 2:
-				return func(m *machine) { store(m.keys[at:], 2, m.s[off]) }
-			case 4:
-				return func(m *machine) { store(m.keys[at:], 4, m.s[off]) }
-			}
-			return func(m *machine) { store(m.keys[at:], n, m.s[off]) }
-		}
-		x := c.narrow(v)
-		return func(m *machine) { store(m.keys[at:], n, x(m)) }
-	}
-	prep, off := c.stored(v)
-	size := v.t.size
-	return func(m *machine) {
-		if prep != nil {
-			prep(m)
-		}
-		storeWide(m.keys[at:], n, m.s[off:off+size])
-	}
 }

@@ -62,6 +62,10 @@ type typ struct {
 	extern *externType
 	args   []*typ
 	codec  *codec
+	// origin is the generic type that this is one of, with the types args.
+	origin *typeDecl
+	// under is the type that a declaration with the word type makes this one of. The two are not the same.
+	under *typ
 }
 
 // field is a part of a type. A tracked field has a second slot that says whether it was ever assigned.
@@ -70,6 +74,8 @@ type field struct {
 	typ     *typ
 	off     int
 	tracked bool
+	// match is the kind of match that @match says, for a value set of what the field is in.
+	match syntax.Name
 }
 
 var (
@@ -108,6 +114,15 @@ func (t *typ) scalar() bool {
 	return false
 }
 
+// integer says whether values are numbers of a width that can be computed with.
+func (t *typ) integer() bool { return (t.kind == kindBit || t.kind == kindInt) && t.under == nil }
+
+// numeric says whether values are numbers that can be computed with, or one without a width.
+func (t *typ) numeric() bool { return t.integer() || t.kind == kindNumber }
+
+// numbered says whether values are members of an enum that stand for numbers.
+func (t *typ) numbered() bool { return t.kind == kindEnum && t.values != nil && t.under == nil }
+
 // narrow says whether values are one slot.
 func (t *typ) narrow() bool { return t.scalar() && t.width <= 64 }
 
@@ -125,7 +140,7 @@ func (t *typ) equal(u *typ) bool {
 	if t == u {
 		return true
 	}
-	if t.kind != u.kind {
+	if t.kind != u.kind || t.under != nil || u.under != nil {
 		return false
 	}
 	switch t.kind {
@@ -297,15 +312,19 @@ func (c *compiler) resolveName(sc *scope, t *syntax.NamedType) *typ {
 		}
 		return et
 	}
+	d, isDecl := ent.(*typeDecl)
+	if isDecl && len(d.params()) > 0 {
+		return c.specialized(sc, d, t)
+	}
 	if len(t.Args) > 0 {
-		c.errorf(t.Pos, "the generic type %s is not supported", t.Name)
+		c.errorf(t.Pos, "type %s is not generic, and takes no types", t.Name)
 		return badType
 	}
-	switch e := ent.(type) {
-	case *typ:
+	if isDecl {
+		return c.declaredType(d)
+	}
+	if e, ok := ent.(*typ); ok {
 		return e
-	case *typeDecl:
-		return c.declaredType(e)
 	}
 	c.errorf(t.Pos, "%q is not the type of a value", t.Name)
 	return badType
@@ -316,6 +335,8 @@ type typeDecl struct {
 	decl    syntax.Decl
 	typ     *typ
 	pending bool
+	// special are the types that a generic one was made into, by the types that were given; one that is being made is nil.
+	special map[string]*typ
 }
 
 func (c *compiler) declaredType(d *typeDecl) *typ {
@@ -345,13 +366,33 @@ func (c *compiler) declaredType(d *typeDecl) *typ {
 func (c *compiler) makeType(decl syntax.Decl) *typ {
 	switch d := decl.(type) {
 	case *syntax.TypedefDecl:
-		return c.resolveType(c.global, d.Type)
+		t := c.resolveType(c.global, d.Type)
+		if !d.New || t.kind == kindBad {
+			return t
+		}
+		return c.newType(d, t)
 	case *syntax.EnumDecl:
 		return c.makeEnum(d)
 	case *syntax.FieldsDecl:
-		return c.makeFields(d)
+		if len(d.Params) > 0 {
+			c.errorf(d.Pos, "the generic type %s needs types, as in %s<bit<8>>", d.Name, d.Name)
+			return badType
+		}
+		return c.makeFields(c.global, d, d.Name)
 	}
 	return badType
+}
+
+// newType makes the type of a declaration with the word type: one whose values are like those of another type, but only a
+// cast makes one out of the other, and nothing can be computed with them.
+func (c *compiler) newType(d *syntax.TypedefDecl, under *typ) *typ {
+	if !under.scalar() || under.kind == kindAction {
+		c.errorf(d.Type.At(), "type %s cannot be made of %s: of bit<W>, int<W>, bool, error and enums it can", d.Name, under)
+		return badType
+	}
+	t := *under
+	t.name, t.under = d.Name, under
+	return &t
 }
 
 func (c *compiler) makeEnum(d *syntax.EnumDecl) *typ {
@@ -359,7 +400,7 @@ func (c *compiler) makeEnum(d *syntax.EnumDecl) *typ {
 	var base *typ
 	if d.Type != nil {
 		base = c.resolveType(c.global, d.Type)
-		if base.kind != kindBit && base.kind != kindInt || !base.narrow() {
+		if !base.integer() || !base.narrow() {
 			c.errorf(d.Type.At(), "the values of an enum are bit<W> or int<W> of up to 64 bits")
 			return badType
 		}
@@ -391,12 +432,9 @@ func (c *compiler) makeEnum(d *syntax.EnumDecl) *typ {
 	return t
 }
 
-func (c *compiler) makeFields(d *syntax.FieldsDecl) *typ {
-	if len(d.Params) > 0 {
-		c.errorf(d.Pos, "the generic %s %s is not supported", d.Kind, d.Name)
-		return badType
-	}
-	t := &typ{name: d.Name}
+// makeFields makes a header, struct or union, whose fields have types of a scope.
+func (c *compiler) makeFields(sc *scope, d *syntax.FieldsDecl, name string) *typ {
+	t := &typ{name: name}
 	start := 0
 	switch d.Kind {
 	case "header":
@@ -408,13 +446,13 @@ func (c *compiler) makeFields(d *syntax.FieldsDecl) *typ {
 	}
 	seen := map[string]bool{}
 	for _, f := range d.Fields {
-		ft := c.resolveType(c.global, f.Type)
+		ft := c.resolveType(sc, f.Type)
 		if seen[f.Name.Text] {
 			c.errorf(f.Name.Pos, "%s %s has two fields %s", d.Kind, d.Name, f.Name.Text)
 			continue
 		}
 		seen[f.Name.Text] = true
-		nf := field{name: f.Name.Text, typ: ft, tracked: c.tracked == d && f.Name.Text == "port"}
+		nf := field{name: f.Name.Text, typ: ft, tracked: c.tracked == d && f.Name.Text == "port", match: matchAnno(f.Annos)}
 		switch {
 		case ft.kind == kindBad:
 		case ft.kind == kindNumber || ft.kind == kindVoid || ft.kind == kindString || ft.kind == kindExtern:

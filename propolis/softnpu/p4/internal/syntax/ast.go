@@ -79,6 +79,11 @@ type (
 		Place
 		X, Hi, Lo Expr
 	}
+	// PlusSliceExpr is X[From+:Width].
+	PlusSliceExpr struct {
+		Place
+		X, From, Width Expr
+	}
 	// UnaryExpr is an operator and its operand.
 	UnaryExpr struct {
 		Place
@@ -195,8 +200,9 @@ func (d *DeclBase) DeclName() string { return d.Name }
 
 // Field is a field of a header, a struct or a union.
 type Field struct {
-	Name Name
-	Type Type
+	Name  Name
+	Type  Type
+	Annos Annotations
 }
 
 // The declarations.
@@ -264,8 +270,9 @@ type (
 	// ActionDecl is an action.
 	ActionDecl struct {
 		DeclBase
-		Params []Param
-		Body   *Block
+		TypeParams []Name
+		Params     []Param
+		Body       *Block
 	}
 	// ParserDecl is a parser, or the type of one if it has no body.
 	ParserDecl struct {
@@ -302,6 +309,7 @@ type (
 	ValueSetDecl struct {
 		DeclBase
 		Type Type
+		Size Expr
 	}
 	// TableDecl is a table.
 	TableDecl struct {
@@ -314,8 +322,10 @@ type (
 		Entries                  []TableEntry
 		HasEntries, ConstEntries bool
 		EntriesPos               Pos
-		Default                  *ActionRef
-		ConstDefault             bool
+		// EntriesFirst says that the entries stand before the key, which is not allowed.
+		EntriesFirst bool
+		Default      *ActionRef
+		ConstDefault bool
 	}
 )
 
@@ -335,10 +345,11 @@ type KeyElem struct {
 // ActionRef names an action, with arguments if Call.
 type ActionRef struct {
 	Place
-	Name  string
-	Call  bool
-	Args  []Arg
-	Annos Annotations
+	Name     string
+	TypeArgs []Type
+	Call     bool
+	Args     []Arg
+	Annos    Annotations
 }
 
 // TableEntry is an entry that the program itself puts in a table.
@@ -348,6 +359,7 @@ type TableEntry struct {
 	Action   ActionRef
 	Priority Expr
 	Const    bool
+	Annos    Annotations
 }
 
 // TableProp is a property of a table that has no syntax of its own.
@@ -388,6 +400,27 @@ type (
 		Place
 		C          Expr
 		Then, Else Stmt
+	}
+	// ForStmt is for (Init; C; Update) Body.
+	ForStmt struct {
+		Place
+		Init   []Stmt
+		C      Expr
+		Update []Stmt
+		Body   Stmt
+	}
+	// ForInStmt is for (Type Name in X) Body, or for (Type Name in X .. To) Body.
+	ForInStmt struct {
+		Place
+		Type  Type
+		Name  Name
+		X, To Expr
+		Body  Stmt
+	}
+	// BreakStmt is break, or continue with Continue.
+	BreakStmt struct {
+		Place
+		Continue bool
 	}
 	// ReturnStmt is return X.
 	ReturnStmt struct {

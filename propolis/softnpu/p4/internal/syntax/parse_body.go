@@ -71,12 +71,15 @@ func (p *parser) stmt(at where) Stmt {
 			return p.switchStmt()
 		case "transition":
 			return p.transition()
-		case "for", "break", "continue":
-			if !is(p.peekAt(1), "=") && !is(p.peekAt(1), ".") {
-				p.errorf("loops are not supported")
-				p.skipParens()
-				p.failed = false
-				return p.stmt(at)
+		case "for":
+			if is(p.peekAt(1), "(") {
+				return p.forStmt(at)
+			}
+		case "break", "continue":
+			if is(p.peekAt(1), ";") {
+				p.next()
+				p.next()
+				return &BreakStmt{here, t.Text == "continue"}
 			}
 		case "const":
 			if d := p.decl(inBlock); d != nil {
@@ -97,19 +100,24 @@ func (p *parser) stmt(at where) Stmt {
 		}
 		return nil
 	}
+	s := p.simple()
+	p.expect(";")
+	return s
+}
+
+// simple reads an assignment or a call without the ";" behind it.
+func (p *parser) simple() Stmt {
+	t := p.peek()
+	here := Place{t.Pos}
 	x := p.postfix()
 	if p.at(">") && is(p.peekAt(1), ">=") && p.peekAt(1).Glued {
 		p.next()
 		p.next()
-		s := &AssignStmt{Place: here, Op: ">>", X: x, Y: p.expr()}
-		p.expect(";")
-		return s
+		return &AssignStmt{Place: here, Op: ">>", X: x, Y: p.expr()}
 	}
 	for _, op := range []string{"=", "+=", "-=", "*=", "/=", "%=", "&=", "|=", "^=", "<<=", "|+|=", "|-|="} {
 		if p.accept(op) {
-			s := &AssignStmt{Place: here, Op: op[:len(op)-1], X: x, Y: p.expr()}
-			p.expect(";")
-			return s
+			return &AssignStmt{Place: here, Op: op[:len(op)-1], X: x, Y: p.expr()}
 		}
 	}
 	switch x.(type) {
@@ -118,29 +126,58 @@ func (p *parser) stmt(at where) Stmt {
 	default:
 		p.errorf("expected a statement, found %s", describe(t))
 	}
-	p.expect(";")
 	return &CallStmt{here, x}
 }
 
-// skipParens goes behind the word at hand and what stands in parentheses behind it.
-func (p *parser) skipParens() {
-	p.next()
-	depth := 0
-	for p.peek().Kind != EOF {
-		switch {
-		case p.at("("):
-			depth++
-		case p.at(")"):
-			depth--
+// forStmt reads both forms of a loop.
+func (p *parser) forStmt(at where) Stmt {
+	here := Place{p.next().Pos}
+	p.expect("(")
+	p.annotations()
+	if end, ok := p.skipType(p.i); ok && isName(p.toks[end]) && is(p.toks[end+1], "in") {
+		s := &ForInStmt{Place: here, Type: p.typ(), Name: p.name()}
+		p.expect("in")
+		s.X = p.expr()
+		if p.accept("..") {
+			s.To = p.expr()
 		}
-		if depth == 0 && !p.at(")") {
-			return
+		p.expect(")")
+		if !p.failed {
+			s.Body = p.stmt(at)
 		}
-		p.next()
-		if depth == 0 {
-			return
+		return s
+	}
+	s := &ForStmt{Place: here, Init: p.simples(";")}
+	s.C = p.expr()
+	p.expect(";")
+	s.Update = p.simples(")")
+	if !p.failed {
+		s.Body = p.stmt(at)
+	}
+	return s
+}
+
+// simples reads assignments, calls and variables with commas between them, up to and with what ends them.
+func (p *parser) simples(end string) []Stmt {
+	var out []Stmt
+	for !p.at(end) && !p.failed {
+		p.annotations()
+		if here := (Place{p.peek().Pos}); p.declAhead() {
+			typ := p.typ()
+			d := &VarDecl{DeclBase: p.base(nil), Type: typ}
+			if p.accept("=") {
+				d.Value = p.expr()
+			}
+			out = append(out, &DeclStmt{here, d})
+		} else {
+			out = append(out, p.simple())
+		}
+		if !p.accept(",") {
+			break
 		}
 	}
+	p.expect(end)
+	return out
 }
 
 // declAhead says whether a statement begins with a type that a name or the arguments of an instance follow.
@@ -365,9 +402,12 @@ func (p *parser) postfix() Expr {
 		case is(t, "["):
 			p.next()
 			i := p.expr()
-			if p.accept(":") {
+			switch {
+			case p.accept(":"):
 				x = &SliceExpr{Place{t.Pos}, x, i, p.expr()}
-			} else {
+			case p.accept("+:"):
+				x = &PlusSliceExpr{Place{t.Pos}, x, i, p.expr()}
+			default:
 				x = &IndexExpr{Place{t.Pos}, x, i}
 			}
 			p.expect("]")
