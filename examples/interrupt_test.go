@@ -139,7 +139,7 @@ func TestInterruptedLaunchIsKeptIfAsked(t *testing.T) {
 	if status := p.signal(syscall.SIGINT); status != 130 {
 		t.Errorf("interrupted with --keep the launch ends with status %d: %s", status, p.stderr.String())
 	}
-	if n := kept.node("a"); n.State != "running" {
+	if n := kept.node("a"); n.State != "unfinished" || !strings.Contains(n.Reason, "hyperstart a") || zombie(n.PID) {
 		t.Errorf("with --keep the node is %+v", n)
 	}
 	kept.destroy()

@@ -198,7 +198,7 @@ func TestTwoLabsOfOneNameStandSideBySide(t *testing.T) {
 	}
 	labs[0].destroy()
 	for _, n := range labs[1].info().Nodes {
-		if n.State != "running" || zombie(n.PID) {
+		if n.State != "unfinished" || zombie(n.PID) {
 			t.Errorf("after the other's end: %+v", n)
 		}
 	}
