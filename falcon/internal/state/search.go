@@ -117,14 +117,19 @@ func (s *search) look(path string, device uint64) (folders []string, err error) 
 	return folders, nil
 }
 
-// unseen is the error of a folder that cannot be looked into, nil where the user
-// could not have moved anything there either.
+// unseen is the error of a folder that cannot be looked into; nil of one that is not
+// there, or that others have closed: nobody keeps his labs in it.
 func unseen(path string, err error) error {
-	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ELOOP):
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
 		return nil
-	case errors.Is(err, fs.ErrPermission) && unix.Access(path, unix.W_OK|unix.X_OK) != nil:
+	}
+	if info, serr := os.Lstat(path); errors.Is(err, fs.ErrPermission) && serr == nil && !ownedByMe(info) {
 		return nil
 	}
 	return err
+}
+
+func ownedByMe(info fs.FileInfo) bool {
+	s, ok := info.Sys().(*syscall.Stat_t)
+	return !ok || int(s.Uid) == os.Geteuid()
 }
