@@ -341,7 +341,10 @@ func (l *lab) leftDisks(ctx context.Context, listed map[string]bool) ([]Leftover
 				lost, paths = append(lost, d), append(paths, d.Path)
 			}
 		}
-		open := process.Opened(paths)
+		open, err := process.Opened(paths, ours)
+		if err != nil {
+			return nil, err
+		}
 		for _, d := range lost {
 			if !open[d.Path] {
 				left = append(left, Leftover{Kind: "disk", Name: d.Path,
