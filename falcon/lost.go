@@ -165,7 +165,7 @@ func placesFor(e state.Entry, gone bool) []string {
 	mounts, _ := os.ReadFile("/proc/self/mounts") // there are none but on Linux
 	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 	for line := range strings.Lines(string(mounts)) {
-		if f := strings.Fields(line); len(f) > 3 && strings.HasPrefix(f[0], "/dev/") && !strings.HasPrefix(f[3], "ro") {
+		if f := strings.Fields(line); len(f) > 3 && (strings.HasPrefix(f[0], "/dev/") || f[2] == "tmpfs") && !strings.HasPrefix(f[3], "ro") {
 			places = append(places, unescape.Replace(f[1]))
 		}
 	}

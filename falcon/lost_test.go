@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -83,6 +84,30 @@ func TestDoctorKeepsWhatALabHasThatWasMovedFarAway(t *testing.T) {
 			}
 		})
 	}
+}
+
+// So does one that is moved to another file system, where it becomes another folder.
+func TestDoctorKeepsWhatALabHasThatWasMovedToAnotherFileSystem(t *testing.T) {
+	const memory = "/dev/shm"
+	s := newSimLab(t)
+	if other := state.PlaceOf(memory); other.Inode == 0 || other.Device == state.PlaceOf(s.home).Device {
+		t.Skip(memory + " is no other file system")
+	}
+	s.stopped()
+	far, err := os.MkdirTemp(memory, "falcon-test-")
+	must(t, err)
+	t.Cleanup(func() { must(t, os.Remove(far)) })
+	moved := filepath.Join(far, "a", "lab")
+	must(t, os.Mkdir(filepath.Dir(moved), 0o700))
+	t.Cleanup(func() { must(t, os.Remove(filepath.Dir(moved))) })
+	must(t, exec.Command("mv", s.dir, moved).Run())
+	if kinds, labs := s.left(true); len(kinds) > 0 || labs != "" {
+		t.Errorf("the doctor finds %v, and says %s", kinds, labs)
+	}
+	s.dir = moved
+	topo := s.duo("")
+	must(t, topo.Lookup("violin").Start(t.Context()))
+	must(t, topo.Destroy(t.Context()))
 }
 
 // So does one that a list has lost: its disks are known by their own record.
