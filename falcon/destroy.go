@@ -86,19 +86,6 @@ func destroyFolder(ctx context.Context, dir, lease string, progress func(Progres
 	return l.destroy(ctx, lease)
 }
 
-// lostHere says that a topology was launched in a folder that does not hold it
-// any more; empty when none was.
-func (l *lab) lostHere() string {
-	entries, _ := l.host.registry().List() // what cannot be read tells nothing
-	for _, e := range entries {
-		if e.Folder == l.folder.Path() && !reachable(e) {
-			return fmt.Sprintf("topology %s was launched in %s and lost its folder: see what is left of it with: falcon doctor, and remove that with: falcon doctor --fix",
-				e.Topology, e.Folder)
-		}
-	}
-	return ""
-}
-
 // nothing says that a folder has no topology, and where to look further.
 func (l *lab) nothing() error {
 	err := fmt.Errorf("state folder %s: %w", l.folder.Path(), ErrNotLaunched)
@@ -172,6 +159,16 @@ func (r *Removed) count(k state.Kind) {
 	case state.External:
 		r.ExternalLinks++
 	}
+}
+
+// add adds what else was removed.
+func (r *Removed) add(more Removed) {
+	r.Nodes += more.Nodes
+	r.Disks += more.Disks
+	r.Networks += more.Networks
+	r.ExternalLinks += more.ExternalLinks
+	r.Files = r.Files || more.Files
+	r.Problems = append(r.Problems, more.Problems...)
 }
 
 // Standing returns what the journal of a state folder lists: what [RemoveFolder]

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 	"github.com/falcon-vm/falcon-go/falcon/internal/process"
@@ -45,7 +46,7 @@ func Doctor(ctx context.Context, fix bool) (*DoctorReport, error) {
 		return nil, err
 	}
 	r := &DoctorReport{Checks: labs[0].host.survey(ctx), Leftovers: []Leftover{}}
-	e := &examination{labs: labs, own: len(labs), listed: make(map[string]bool), closed: make(map[string]bool)}
+	e := &examination{labs: labs, own: len(labs), listed: make(map[string]bool), closed: make(map[string]bool), fates: make(map[string]error)}
 	disks, err := storedDisks(ctx, labs)
 	if err != nil {
 		return nil, err
@@ -56,7 +57,7 @@ func Doctor(ctx context.Context, fix bool) (*DoctorReport, error) {
 	}
 	// What a process uses is offered once the process has gone.
 	for _, find := range []func(context.Context) ([]Leftover, error){e.processes, e.objects} {
-		if err := e.list(); err != nil {
+		if err := e.list(ctx); err != nil {
 			return nil, err
 		}
 		left, err := find(ctx)
@@ -73,6 +74,7 @@ func Doctor(ctx context.Context, fix bool) (*DoctorReport, error) {
 			r.Leftovers = append(r.Leftovers, o)
 		}
 	}
+	r.Checks = append(r.Checks, e.missing...)
 	return r, nil
 }
 
@@ -85,6 +87,11 @@ type examination struct {
 	// entries of the others, by the lab whose list they are in.
 	listed map[string]bool
 	lost   map[*lab][]state.Entry
+	// fates are what became of the folders that were looked for, by ID: nil of
+	// one that is gone, else why nothing of its topology may be removed.
+	fates map[string]error
+	// missing tells of folders of which that is not known.
+	missing []Check
 	// closed are the homes that cannot be read.
 	closed map[string]bool
 }
@@ -132,33 +139,72 @@ func (e *examination) otherHomes() error {
 }
 
 // list finds out which topologies can be reached.
-func (e *examination) list() error {
-	e.lost = make(map[*lab][]state.Entry)
-	added := false
-	for _, l := range e.labs {
-		entries, err := l.host.registry().List()
-		if err == nil && !added && l.host.namespace() != "" {
-			entries, err = withHostEntries(entries)
-			added = true
-		}
-		if err != nil {
-			return err
-		}
-		for _, entry := range entries {
-			if reachable(entry) {
-				e.listed[entry.ID] = true
-			} else {
-				e.lost[l] = append(e.lost[l], entry)
-			}
-		}
+func (e *examination) list(ctx context.Context) error {
+	all, of, err := e.known(ctx)
+	if err != nil {
+		return err
 	}
 	marks, err := marked("")
+	if err != nil {
+		return err
+	}
 	for _, m := range marks { // whatever became of the lists
 		if entry := (state.Entry{Identity: state.Identity{ID: m.Lab}}); state.Holds(m.Dir, m.Lab) && in(entry, m.Dir) {
 			e.listed[m.Lab] = true
 		}
 	}
-	return err
+	var missing []state.Entry
+	for _, entry := range all {
+		if e.listed[entry.ID] = e.listed[entry.ID] || reachable(entry); !e.listed[entry.ID] {
+			missing = append(missing, entry)
+		}
+	}
+	e.seek(ctx, missing)
+	e.lost = make(map[*lab][]state.Entry)
+	for _, entry := range missing {
+		if e.fates[entry.ID] != nil {
+			e.listed[entry.ID] = true
+		} else if l := of[entry.ID]; l != nil {
+			e.lost[l] = append(e.lost[l], entry)
+		}
+	}
+	return nil
+}
+
+// known returns the topologies that are on a list, with the lab whose list that
+// is, and those that have nothing but disks.
+func (e *examination) known(ctx context.Context) (all []state.Entry, of map[string]*lab, err error) {
+	of = make(map[string]*lab)
+	for _, l := range e.labs {
+		entries, err := l.entries()
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, entry := range entries {
+			if of[entry.ID] == nil {
+				of[entry.ID] = l
+				all = append(all, entry)
+			}
+		}
+	}
+	for _, l := range e.labs {
+		owners, err := l.diskOwners(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		all = append(all, slices.DeleteFunc(owners, func(o state.Entry) bool { return of[o.ID] != nil })...)
+	}
+	return all, of, nil
+}
+
+// entries returns what is listed: on a host that keeps a list of its own, also what
+// its home has lost.
+func (l *lab) entries() ([]state.Entry, error) {
+	entries, err := l.host.registry().List()
+	if err == nil && l.host.namespace() != "" {
+		entries, err = withHostEntries(entries)
+	}
+	return entries, err
 }
 
 // withHostEntries adds to a home's entries those of the host whose home does not
@@ -176,45 +222,6 @@ func withHostEntries(entries []state.Entry) ([]state.Entry, error) {
 		}
 	}
 	return entries, err
-}
-
-// reachable reports whether a listed topology has a folder, where it was or
-// near to that.
-func reachable(e state.Entry) bool {
-	if in(e, e.Folder) {
-		return true
-	}
-	places := []string{filepath.Join(filepath.Dir(e.Folder), "*"),
-		filepath.Join(filepath.Dir(filepath.Dir(e.Folder)), "*", filepath.Base(e.Folder))}
-	marks, _ := marked(e.ID) // without them there is one way less to find it
-	for _, m := range marks {
-		places = append(places, m.Dir)
-	}
-	for _, pattern := range places {
-		found, _ := filepath.Glob(pattern) // one that is malformed finds nothing
-		for _, dir := range found {
-			if dir != e.Folder && state.PlaceOf(dir).Inode != 0 && state.Holds(dir, e.ID) && in(e, dir) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// in reports whether a folder holds a listed topology. Not knowing is no reason
-// to remove anything.
-func in(e state.Entry, dir string) bool {
-	f, err := state.Open(dir)
-	if err != nil {
-		return true
-	}
-	if _, locked := f.Locked(""); locked { // it may be on its way
-		return true
-	}
-	if i, known := f.Identity(); known && i.ID != e.ID {
-		return false
-	}
-	return f.Has(recordFile) || f.Has(state.JournalFile)
 }
 
 // processes finds those of topologies that cannot be reached.
@@ -330,11 +337,14 @@ func (l *lab) leftDisks(ctx context.Context, listed map[string]bool) ([]Leftover
 		var paths []string
 		var lost []image.Disk
 		for _, d := range disks {
-			if !listed[d.Owner.ID] && !launchedIn(d.Owner) {
+			if !listed[d.Owner.ID] {
 				lost, paths = append(lost, d), append(paths, d.Path)
 			}
 		}
-		open := process.Opened(paths)
+		open, err := process.Opened(paths, ours)
+		if err != nil {
+			return nil, err
+		}
 		for _, d := range lost {
 			if !open[d.Path] {
 				left = append(left, Leftover{Kind: "disk", Name: d.Path,
@@ -358,17 +368,4 @@ func (l *lab) abandonedInStore(ctx context.Context) ([]Leftover, error) {
 		left = append(left, Leftover{Kind: a.Kind, Name: a.Name, Reason: a.Reason, remove: a.Remove})
 	}
 	return left, err
-}
-
-// launchedIn reports whether the folder of a disk's owner holds its topology,
-// whatever the list says.
-func launchedIn(o image.DiskOwner) bool {
-	f, err := state.Open(o.Folder)
-	if err != nil {
-		return true // not knowing is no reason to remove a disk
-	}
-	if i, known := f.Identity(); known {
-		return i.ID == o.ID
-	}
-	return f.Has(recordFile) || f.Has(state.JournalFile)
 }

@@ -79,11 +79,9 @@ func qemuCheck() Check {
 // serve starts the server of a node inside this program's binary. Its API is
 // a socket that is bound here: connections wait there until it serves them.
 func (h *linuxHost) serve(ctx context.Context, l *lab, np *NodePlan, o serveOptions, record func(process.Identity) error) (nodeServer, error) {
-	socket, err := listenSocket(l.folder, np.Name+socketExt)
-	if err != nil {
-		return nil, fmt.Errorf("its server's socket: %w", err)
+	if err := l.folder.WriteNote(np.Name+uuidExt, []byte(o.id+"\n")); err != nil {
+		return nil, err
 	}
-	defer socket.Close()
 	stdout, err := l.folder.OpenLog(np.Name+outExt, false)
 	if err != nil {
 		return nil, err
@@ -95,86 +93,113 @@ func (h *linuxHost) serve(ctx context.Context, l *lab, np *NodePlan, o serveOpti
 		return nil, err
 	}
 	defer stderr.Close()
+	s := serverSockets{folder: l.folder}
+	defer s.close()
+	args, err := h.serverCommand(l, np, o, &s)
+	if err != nil {
+		return nil, err
+	}
 	cfg := process.Config{
-		Path: selfPath, Name: serverName, Lower: server.Lower,
-		Env: l.mark(np.Name).Env(), Dir: l.folder.Path(), Stdout: stdout, Stderr: stderr, Files: []*os.File{socket},
+		Path: selfPath, Name: serverName, Args: args, Lower: server.Lower,
+		Env: l.mark(np.Name).Env(), Dir: l.folder.Path(), Stdout: stdout, Stderr: stderr, Files: s.files,
 	}
-	agent := ""
-	if np.Agent != "" && l.propolis == "" { // other servers do not know of it
-		clients, err := listenSocket(l.folder, np.Name+agentExt)
-		if err != nil {
-			return nil, fmt.Errorf("the guest agent's socket: %w", err)
+	if l.propolis != "" {
+		mark := l.mark(np.Name)
+		mark.Program = l.propolis
+		cfg.Name, cfg.Env, cfg.Args = starterName, mark.Env(), append([]string{l.propolis}, args...)
+	}
+	start := process.Start
+	if o.make { // nobody would look for it if this process were killed
+		start = startTied
+	}
+	p, err := start(cfg, record)
+	if err != nil {
+		return nil, err
+	}
+	return p, l.folder.WriteNote(np.Name+pidExt, fmt.Appendf(nil, "%d\n", p.PID))
+}
+
+// startTied starts a server that ends with this process.
+func startTied(cfg process.Config, record func(process.Identity) error) (*process.Process, error) {
+	theirs, ours, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	cfg.Files = append(cfg.Files, theirs)
+	cfg.Args = append(cfg.Args, "--end-with", strconv.Itoa(process.GateFD+len(cfg.Files)))
+	p, err := process.Start(cfg, record)
+	if err != nil {
+		ours.Close()
+		return nil, err
+	}
+	go func() {
+		<-p.Done()
+		ours.Close()
+	}()
+	return p, nil
+}
+
+// serverSockets are sockets in a folder that a server inherits.
+type serverSockets struct {
+	folder *state.Folder
+	files  []*os.File
+}
+
+// listen binds a socket, and returns the server's name for it.
+func (s *serverSockets) listen(name, what string) (string, error) {
+	file, err := listenSocket(s.folder, name)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", what, err)
+	}
+	s.files = append(s.files, file)
+	return fmt.Sprintf("fd:%d", process.GateFD+len(s.files)), nil
+}
+
+func (s *serverSockets) close() {
+	for _, f := range s.files {
+		f.Close()
+	}
+}
+
+// serverCommand binds the sockets of a node's server and returns its arguments. What
+// falcon's own has and no other is left out for another program.
+func (h *linuxHost) serverCommand(l *lab, np *NodePlan, o serveOptions, s *serverSockets) (args []string, err error) {
+	if _, err := s.listen(np.Name+socketExt, "its server's socket"); err != nil {
+		return nil, err
+	}
+	own := l.propolis == ""
+	agent, asic, screen := "", "", np.VNC
+	if own && np.Agent != "" {
+		if agent, err = s.listen(np.Name+agentExt, "the guest agent's socket"); err != nil {
+			return nil, err
 		}
-		defer clients.Close()
-		cfg.Files = append(cfg.Files, clients)
-		agent = fmt.Sprintf("fd:%d", process.GateFD+len(cfg.Files))
 	}
-	asic := ""
-	if np.ASIC && l.propolis == "" {
-		clients, err := listenSocket(l.folder, np.Name+asicExt)
-		if err != nil {
-			return nil, fmt.Errorf("the ASIC's socket: %w", err)
+	if own && np.ASIC {
+		if asic, err = s.listen(np.Name+asicExt, "the ASIC's socket"); err != nil {
+			return nil, err
 		}
-		defer clients.Close()
-		cfg.Files = append(cfg.Files, clients)
-		asic = fmt.Sprintf("fd:%d", process.GateFD+len(cfg.Files))
 	}
-	screen := np.VNC
-	if strings.HasPrefix(screen, "unix:") && l.propolis == "" {
-		viewers, err := listenSocket(l.folder, np.Name+vncExt)
-		if err != nil {
-			return nil, fmt.Errorf("the screen's socket: %w", err)
+	if own && strings.HasPrefix(screen, "unix:") {
+		if screen, err = s.listen(np.Name+vncExt, "the screen's socket"); err != nil {
+			return nil, err
 		}
-		defer viewers.Close()
-		cfg.Files = append(cfg.Files, viewers)
-		screen = fmt.Sprintf("fd:%d", process.GateFD+len(cfg.Files))
 	}
-	cfg.Args = serverArgs(np, h.namespacePath(), agent, asic, screen)
-	if l.propolis == "" {
-		// Flags may follow what is no flag.
+	args = serverArgs(np, h.namespacePath(), agent, asic, screen)
+	if own {
 		confinement, err := h.confinement(l, np, o)
 		if err != nil {
 			return nil, err
 		}
-		cfg.Args = append(cfg.Args, confinement...)
+		args = append(args, confinement...) // flags may follow what is no flag
 	}
 	if o.template != "" {
-		cfg.Args = append(cfg.Args, "--template", o.template)
+		args = append(args, "--template", o.template)
 	}
-	var tie *os.File
-	if o.make { // nobody would look for it if this process were killed
-		ours, theirs, err := os.Pipe()
-		if err != nil {
-			return nil, err
-		}
-		defer ours.Close()
-		cfg.Files, tie = append(cfg.Files, ours), theirs
-		cfg.Args = append(cfg.Args, "--make-template", "--end-with", strconv.Itoa(process.GateFD+len(cfg.Files)))
+	if o.make {
+		args = append(args, "--make-template")
 	}
-	if l.propolis != "" {
-		cfg.Name = starterName
-		mark := l.mark(np.Name)
-		mark.Program = l.propolis
-		cfg.Env = mark.Env()
-		cfg.Args = append([]string{l.propolis}, cfg.Args...)
-	}
-	if err := l.folder.WriteNote(np.Name+uuidExt, []byte(o.id+"\n")); err != nil {
-		return nil, err
-	}
-	p, err := process.Start(cfg, record)
-	if err != nil {
-		if tie != nil {
-			tie.Close()
-		}
-		return nil, err
-	}
-	if tie != nil {
-		go func() {
-			<-p.Done()
-			tie.Close()
-		}()
-	}
-	return p, l.folder.WriteNote(np.Name+pidExt, fmt.Appendf(nil, "%d\n", p.PID))
+	return args, nil
 }
 
 // logLimit bounds each of a node's two logs, in bytes: a client in a loop, or a

@@ -11,6 +11,7 @@ import (
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 	"github.com/falcon-vm/falcon-go/falcon/internal/process"
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
+	"github.com/falcon-vm/falcon-go/propolis/server"
 )
 
 // CopyError says that a state folder is a copy of another one, whose topology it
@@ -28,19 +29,24 @@ var serverNames = []string{serverName, simName, starterName}
 // mine reports whether a marked process is of a topology of this user's: as
 // root, of one whose home is root's.
 func mine(m process.Mark) bool {
-	return m.UID == os.Geteuid() || os.Geteuid() == 0 && trustedHome(m.Home)
+	return m.UID == os.Geteuid() || ours(m.UID) && trustedHome(m.Home)
+}
+
+// ours reports whether a user is this one, or as root one of those that
+// hypervisors run as.
+func ours(uid int) bool {
+	return uid == os.Geteuid() || os.Geteuid() == 0 && server.FirstID <= uid && uid < server.EndID
 }
 
 // trustedHome reports whether nobody else can have written what is in a home.
 func trustedHome(home string) bool {
-	real, err := filepath.EvalSymlinks(home)
-	return err == nil && filepath.IsAbs(home) && state.Judge(real) == nil
+	return filepath.IsAbs(home) && fileExists(home) && state.JudgeHome(home) == nil
 }
 
 // marked returns the processes of the topology with an ID; of all for an empty
 // one.
 func marked(id string) ([]process.Mark, error) {
-	all, err := process.Marked()
+	all, err := process.Marked(ours)
 	self := os.Getpid()
 	return slices.DeleteFunc(all, func(m process.Mark) bool {
 		return m.PID == self || !state.ValidID(m.Lab) || id != "" && m.Lab != id || !mine(m)

@@ -116,9 +116,17 @@ func (l *lab) startOnce(ctx context.Context, tx *transaction, np *NodePlan, s no
 	return l.noteStart(np.Name, s.cold, StageReady)
 }
 
-// endStanding ends the server that an earlier start of the node has left.
+// endStanding ends the server that an earlier start of the node has left, whether
+// the journal still knows of it or not.
 func (l *lab) endStanding(ctx context.Context, j *state.Journal, node string) error {
 	o, stands := j.Find(state.Server, node)
+	if !l.fresh && (!stands || o.Process == nil) {
+		servers, err := l.servers()
+		if err != nil {
+			return err
+		}
+		o, stands = servers[node]
+	}
 	if !stands {
 		return nil
 	}

@@ -158,3 +158,23 @@ func TestHyperstopIsNotHeldUpByWhoWaitsForTheGuest(t *testing.T) {
 		t.Errorf("afterwards: %v, %v", err, s.states(topo))
 	}
 }
+
+// A node that is started anew does not run twice, whatever became of the journal.
+func TestAServerThatTheJournalHasLostIsEndedBeforeAnother(t *testing.T) {
+	s := newSimLab(t)
+	topo := s.launched("")
+	l, err := topo.open()
+	must(t, err)
+	was, err := l.server("violin")
+	must(t, err)
+	must(t, topo.Lookup("piano").Stop(t.Context())) // so that the process is violin's alone
+	must(t, l.folder.RemoveFile("violin"+startExt))
+	must(t, os.Truncate(filepath.Join(s.dir, state.JournalFile), 0))
+	must(t, topo.Lookup("violin").Start(t.Context()))
+	if got := s.states(topo)["violin"]; got != NodeRunning {
+		t.Errorf("it is %s", got)
+	}
+	if is, err := l.server("violin"); err != nil || was.Process.Alive() || !is.Process.Alive() {
+		t.Errorf("it ran in %v, and does in %v (%v)", was.Process, is.Process, err)
+	}
+}

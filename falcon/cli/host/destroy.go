@@ -11,16 +11,17 @@ import (
 )
 
 func newDestroyCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, lost bool
 	cmd := &cobra.Command{
 		Use:   "destroy DIR…",
 		Short: "Destroy the labs of state folders, without their programs",
 		Long: `Destroy the labs of state folders, without the programs that declared them.
-"falcon ls" lists the folders.`,
+"falcon ls" lists the folders. With --lost they are those in which labs were
+launched that are not there any more: what these have left goes, also their disks.`,
 		Args:              wantArgs(cobra.MinimumNArgs(1)),
 		ValidArgsFunction: completeFolders,
 		RunE: func(cmd *cobra.Command, dirs []string) error {
-			outcomes, err := destroyAll(cmd.Context(), dirs)
+			outcomes, err := destroyAll(cmd.Context(), dirs, lost)
 			if asJSON {
 				return errors.Join(printJSON(cmd, destroyDocument{outcomes}), err)
 			}
@@ -40,6 +41,7 @@ func newDestroyCommand() *cobra.Command {
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&lost, "lost", false, "destroy what is left of labs whose folders are gone for good")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print what became of each as JSON")
 	return cmd
 }
@@ -58,11 +60,15 @@ type destroyOutcome struct {
 
 // destroyAll destroys labs one after the other, and goes on past those that it
 // cannot.
-func destroyAll(ctx context.Context, dirs []string) ([]destroyOutcome, error) {
+func destroyAll(ctx context.Context, dirs []string, lost bool) ([]destroyOutcome, error) {
+	remove := falcon.RemoveFolder
+	if lost {
+		remove = falcon.RemoveLost
+	}
 	var outcomes []destroyOutcome
 	var errs []error
 	for _, dir := range dirs {
-		removed, err := falcon.RemoveFolder(ctx, dir, nil)
+		removed, err := remove(ctx, dir, nil)
 		o := destroyOutcome{Folder: dir, Destroyed: err == nil, Removed: removed}
 		if err != nil {
 			o.Error = err.Error()

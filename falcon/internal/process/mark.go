@@ -3,6 +3,7 @@ package process
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -67,18 +68,15 @@ func (id Identity) Mark() (Mark, error) {
 }
 
 // Marked returns the processes with the mark of a topology that this process's
-// user can see. Root also sees those of others.
-func Marked() ([]Mark, error) {
-	entries, err := os.ReadDir("/proc")
+// user can see, and that are of the users that ours accepts. Those of others are not
+// looked at: what they show of themselves may be without end, or never come.
+func Marked(ours func(uid int) bool) ([]Mark, error) {
+	pids, err := processesOf(ours)
 	if err != nil {
-		return nil, fmt.Errorf("looking at the processes: %w", err)
+		return nil, err
 	}
 	var marked []Mark
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
+	for _, pid := range pids {
 		m, err := readMark(pid)
 		if err != nil || m.Lab == "" {
 			continue // it is another user's, has just ended, or is none of ours
@@ -90,10 +88,42 @@ func Marked() ([]Mark, error) {
 	return marked, nil
 }
 
+// processesOf returns the processes of users.
+func processesOf(ours func(uid int) bool) ([]int, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("looking at the processes: %w", err)
+	}
+	var pids []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if uid, err := userOf(pid); err == nil && ours(uid) { // it may just have ended
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// maxProcess is how much of what a process shows of itself is read. An environment
+// is no larger, unless somebody wants it to be.
+const maxProcess = 8 << 20
+
+func readProcess(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return io.ReadAll(io.LimitReader(file, maxProcess))
+}
+
 func readMark(pid int) (Mark, error) {
 	dir := "/proc/" + strconv.Itoa(pid)
 	var m Mark
-	environ, err := os.ReadFile(dir + "/environ")
+	environ, err := readProcess(dir + "/environ")
 	if err != nil {
 		return m, err
 	}
@@ -113,26 +143,22 @@ func readMark(pid int) (Mark, error) {
 	if m.Lab == "" {
 		return m, nil
 	}
-	info, err := os.Stat(dir)
-	if err != nil {
+	if m.UID, err = userOf(pid); err != nil {
 		return m, err
-	}
-	if s, ok := info.Sys().(*syscall.Stat_t); ok {
-		m.UID = int(s.Uid)
 	}
 	for _, link := range []string{"/cwd", "/path/cwd"} { // of Linux, of illumos
 		if m.Dir == "" {
 			m.Dir, _ = os.Readlink(dir + link) // empty when it is not told
 		}
 	}
-	line, err := os.ReadFile(dir + "/cmdline")
+	line, err := readProcess(dir + "/cmdline")
 	m.Args = strings.Split(strings.TrimRight(string(line), "\x00"), "\x00")
 	return m, err
 }
 
-// Opened returns which of the files are open in some process that this process's
-// user can see.
-func Opened(paths []string) map[string]bool {
+// Opened returns which of the files are open in some process of the users that ours
+// accepts.
+func Opened(paths []string, ours func(uid int) bool) (map[string]bool, error) {
 	wanted := make(map[fileNumber]string, len(paths))
 	for _, path := range paths {
 		if info, err := os.Stat(path); err == nil {
@@ -141,17 +167,20 @@ func Opened(paths []string) map[string]bool {
 	}
 	opened := make(map[string]bool)
 	if len(wanted) == 0 {
-		return opened
+		return opened, nil
 	}
-	links, _ := filepath.Glob("/proc/[0-9]*/fd/*") // the pattern is good
-	for _, link := range links {
-		if info, err := os.Stat(link); err == nil {
-			if path, ok := wanted[numberOf(info)]; ok {
-				opened[path] = true
+	pids, err := processesOf(ours)
+	for _, pid := range pids {
+		links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid)) // the pattern is good
+		for _, link := range links {
+			if info, err := os.Stat(link); err == nil {
+				if path, ok := wanted[numberOf(info)]; ok {
+					opened[path] = true
+				}
 			}
 		}
 	}
-	return opened
+	return opened, err
 }
 
 // fileNumber tells a file, whatever its name.

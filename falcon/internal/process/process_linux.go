@@ -60,6 +60,21 @@ func (id Identity) Child(pid int) (Identity, error) {
 	return child, nil
 }
 
+// userOf returns the user who has started a process. The owner of its folder is whom
+// it acts as: root, if its program is one like su.
+func userOf(pid int) (int, error) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return 0, err
+	}
+	var uid int
+	_, line, _ := strings.Cut(string(text), "\nUid:")
+	if _, err := fmt.Sscan(line, &uid); err != nil {
+		return 0, fmt.Errorf("process %d: cannot read whose it is: %w", pid, err)
+	}
+	return uid, nil
+}
+
 // status is what /proc/PID/stat says.
 type status struct {
 	state  string

@@ -5,10 +5,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
-	"syscall"
 	"time"
 )
 
@@ -101,30 +99,6 @@ func (f *Folder) Establish() error {
 
 // RemoveIdentity removes the folder's identity.
 func (f *Folder) RemoveIdentity() error { return f.RemoveFile(identityFile) }
-
-// Place is where a folder is: its path, and the number that it keeps when it is
-// moved within its file system.
-type Place struct {
-	Folder string `json:"folder"`
-	Device uint64 `json:"device,omitempty"`
-	Inode  uint64 `json:"inode,omitempty"`
-}
-
-// PlaceOf returns the place of a folder; without a number when it is not there.
-func PlaceOf(path string) Place {
-	p := Place{Folder: path}
-	if info, err := os.Lstat(path); err == nil && info.IsDir() {
-		if s, ok := info.Sys().(*syscall.Stat_t); ok {
-			p.Device, p.Inode = uint64(s.Dev), uint64(s.Ino)
-		}
-	}
-	return p
-}
-
-// Same reports whether two places are one folder, whatever it is called.
-func (p Place) Same(other Place) bool {
-	return p.Inode != 0 && p.Inode == other.Inode && p.Device == other.Device
-}
 
 // Holds reports whether the folder at a path has an identity with that ID. What
 // cannot be believed or read holds none.

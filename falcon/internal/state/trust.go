@@ -30,6 +30,32 @@ func (e *TrustError) Error() string {
 // could have put something into the folder at a path. The path has no symbolic
 // links in it and need not exist. It is what sshd asks of the folders of keys.
 func Judge(path string) error {
+	return eachAbove(path, func(at string, info fs.FileInfo) error { return judge(at, info, at == path) })
+}
+
+// JudgeHome is Judge for a folder that may be root's, too, and for a path with
+// links in it: whoever owns one of them can turn it later.
+func JudgeHome(path string) error {
+	real, err := resolve(path)
+	if err != nil {
+		return err
+	}
+	for _, way := range []string{path, real} {
+		err := eachAbove(way, func(at string, info fs.FileInfo) error {
+			if info.Mode()&fs.ModeSymlink != 0 && at != real {
+				return judgeOwner(at, info, false)
+			}
+			return errors.Join(judgeOwner(at, info, false), judgeMode(at, info, at == way))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachAbove judges what is there of a path, from its end on.
+func eachAbove(path string, judge func(at string, info fs.FileInfo) error) error {
 	for at := path; ; at = filepath.Dir(at) {
 		info, err := os.Lstat(at)
 		switch {
@@ -37,7 +63,7 @@ func Judge(path string) error {
 		case err != nil:
 			return err
 		default:
-			if err := judge(at, info, at == path); err != nil {
+			if err := judge(at, info); err != nil {
 				return err
 			}
 		}
@@ -47,22 +73,39 @@ func Judge(path string) error {
 	}
 }
 
-// judge judges one folder or file. What is not own is a parent, which may be
-// root's, and writable by all if only their owners can replace what is in it.
+// judge judges one folder or file. What is not own is a parent.
 func judge(path string, info fs.FileInfo, own bool) error {
-	s, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return nil
-	}
 	if info.Mode()&fs.ModeSymlink != 0 {
 		return &TrustError{path, "is a symbolic link that leads nowhere", "look at it, then: rm " + quote(path)}
 	}
-	me := uint32(os.Geteuid())
-	if s.Uid != me && (own || s.Uid != 0) {
-		return &TrustError{path, "belongs to " + userName(s.Uid),
-			fmt.Sprintf("work in it as that user (%s), or choose a folder of your own with -f DIR", userName(s.Uid))}
+	if err := judgeOwner(path, info, own); err != nil {
+		return err
 	}
-	if !own && info.Mode()&fs.ModeSticky != 0 {
+	return judgeMode(path, info, own)
+}
+
+// judgeOwner judges whose a folder or file is; what is not own may be root's.
+func judgeOwner(path string, info fs.FileInfo, own bool) error {
+	s, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || int(s.Uid) == os.Geteuid() || !own && isRoot(s.Uid) {
+		return nil
+	}
+	return &TrustError{path, "belongs to " + userName(s.Uid),
+		fmt.Sprintf("work in it as that user (%s), or choose a folder of your own with -f DIR", userName(s.Uid))}
+}
+
+// isRoot reports whether a user is root, or who owns the root of all folders: as
+// him root is seen in a user namespace.
+func isRoot(uid uint32) bool {
+	var top syscall.Stat_t
+	return uid == 0 || syscall.Lstat("/", &top) == nil && uid == top.Uid
+}
+
+// judgeMode judges who may write to a folder or file. To one that is not own all
+// may, if only their owners can replace what is in it.
+func judgeMode(path string, info fs.FileInfo, own bool) error {
+	s, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || !own && info.Mode()&fs.ModeSticky != 0 {
 		return nil
 	}
 	const group, others = 0o020, 0o002
