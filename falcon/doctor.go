@@ -35,6 +35,8 @@ type Leftover struct {
 	Fixed  bool   `json:"fixed"`
 	Error  string `json:"error,omitempty"`
 
+	// lab is the ID of the topology whose it was; empty for a store's.
+	lab    string
 	remove func(context.Context) error
 }
 
@@ -46,7 +48,7 @@ func Doctor(ctx context.Context, fix bool) (*DoctorReport, error) {
 		return nil, err
 	}
 	r := &DoctorReport{Checks: labs[0].host.survey(ctx), Leftovers: []Leftover{}}
-	e := &examination{labs: labs, own: len(labs), listed: make(map[string]bool), closed: make(map[string]bool), fates: make(map[string]error)}
+	e := newExamination(labs)
 	disks, err := storedDisks(ctx, labs)
 	if err != nil {
 		return nil, err
@@ -57,10 +59,7 @@ func Doctor(ctx context.Context, fix bool) (*DoctorReport, error) {
 	}
 	// What a process uses is offered once the process has gone.
 	for _, find := range []func(context.Context) ([]Leftover, error){e.processes, e.objects} {
-		if err := e.list(ctx); err != nil {
-			return nil, err
-		}
-		left, err := find(ctx)
+		left, err := e.left(ctx, find)
 		if err != nil {
 			return nil, err
 		}
@@ -94,6 +93,10 @@ type examination struct {
 	missing []Check
 	// closed are the homes that cannot be read.
 	closed map[string]bool
+}
+
+func newExamination(labs []*lab) *examination {
+	return &examination{labs: labs, own: len(labs), listed: make(map[string]bool), closed: make(map[string]bool), fates: make(map[string]error)}
 }
 
 // otherHomes adds the homes of running topologies, and as root of those that
@@ -136,6 +139,22 @@ func (e *examination) otherHomes() error {
 		}
 	}
 	return nil
+}
+
+// left is what find finds of topologies that cannot be reached, neither before nor
+// after that: one that is launched meanwhile is listed before it makes anything.
+func (e *examination) left(ctx context.Context, find func(context.Context) ([]Leftover, error)) ([]Leftover, error) {
+	if err := e.list(ctx); err != nil {
+		return nil, err
+	}
+	left, err := find(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.list(ctx); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(left, func(o Leftover) bool { return e.listed[o.lab] }), nil
 }
 
 // list finds out which topologies can be reached.
@@ -232,7 +251,7 @@ func (e *examination) processes(context.Context) ([]Leftover, error) {
 		if e.listed[m.Lab] || e.closed[m.Home] || !endable(m) {
 			continue
 		}
-		left = append(left, Leftover{Kind: "process", Name: fmt.Sprintf("%d (%s)", m.PID, m.Args[0]),
+		left = append(left, Leftover{lab: m.Lab, Kind: "process", Name: fmt.Sprintf("%d (%s)", m.PID, m.Args[0]),
 			Reason: fmt.Sprintf("it runs %s of topology %s, which cannot be reached any more", cmp.Or(m.Node, "nodes"), m.Lab),
 			remove: func(ctx context.Context) error { return m.Terminate(ctx, endGrace) }})
 	}
@@ -254,7 +273,7 @@ func (e *examination) objects(ctx context.Context) ([]Leftover, error) {
 			if e.listed[entry.ID] {
 				continue
 			}
-			left = append(left, Leftover{Kind: "registration", Name: entry.Topology,
+			left = append(left, Leftover{lab: entry.ID, Kind: "registration", Name: entry.Topology,
 				Reason: fmt.Sprintf("its state folder %s holds no topology", entry.Folder),
 				remove: func(ctx context.Context) error { return l.forget(ctx, entry) }})
 		}
@@ -347,7 +366,7 @@ func (l *lab) leftDisks(ctx context.Context, listed map[string]bool) ([]Leftover
 		}
 		for _, d := range lost {
 			if !open[d.Path] {
-				left = append(left, Leftover{Kind: "disk", Name: d.Path,
+				left = append(left, Leftover{lab: d.Owner.ID, Kind: "disk", Name: d.Path,
 					Reason: fmt.Sprintf("%s is not launched any more", d.Owner),
 					remove: func(ctx context.Context) error { return store.RemoveDisk(ctx, d.Owner) }})
 			}

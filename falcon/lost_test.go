@@ -1,6 +1,7 @@
 package falcon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -187,4 +188,20 @@ func count(words []string) map[string]int {
 		n[w]++
 	}
 	return n
+}
+
+// A lab that is launched while the doctor looks is none of a lost one.
+func TestDoctorLeavesALabThatIsLaunchedMeanwhile(t *testing.T) {
+	s := newSimLab(t)
+	t.Setenv(hostEnv, HostSim)
+	labs, err := hosts("")
+	must(t, err)
+	e := newExamination(labs)
+	left, err := e.left(t.Context(), func(ctx context.Context) ([]Leftover, error) {
+		s.launched("")
+		return e.labs[0].leftDisks(ctx, e.listed)
+	})
+	if err != nil || len(left) > 0 {
+		t.Errorf("it finds %+v (%v)", left, err)
+	}
 }
