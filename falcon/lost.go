@@ -87,8 +87,8 @@ func deleted(e state.Entry) bool {
 
 // seek finds out what became of folders that are not reachable: it looks for them
 // where they can have been moved to.
-func (e *examination) seek(ctx context.Context, missing []state.Entry) {
-	missing = slices.DeleteFunc(slices.Clone(missing), func(m state.Entry) bool { _, known := e.fates[m.ID]; return known })
+func (d *doctor) seek(ctx context.Context, missing []state.Entry) {
+	missing = slices.DeleteFunc(slices.Clone(missing), func(m state.Entry) bool { _, known := d.fates[m.ID]; return known })
 	gone := make(map[string]bool)
 	var places []string
 	for _, m := range missing {
@@ -116,22 +116,22 @@ func (e *examination) seek(ctx context.Context, missing []state.Entry) {
 	for _, m := range missing {
 		switch dir := found[m.ID]; {
 		case dir != "":
-			e.fates[m.ID] = fmt.Errorf("it is in %s", dir)
+			d.fates[m.ID] = fmt.Errorf("it is in %s", dir)
 		case gone[m.ID]:
-			e.fates[m.ID] = nil
+			d.fates[m.ID] = nil
 		default:
-			e.withhold(m, errors.Join(err, mounted(m)))
+			d.withhold(m, errors.Join(err, mounted(m)))
 		}
 	}
 }
 
 // withhold keeps what a topology has whose folder may be somewhere.
-func (e *examination) withhold(m state.Entry, why error) {
-	e.fates[m.ID] = why
+func (d *doctor) withhold(m state.Entry, why error) {
+	d.fates[m.ID] = why
 	if why == nil {
 		return
 	}
-	e.missing = append(e.missing, Check{Name: "lab " + m.Topology, Err: fmt.Errorf(
+	d.missing = append(d.missing, Check{Name: "lab " + m.Topology, Err: fmt.Errorf(
 		"its state folder %s is not there and may have been moved: %w; so its disks are kept: any command in the folder where it is now tells that to falcon; if it is gone for good, remove them with: falcon destroy --lost %s",
 		m.Folder, why, shellQuote(m.Folder))})
 }

@@ -196,10 +196,10 @@ func TestDoctorLeavesALabThatIsLaunchedMeanwhile(t *testing.T) {
 	t.Setenv(hostEnv, HostSim)
 	labs, err := hosts("")
 	must(t, err)
-	e := newExamination(labs)
-	left, err := e.left(t.Context(), func(ctx context.Context) ([]Leftover, error) {
+	d := newDoctor(labs)
+	left, err := d.left(t.Context(), func(ctx context.Context) ([]Leftover, error) {
 		s.launched("")
-		return e.labs[0].leftDisks(ctx, e.listed)
+		return d.labs[0].leftDisks(ctx, d.listed)
 	})
 	if err != nil || len(left) > 0 {
 		t.Errorf("it finds %+v (%v)", left, err)
