@@ -11,6 +11,7 @@ import (
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 	"github.com/falcon-vm/falcon-go/falcon/internal/process"
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // inventory is all that stands of a topology: what is written down of it, and what
@@ -255,7 +256,7 @@ func (l *lab) remains(ctx context.Context) string {
 	if stands.String() == "" {
 		return ""
 	}
-	return fmt.Sprintf("; of the topology there stand %s: remove them with: falcon destroy %s", stands, l.folder.Path())
+	return fmt.Sprintf("; of the topology there stand %s: remove them with: falcon destroy %s", stands, printable.Word(l.folder.Path()))
 }
 
 // problems returns what is wrong with what is written down of a topology, whose

@@ -13,6 +13,7 @@ import (
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/process"
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // A state folder that is not where it was may have been moved, with all that its
@@ -133,7 +134,7 @@ func (d *doctor) withhold(m state.Entry, why error) {
 	}
 	d.missing = append(d.missing, Check{Name: "lab " + m.Topology, Err: fmt.Errorf(
 		"its state folder %s is not there and may have been moved: %w; so its disks are kept: any command in the folder where it is now tells that to falcon; if it is gone for good, remove them with: falcon destroy --lost %s",
-		m.Folder, why, shellQuote(m.Folder))})
+		m.Folder, why, printable.Word(m.Folder))})
 }
 
 // mounted returns an error where the file system that a folder was on is not.
@@ -230,7 +231,7 @@ func removeLost(ctx context.Context, dir string, progress func(Progress)) (Remov
 		return Removed{}, err
 	}
 	if folder.Has(recordFile) || folder.Has(state.JournalFile) {
-		return Removed{}, fmt.Errorf("there is a topology in it: destroy it with: falcon destroy %s", shellQuote(folder.Path()))
+		return Removed{}, fmt.Errorf("there is a topology in it: destroy it with: falcon destroy %s", printable.Word(folder.Path()))
 	}
 	labs, err := hosts("")
 	if err != nil {

@@ -137,7 +137,7 @@ func TestDisksOfALabThatMayBeSomewhereAreRemovedOnPurpose(t *testing.T) {
 	must(t, os.RemoveAll(s.dir))
 	for range 2 {
 		kinds, labs := s.left(true)
-		if len(kinds) > 0 || !strings.Contains(labs, "not mounted") || !strings.Contains(labs, "falcon destroy --lost '"+s.dir+"'") {
+		if len(kinds) > 0 || !strings.Contains(labs, "not mounted") || !strings.Contains(labs, "falcon destroy --lost "+s.dir) {
 			t.Errorf("the doctor finds %v, and says %s", kinds, labs)
 		}
 	}
