@@ -19,14 +19,17 @@ import (
 // A state folder that is not where it was may have been moved, with all that its
 // user made. Nothing of its topology is removed until it is known to be gone.
 
-// reachable reports whether a listed topology has a folder: where it was, near
-// to that, or where the host says that it is.
-func reachable(e state.Entry) bool {
+// reachable reports whether a listed topology has a folder.
+func reachable(e state.Entry) bool { return folderOf(e) != "" }
+
+// folderOf returns the folder of a listed topology: where it was, near to that, or
+// where the host says that it is; empty when it is not there.
+func folderOf(e state.Entry) string {
 	if in(e, e.Folder) {
-		return true
+		return e.Folder
 	}
 	if dir, err := e.Trace(); err == nil && in(e, dir) {
-		return true
+		return dir
 	}
 	places := []string{filepath.Join(filepath.Dir(e.Folder), "*"),
 		filepath.Join(filepath.Dir(filepath.Dir(e.Folder)), "*", filepath.Base(e.Folder))}
@@ -38,11 +41,11 @@ func reachable(e state.Entry) bool {
 		found, _ := filepath.Glob(pattern) // one that is malformed finds nothing
 		for _, dir := range found {
 			if dir != e.Folder && movedTo(e, dir) {
-				return true
+				return dir
 			}
 		}
 	}
-	return false
+	return ""
 }
 
 // movedTo reports whether a folder is that of a listed topology, which was
@@ -201,14 +204,21 @@ func (l *lab) diskOwners(ctx context.Context) ([]state.Entry, error) {
 	return owners, nil
 }
 
-// lostHere says that a topology was launched in a folder that does not hold it
-// any more; empty when none was.
+// lostHere says of a topology that was launched in a folder, and is not in it any
+// more, where it is; empty when none was.
 func (l *lab) lostHere() string {
 	entries, _ := l.host.registry().List() // what cannot be read tells nothing
 	for _, e := range entries {
-		if e.Folder == l.folder.Path() && !reachable(e) {
+		if e.Folder != l.folder.Path() {
+			continue
+		}
+		switch dir := folderOf(e); dir {
+		case e.Folder:
+		case "":
 			return fmt.Sprintf("topology %s was launched in %s and lost its folder: see what is left of it with: falcon doctor, and remove that with: falcon doctor --fix",
 				e.Topology, e.Folder)
+		default:
+			return fmt.Sprintf("topology %s was launched in %s, and is in %s now: work there", e.Topology, e.Folder, dir)
 		}
 	}
 	return ""
@@ -243,6 +253,10 @@ func removeLost(ctx context.Context, dir string, progress func(Progress)) (Remov
 	}
 	var all Removed
 	for _, e := range entries {
+		if dir := folderOf(e); dir != "" {
+			err = errors.Join(err, fmt.Errorf("topology %s is in %s now: destroy it with: falcon destroy %s", e.Topology, dir, printable.Word(dir)))
+			continue
+		}
 		removed, rerr := destroyLost(ctx, e, progress)
 		all.add(removed)
 		err = errors.Join(err, rerr)

@@ -165,6 +165,27 @@ func TestALabInItsFolderIsNotDestroyedAsLost(t *testing.T) {
 	}
 }
 
+// Nor is one that was moved to where it is found; who looks for it is told where.
+func TestAMovedLabIsNotDestroyedAsLost(t *testing.T) {
+	s := newSimLab(t)
+	s.launched("")
+	old, moved := s.dir, filepath.Join(t.TempDir(), "far", "lab") // the nodes run, so anybody can find it
+	must(t, os.Mkdir(filepath.Dir(moved), 0o700))
+	must(t, os.Rename(s.dir, moved))
+	removed, err := s.duo("").Remove(t.Context())
+	if err != nil || removed.String() != "" || !strings.Contains(fmt.Sprint(removed.Problems), moved) {
+		t.Errorf("destroying it where it was: %+v (%v)", removed, err)
+	}
+	t.Setenv(hostEnv, HostSim)
+	if _, err := RemoveLost(t.Context(), old, nil); err == nil || !strings.Contains(err.Error(), "falcon destroy "+moved) {
+		t.Errorf("it says %v", err)
+	}
+	s.dir = moved
+	if got := s.states(s.duo("")); got["violin"] != NodeRunning || got["piano"] != NodeRunning {
+		t.Errorf("its nodes are %v", got)
+	}
+}
+
 // A lab whose folder is certainly gone is cleared, though none of its nodes runs.
 func TestDoctorClearsALabWhoseFolderIsGone(t *testing.T) {
 	s := newSimLab(t)
