@@ -206,7 +206,7 @@ func (l *lab) destroy(ctx context.Context, lease string) (removed Removed, err e
 	}
 	_, known := l.folder.Identity()
 	removed.Files = known || l.folder.Has(recordFile) || l.folder.Has(state.JournalFile)
-	e, err := l.estate(ctx)
+	e, err := l.takeInventory(ctx)
 	if err != nil {
 		return removed, err
 	}

@@ -35,6 +35,8 @@ type Leftover struct {
 	Fixed  bool   `json:"fixed"`
 	Error  string `json:"error,omitempty"`
 
+	// lab is the ID of the topology whose it was; empty for a store's.
+	lab    string
 	remove func(context.Context) error
 }
 
@@ -46,21 +48,18 @@ func Doctor(ctx context.Context, fix bool) (*DoctorReport, error) {
 		return nil, err
 	}
 	r := &DoctorReport{Checks: labs[0].host.survey(ctx), Leftovers: []Leftover{}}
-	e := &examination{labs: labs, own: len(labs), listed: make(map[string]bool), closed: make(map[string]bool), fates: make(map[string]error)}
+	d := newDoctor(labs)
 	disks, err := storedDisks(ctx, labs)
 	if err != nil {
 		return nil, err
 	}
 	r.Checks = append(r.Checks, disks...)
-	if err := e.otherHomes(); err != nil {
+	if err := d.otherHomes(); err != nil {
 		return nil, err
 	}
 	// What a process uses is offered once the process has gone.
-	for _, find := range []func(context.Context) ([]Leftover, error){e.processes, e.objects} {
-		if err := e.list(ctx); err != nil {
-			return nil, err
-		}
-		left, err := find(ctx)
+	for _, find := range []func(context.Context) ([]Leftover, error){d.processes, d.objects} {
+		left, err := d.left(ctx, find)
 		if err != nil {
 			return nil, err
 		}
@@ -74,13 +73,13 @@ func Doctor(ctx context.Context, fix bool) (*DoctorReport, error) {
 			r.Leftovers = append(r.Leftovers, o)
 		}
 	}
-	r.Checks = append(r.Checks, e.missing...)
+	r.Checks = append(r.Checks, d.missing...)
 	return r, nil
 }
 
-// examination is what a doctor knows of the host: a lab for each kind of host and
+// doctor is what one knows of the host: a lab for each kind of host and
 // each home in which this user has topologies.
-type examination struct {
+type doctor struct {
 	labs []*lab
 	own  int // of labs, those of this home
 	// listed are the IDs of topologies that can be reached; lost are the
@@ -96,9 +95,13 @@ type examination struct {
 	closed map[string]bool
 }
 
+func newDoctor(labs []*lab) *doctor {
+	return &doctor{labs: labs, own: len(labs), listed: make(map[string]bool), closed: make(map[string]bool), fates: make(map[string]error)}
+}
+
 // otherHomes adds the homes of running topologies, and as root of those that
 // have something on the host.
-func (e *examination) otherHomes() error {
+func (d *doctor) otherHomes() error {
 	marks, err := marked("")
 	if err != nil {
 		return err
@@ -116,7 +119,7 @@ func (e *examination) otherHomes() error {
 			homes = append(homes, entry.Home)
 		}
 	}
-	known := map[string]bool{e.labs[0].home: true}
+	known := map[string]bool{d.labs[0].home: true}
 	for _, home := range homes {
 		if known[home] || !filepath.IsAbs(home) {
 			continue
@@ -130,17 +133,33 @@ func (e *examination) otherHomes() error {
 			}
 		}
 		if err == nil {
-			e.labs = append(e.labs, labs...)
+			d.labs = append(d.labs, labs...)
 		} else {
-			e.closed[home] = true
+			d.closed[home] = true
 		}
 	}
 	return nil
 }
 
+// left is what find finds of topologies that cannot be reached, neither before nor
+// after that: one that is launched meanwhile is listed before it makes anything.
+func (d *doctor) left(ctx context.Context, find func(context.Context) ([]Leftover, error)) ([]Leftover, error) {
+	if err := d.list(ctx); err != nil {
+		return nil, err
+	}
+	left, err := find(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.list(ctx); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(left, func(o Leftover) bool { return d.listed[o.lab] }), nil
+}
+
 // list finds out which topologies can be reached.
-func (e *examination) list(ctx context.Context) error {
-	all, of, err := e.known(ctx)
+func (d *doctor) list(ctx context.Context) error {
+	all, of, err := d.known(ctx)
 	if err != nil {
 		return err
 	}
@@ -150,22 +169,22 @@ func (e *examination) list(ctx context.Context) error {
 	}
 	for _, m := range marks { // whatever became of the lists
 		if entry := (state.Entry{Identity: state.Identity{ID: m.Lab}}); state.Holds(m.Dir, m.Lab) && in(entry, m.Dir) {
-			e.listed[m.Lab] = true
+			d.listed[m.Lab] = true
 		}
 	}
 	var missing []state.Entry
 	for _, entry := range all {
-		if e.listed[entry.ID] = e.listed[entry.ID] || reachable(entry); !e.listed[entry.ID] {
+		if d.listed[entry.ID] = d.listed[entry.ID] || reachable(entry); !d.listed[entry.ID] {
 			missing = append(missing, entry)
 		}
 	}
-	e.seek(ctx, missing)
-	e.lost = make(map[*lab][]state.Entry)
+	d.seek(ctx, missing)
+	d.lost = make(map[*lab][]state.Entry)
 	for _, entry := range missing {
-		if e.fates[entry.ID] != nil {
-			e.listed[entry.ID] = true
+		if d.fates[entry.ID] != nil {
+			d.listed[entry.ID] = true
 		} else if l := of[entry.ID]; l != nil {
-			e.lost[l] = append(e.lost[l], entry)
+			d.lost[l] = append(d.lost[l], entry)
 		}
 	}
 	return nil
@@ -173,9 +192,9 @@ func (e *examination) list(ctx context.Context) error {
 
 // known returns the topologies that are on a list, with the lab whose list that
 // is, and those that have nothing but disks.
-func (e *examination) known(ctx context.Context) (all []state.Entry, of map[string]*lab, err error) {
+func (d *doctor) known(ctx context.Context) (all []state.Entry, of map[string]*lab, err error) {
 	of = make(map[string]*lab)
-	for _, l := range e.labs {
+	for _, l := range d.labs {
 		entries, err := l.entries()
 		if err != nil {
 			return nil, nil, err
@@ -187,7 +206,7 @@ func (e *examination) known(ctx context.Context) (all []state.Entry, of map[stri
 			}
 		}
 	}
-	for _, l := range e.labs {
+	for _, l := range d.labs {
 		owners, err := l.diskOwners(ctx)
 		if err != nil {
 			return nil, nil, err
@@ -225,14 +244,14 @@ func withHostEntries(entries []state.Entry) ([]state.Entry, error) {
 }
 
 // processes finds those of topologies that cannot be reached.
-func (e *examination) processes(context.Context) ([]Leftover, error) {
+func (d *doctor) processes(context.Context) ([]Leftover, error) {
 	marks, err := marked("")
 	var left []Leftover
 	for _, m := range marks {
-		if e.listed[m.Lab] || e.closed[m.Home] || !endable(m) {
+		if d.listed[m.Lab] || d.closed[m.Home] || !endable(m) {
 			continue
 		}
-		left = append(left, Leftover{Kind: "process", Name: fmt.Sprintf("%d (%s)", m.PID, m.Args[0]),
+		left = append(left, Leftover{lab: m.Lab, Kind: "process", Name: fmt.Sprintf("%d (%s)", m.PID, m.Args[0]),
 			Reason: fmt.Sprintf("it runs %s of topology %s, which cannot be reached any more", cmp.Or(m.Node, "nodes"), m.Lab),
 			remove: func(ctx context.Context) error { return m.Terminate(ctx, endGrace) }})
 	}
@@ -240,21 +259,21 @@ func (e *examination) processes(context.Context) ([]Leftover, error) {
 }
 
 // objects finds what else there is of topologies that cannot be reached.
-func (e *examination) objects(ctx context.Context) ([]Leftover, error) {
+func (d *doctor) objects(ctx context.Context) ([]Leftover, error) {
 	marks, err := marked("")
 	if err != nil {
 		return nil, err
 	}
 	for _, m := range marks { // they have not been ended
-		e.listed[m.Lab] = true
+		d.listed[m.Lab] = true
 	}
 	var left []Leftover
-	for _, l := range e.labs {
-		for _, entry := range e.lost[l] {
-			if e.listed[entry.ID] {
+	for _, l := range d.labs {
+		for _, entry := range d.lost[l] {
+			if d.listed[entry.ID] {
 				continue
 			}
-			left = append(left, Leftover{Kind: "registration", Name: entry.Topology,
+			left = append(left, Leftover{lab: entry.ID, Kind: "registration", Name: entry.Topology,
 				Reason: fmt.Sprintf("its state folder %s holds no topology", entry.Folder),
 				remove: func(ctx context.Context) error { return l.forget(ctx, entry) }})
 		}
@@ -262,7 +281,7 @@ func (e *examination) objects(ctx context.Context) ([]Leftover, error) {
 		if err != nil {
 			return nil, err
 		}
-		disks, err := l.leftDisks(ctx, e.listed)
+		disks, err := l.leftDisks(ctx, d.listed)
 		if err != nil {
 			return nil, err
 		}
@@ -272,8 +291,8 @@ func (e *examination) objects(ctx context.Context) ([]Leftover, error) {
 		}
 		left = append(append(append(left, journals...), disks...), stored...)
 	}
-	for _, l := range e.labs[:e.own] { // links are the host's, whatever the home
-		devices, err := l.host.abandonedLinks(ctx, e.listed)
+	for _, l := range d.labs[:d.own] { // links are the host's, whatever the home
+		devices, err := l.host.abandonedLinks(ctx, d.listed)
 		if err != nil {
 			return nil, err
 		}
@@ -347,7 +366,7 @@ func (l *lab) leftDisks(ctx context.Context, listed map[string]bool) ([]Leftover
 		}
 		for _, d := range lost {
 			if !open[d.Path] {
-				left = append(left, Leftover{Kind: "disk", Name: d.Path,
+				left = append(left, Leftover{lab: d.Owner.ID, Kind: "disk", Name: d.Path,
 					Reason: fmt.Sprintf("%s is not launched any more", d.Owner),
 					remove: func(ctx context.Context) error { return store.RemoveDisk(ctx, d.Owner) }})
 			}

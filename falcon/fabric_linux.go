@@ -288,17 +288,18 @@ func (f *kernelFabric) abandonedLinks(ctx context.Context, listed map[string]boo
 		if listed[id] || err == nil && anyCarrier(devices) {
 			continue
 		}
-		left = append(left, Leftover{Kind: "namespace", Name: name,
+		left = append(left, Leftover{lab: id, Kind: "namespace", Name: name,
 			Reason: "no listed topology owns it, and no guest is attached",
 			remove: func(ctx context.Context) error { return k.Destroy(ctx, nil) }})
 	}
 	externals, err := link.ExternalsOf("")
 	for _, x := range externals {
 		i := strings.LastIndexByte(x.Name, '.') + 1
-		if id := x.Name[i:]; i == 0 || !state.ValidID(id) || listed[id] || x.Device != externalDevice(id, x.Name[:i-1]) {
+		id := x.Name[i:]
+		if i == 0 || !state.ValidID(id) || listed[id] || x.Device != externalDevice(id, x.Name[:i-1]) {
 			continue
 		}
-		left = append(left, Leftover{Kind: "device", Name: x.Device + " on " + x.Host,
+		left = append(left, Leftover{lab: id, Kind: "device", Name: x.Device + " on " + x.Host,
 			Reason: "no listed topology owns it",
 			remove: func(context.Context) error { return link.DestroyExternals([]link.External{x}) }})
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 	"github.com/falcon-vm/falcon-go/falcon/internal/process"
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
+	"github.com/falcon-vm/falcon-go/internal/printable"
 	"github.com/falcon-vm/falcon-go/propolis/server"
 )
 
@@ -20,7 +21,7 @@ type CopyError struct{ Folder, Original string }
 
 // Error implements error.
 func (e *CopyError) Error() string {
-	return fmt.Sprintf("state folder %s is a copy of %s, whose topology is not its own: work in %[2]s, and remove the copy with: rm -r %[1]s", e.Folder, e.Original)
+	return fmt.Sprintf("state folder %s is a copy of %s, whose topology is not its own: work there, and remove the copy with: rm -r %s", e.Folder, e.Original, printable.Word(e.Folder))
 }
 
 // serverNames are the names under which falcon starts what runs nodes.

@@ -156,10 +156,11 @@ func (f *simnets) abandonedLinks(ctx context.Context, listed map[string]bool) ([
 	}
 	var left []Leftover
 	for _, c := range claims {
-		if listed[strings.TrimSuffix(c.ID, externalClaims)] {
+		id := strings.TrimSuffix(c.ID, externalClaims)
+		if listed[id] {
 			continue
 		}
-		left = append(left, Leftover{Kind: "links", Name: strings.Join(c.Links, " "),
+		left = append(left, Leftover{lab: id, Kind: "links", Name: strings.Join(c.Links, " "),
 			Reason: fmt.Sprintf("%s made them and is not listed any more", c.Owner()),
 			remove: func(ctx context.Context) error { return f.removeClaim(ctx, c.ID) }})
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // lab is a topology at work: its folder, the host, and who is told what
@@ -134,7 +135,7 @@ func (l *lab) load() (*record, error) {
 // another says that the folder holds another topology.
 func (l *lab) another(r *record) error {
 	return fmt.Errorf("state folder %s belongs to topology %s, not to %s: choose another folder, or destroy that topology with: falcon destroy %s",
-		l.folder.Path(), r.Topology, l.name, l.folder.Path())
+		l.folder.Path(), r.Topology, l.name, printable.Word(l.folder.Path()))
 }
 
 // record is loadRecord, which is not done again while the file is the same.

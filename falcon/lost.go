@@ -13,19 +13,23 @@ import (
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/process"
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // A state folder that is not where it was may have been moved, with all that its
 // user made. Nothing of its topology is removed until it is known to be gone.
 
-// reachable reports whether a listed topology has a folder: where it was, near
-// to that, or where the host says that it is.
-func reachable(e state.Entry) bool {
+// reachable reports whether a listed topology has a folder.
+func reachable(e state.Entry) bool { return folderOf(e) != "" }
+
+// folderOf returns the folder of a listed topology: where it was, near to that, or
+// where the host says that it is; empty when it is not there.
+func folderOf(e state.Entry) string {
 	if in(e, e.Folder) {
-		return true
+		return e.Folder
 	}
 	if dir, err := e.Trace(); err == nil && in(e, dir) {
-		return true
+		return dir
 	}
 	places := []string{filepath.Join(filepath.Dir(e.Folder), "*"),
 		filepath.Join(filepath.Dir(filepath.Dir(e.Folder)), "*", filepath.Base(e.Folder))}
@@ -37,11 +41,11 @@ func reachable(e state.Entry) bool {
 		found, _ := filepath.Glob(pattern) // one that is malformed finds nothing
 		for _, dir := range found {
 			if dir != e.Folder && movedTo(e, dir) {
-				return true
+				return dir
 			}
 		}
 	}
-	return false
+	return ""
 }
 
 // movedTo reports whether a folder is that of a listed topology, which was
@@ -87,8 +91,8 @@ func deleted(e state.Entry) bool {
 
 // seek finds out what became of folders that are not reachable: it looks for them
 // where they can have been moved to.
-func (e *examination) seek(ctx context.Context, missing []state.Entry) {
-	missing = slices.DeleteFunc(slices.Clone(missing), func(m state.Entry) bool { _, known := e.fates[m.ID]; return known })
+func (d *doctor) seek(ctx context.Context, missing []state.Entry) {
+	missing = slices.DeleteFunc(slices.Clone(missing), func(m state.Entry) bool { _, known := d.fates[m.ID]; return known })
 	gone := make(map[string]bool)
 	var places []string
 	for _, m := range missing {
@@ -116,24 +120,24 @@ func (e *examination) seek(ctx context.Context, missing []state.Entry) {
 	for _, m := range missing {
 		switch dir := found[m.ID]; {
 		case dir != "":
-			e.fates[m.ID] = fmt.Errorf("it is in %s", dir)
+			d.fates[m.ID] = fmt.Errorf("it is in %s", dir)
 		case gone[m.ID]:
-			e.fates[m.ID] = nil
+			d.fates[m.ID] = nil
 		default:
-			e.withhold(m, errors.Join(err, mounted(m)))
+			d.withhold(m, errors.Join(err, mounted(m)))
 		}
 	}
 }
 
 // withhold keeps what a topology has whose folder may be somewhere.
-func (e *examination) withhold(m state.Entry, why error) {
-	e.fates[m.ID] = why
+func (d *doctor) withhold(m state.Entry, why error) {
+	d.fates[m.ID] = why
 	if why == nil {
 		return
 	}
-	e.missing = append(e.missing, Check{Name: "lab " + m.Topology, Err: fmt.Errorf(
+	d.missing = append(d.missing, Check{Name: "lab " + m.Topology, Err: fmt.Errorf(
 		"its state folder %s is not there and may have been moved: %w; so its disks are kept: any command in the folder where it is now tells that to falcon; if it is gone for good, remove them with: falcon destroy --lost %s",
-		m.Folder, why, shellQuote(m.Folder))})
+		m.Folder, why, printable.Word(m.Folder))})
 }
 
 // mounted returns an error where the file system that a folder was on is not.
@@ -200,14 +204,21 @@ func (l *lab) diskOwners(ctx context.Context) ([]state.Entry, error) {
 	return owners, nil
 }
 
-// lostHere says that a topology was launched in a folder that does not hold it
-// any more; empty when none was.
+// lostHere says of a topology that was launched in a folder, and is not in it any
+// more, where it is; empty when none was.
 func (l *lab) lostHere() string {
 	entries, _ := l.host.registry().List() // what cannot be read tells nothing
 	for _, e := range entries {
-		if e.Folder == l.folder.Path() && !reachable(e) {
+		if e.Folder != l.folder.Path() {
+			continue
+		}
+		switch dir := folderOf(e); dir {
+		case e.Folder:
+		case "":
 			return fmt.Sprintf("topology %s was launched in %s and lost its folder: see what is left of it with: falcon doctor, and remove that with: falcon doctor --fix",
 				e.Topology, e.Folder)
+		default:
+			return fmt.Sprintf("topology %s was launched in %s, and is in %s now: work there", e.Topology, e.Folder, dir)
 		}
 	}
 	return ""
@@ -230,7 +241,7 @@ func removeLost(ctx context.Context, dir string, progress func(Progress)) (Remov
 		return Removed{}, err
 	}
 	if folder.Has(recordFile) || folder.Has(state.JournalFile) {
-		return Removed{}, fmt.Errorf("there is a topology in it: destroy it with: falcon destroy %s", shellQuote(folder.Path()))
+		return Removed{}, fmt.Errorf("there is a topology in it: destroy it with: falcon destroy %s", printable.Word(folder.Path()))
 	}
 	labs, err := hosts("")
 	if err != nil {
@@ -242,6 +253,10 @@ func removeLost(ctx context.Context, dir string, progress func(Progress)) (Remov
 	}
 	var all Removed
 	for _, e := range entries {
+		if dir := folderOf(e); dir != "" {
+			err = errors.Join(err, fmt.Errorf("topology %s is in %s now: destroy it with: falcon destroy %s", e.Topology, dir, printable.Word(dir)))
+			continue
+		}
 		removed, rerr := destroyLost(ctx, e, progress)
 		all.add(removed)
 		err = errors.Join(err, rerr)

@@ -1,6 +1,7 @@
 package falcon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -136,7 +137,7 @@ func TestDisksOfALabThatMayBeSomewhereAreRemovedOnPurpose(t *testing.T) {
 	must(t, os.RemoveAll(s.dir))
 	for range 2 {
 		kinds, labs := s.left(true)
-		if len(kinds) > 0 || !strings.Contains(labs, "not mounted") || !strings.Contains(labs, "falcon destroy --lost '"+s.dir+"'") {
+		if len(kinds) > 0 || !strings.Contains(labs, "not mounted") || !strings.Contains(labs, "falcon destroy --lost "+s.dir) {
 			t.Errorf("the doctor finds %v, and says %s", kinds, labs)
 		}
 	}
@@ -164,6 +165,27 @@ func TestALabInItsFolderIsNotDestroyedAsLost(t *testing.T) {
 	}
 }
 
+// Nor is one that was moved to where it is found; who looks for it is told where.
+func TestAMovedLabIsNotDestroyedAsLost(t *testing.T) {
+	s := newSimLab(t)
+	s.launched("")
+	old, moved := s.dir, filepath.Join(t.TempDir(), "far", "lab") // the nodes run, so anybody can find it
+	must(t, os.Mkdir(filepath.Dir(moved), 0o700))
+	must(t, os.Rename(s.dir, moved))
+	removed, err := s.duo("").Remove(t.Context())
+	if err != nil || removed.String() != "" || !strings.Contains(fmt.Sprint(removed.Problems), moved) {
+		t.Errorf("destroying it where it was: %+v (%v)", removed, err)
+	}
+	t.Setenv(hostEnv, HostSim)
+	if _, err := RemoveLost(t.Context(), old, nil); err == nil || !strings.Contains(err.Error(), "falcon destroy "+moved) {
+		t.Errorf("it says %v", err)
+	}
+	s.dir = moved
+	if got := s.states(s.duo("")); got["violin"] != NodeRunning || got["piano"] != NodeRunning {
+		t.Errorf("its nodes are %v", got)
+	}
+}
+
 // A lab whose folder is certainly gone is cleared, though none of its nodes runs.
 func TestDoctorClearsALabWhoseFolderIsGone(t *testing.T) {
 	s := newSimLab(t)
@@ -187,4 +209,20 @@ func count(words []string) map[string]int {
 		n[w]++
 	}
 	return n
+}
+
+// A lab that is launched while the doctor looks is none of a lost one.
+func TestDoctorLeavesALabThatIsLaunchedMeanwhile(t *testing.T) {
+	s := newSimLab(t)
+	t.Setenv(hostEnv, HostSim)
+	labs, err := hosts("")
+	must(t, err)
+	d := newDoctor(labs)
+	left, err := d.left(t.Context(), func(ctx context.Context) ([]Leftover, error) {
+		s.launched("")
+		return d.labs[0].leftDisks(ctx, d.listed)
+	})
+	if err != nil || len(left) > 0 {
+		t.Errorf("it finds %+v (%v)", left, err)
+	}
 }

@@ -7,15 +7,14 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"regexp"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/falcon-vm/falcon-go/falcon"
-	"golang.org/x/sys/unix"
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // signalError is the cause of a context that a signal has cancelled.
@@ -137,15 +136,5 @@ func labLeft(dir string) string {
 	case what == "":
 		return ""
 	}
-	return fmt.Sprintf("it leaves %s in %s: remove that with: falcon destroy %s", what, dir, shellWord(dir))
-}
-
-var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:@%+=,-]+$`)
-
-// shellWord is text as one word of a shell's.
-func shellWord(text string) string {
-	if plainWord.MatchString(text) {
-		return text
-	}
-	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+	return fmt.Sprintf("it leaves %s in %s: remove that with: falcon destroy %s", what, dir, printable.Word(dir))
 }

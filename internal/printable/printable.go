@@ -20,6 +20,17 @@ func Text(s string) string { return escape(s, "\n\t") }
 // Line returns words that are to stay on one line.
 func Line(s string) string { return escape(s, "") }
 
+const plainWord = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./:@%+=,-"
+
+// Word returns a path or a name as one word of a shell's, for a command that is to
+// be pasted.
+func Word(s string) string {
+	if s != "" && strings.Trim(s, plainWord) == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
 // Quote returns a name in quotation marks.
 func Quote(s string) string { return `"` + Line(s) + `"` }
 

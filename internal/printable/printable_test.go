@@ -74,3 +74,17 @@ func TestWritersEscapeAcrossWrites(t *testing.T) {
 		}
 	}
 }
+
+func TestAWordIsOneOfAShells(t *testing.T) {
+	for word, want := range map[string]string{
+		"/labs/a-1_b.c": "/labs/a-1_b.c",
+		"":              "''",
+		"/my labs/a":    "'/my labs/a'",
+		"/a'b;$(c)":     `'/a'\''b;$(c)'`,
+		"/a\nb":         "'/a\nb'",
+	} {
+		if got := Word(word); got != want {
+			t.Errorf("Word(%q) = %s, want %s", word, got, want)
+		}
+	}
+}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // BaseError says that an image on which a disk or another image stands is not
@@ -61,7 +63,7 @@ func (s *Files) verifyDisk(ctx context.Context, r diskRecord) error {
 	err := s.verify(ctx, "the disk of "+r.Owner.String(), r.Image)
 	var base *BaseError
 	if errors.As(err, &base) {
-		base.Remedy = "give the disk up with the lab: falcon destroy " + r.Owner.Folder
+		base.Remedy = "give the disk up with the lab: falcon destroy " + printable.Word(r.Owner.Folder)
 	}
 	return err
 }

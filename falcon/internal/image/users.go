@@ -18,6 +18,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // A store of the system does not see what its users put on its images. So each
@@ -338,7 +340,7 @@ func (c *claims) user() string { return fmt.Sprintf("user %d", c.uid) }
 
 // unknown describes a home into which nobody can look.
 func (c *claims) unknown(err error) string {
-	return fmt.Sprintf("%s, as far as can be told: the home %q cannot be looked into (%v; if it is gone for good: rm %s)", c.user(), c.Home, err, c.path)
+	return fmt.Sprintf("%s, as far as can be told: the home %q cannot be looked into (%v; if it is gone for good: rm %s)", c.user(), c.Home, err, printable.Word(c.path))
 }
 
 // look is lookInto, which may hang with the file system that the home is on.

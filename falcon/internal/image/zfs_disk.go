@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // validOwner also looks at the topology's name, which is part of a volume's.
@@ -195,7 +197,7 @@ func (s *ZFS) holds(t tree, owner DiskOwner) (bool, error) {
 		return false, nil
 	}
 	return false, fmt.Errorf("topology %s of %s has its disks in %s: destroy it with: falcon destroy %s, or call this one something else",
-		owner.Topology, other.Folder, name, other.Folder)
+		owner.Topology, other.Folder, name, printable.Word(other.Folder))
 }
 
 // holdTopology makes the file system of a topology's disks, where it is not

@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // Everything in a folder is reached by a handle of the folder and one plain
@@ -74,7 +76,7 @@ func openAt(dir int, path string, flags int) (*os.File, error) {
 		}
 	}
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {
-		return nil, &TrustError{path, "is a symbolic link or no regular file", "look at it, then: rm " + quote(path)}
+		return nil, &TrustError{path, "is a symbolic link or no regular file", "look at it, then: rm " + printable.Word(path)}
 	}
 	if err != nil {
 		return nil, err

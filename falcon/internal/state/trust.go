@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // TrustError says why nothing is read from a folder or a file: somebody else
@@ -76,7 +78,7 @@ func eachAbove(path string, judge func(at string, info fs.FileInfo) error) error
 // judge judges one folder or file. What is not own is a parent.
 func judge(path string, info fs.FileInfo, own bool) error {
 	if info.Mode()&fs.ModeSymlink != 0 {
-		return &TrustError{path, "is a symbolic link that leads nowhere", "look at it, then: rm " + quote(path)}
+		return &TrustError{path, "is a symbolic link that leads nowhere", "look at it, then: rm " + printable.Word(path)}
 	}
 	if err := judgeOwner(path, info, own); err != nil {
 		return err
@@ -112,7 +114,7 @@ func judgeMode(path string, info fs.FileInfo, own bool) error {
 	mode := info.Mode().Perm()
 	if mode&others != 0 || mode&group != 0 && !privateGroup(s.Uid, s.Gid) {
 		return &TrustError{path, fmt.Sprintf("can be written to by others (mode %04o, group %s)", mode, groupName(s.Gid)),
-			fmt.Sprintf("look at what is in it, then: chmod go-w %s; or choose another folder with -f DIR", quote(path))}
+			fmt.Sprintf("look at what is in it, then: chmod go-w %s; or choose another folder with -f DIR", printable.Word(path))}
 	}
 	return nil
 }
@@ -120,17 +122,9 @@ func judgeMode(path string, info fs.FileInfo, own bool) error {
 // judgeFile judges a file of a folder that is believed.
 func judgeFile(path string, info fs.FileInfo) error {
 	if !info.Mode().IsRegular() {
-		return &TrustError{path, "is no regular file (" + info.Mode().Type().String() + ")", "look at it, then: rm " + quote(path)}
+		return &TrustError{path, "is no regular file (" + info.Mode().Type().String() + ")", "look at it, then: rm " + printable.Word(path)}
 	}
 	return judge(path, info, true)
-}
-
-// quote has a shell take a path as one word.
-func quote(path string) string {
-	if strings.Trim(path, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/._-+,") == "" {
-		return path
-	}
-	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }
 
 func userName(uid uint32) string {

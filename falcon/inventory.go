@@ -11,11 +11,12 @@ import (
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 	"github.com/falcon-vm/falcon-go/falcon/internal/process"
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
-// estate is all that stands of a topology: what is written down of it, and what
+// inventory is all that stands of a topology: what is written down of it, and what
 // the host shows to be its own.
-type estate struct {
+type inventory struct {
 	objects []state.Object
 	// seen are those that the host shows, by their place in objects.
 	seen map[int]bool
@@ -24,7 +25,7 @@ type estate struct {
 }
 
 // add adds an object, or what becomes known of one.
-func (e *estate) add(o state.Object, seen bool) {
+func (e *inventory) add(o state.Object, seen bool) {
 	i := slices.IndexFunc(e.objects, func(have state.Object) bool {
 		return have.Kind == o.Kind && (have.Name == o.Name || o.Kind == state.External && have.Device == o.Device)
 	})
@@ -40,10 +41,10 @@ func (e *estate) add(o state.Object, seen bool) {
 	}
 }
 
-// estate compares the journal with the processes, disks and links of the host
+// takeInventory compares the journal with the processes, disks and links of the host
 // that carry the topology's ID.
-func (l *lab) estate(ctx context.Context) (*estate, error) {
-	e := &estate{seen: make(map[int]bool)}
+func (l *lab) takeInventory(ctx context.Context) (*inventory, error) {
+	e := &inventory{seen: make(map[int]bool)}
 	written, err := l.folder.Standing()
 	var damaged *state.DamagedError
 	if errors.As(err, &damaged) {
@@ -244,7 +245,7 @@ func (l *lab) remains(ctx context.Context) string {
 	if _, known := l.folder.Identity(); !known {
 		return ""
 	}
-	e, err := l.estate(ctx)
+	e, err := l.takeInventory(ctx)
 	if err != nil {
 		return ""
 	}
@@ -255,7 +256,7 @@ func (l *lab) remains(ctx context.Context) string {
 	if stands.String() == "" {
 		return ""
 	}
-	return fmt.Sprintf("; of the topology there stand %s: remove them with: falcon destroy %s", stands, l.folder.Path())
+	return fmt.Sprintf("; of the topology there stand %s: remove them with: falcon destroy %s", stands, printable.Word(l.folder.Path()))
 }
 
 // problems returns what is wrong with what is written down of a topology, whose
@@ -282,7 +283,7 @@ func (l *lab) mend(ctx context.Context) error {
 	if l.fresh || l.journalFault() == "" {
 		return nil
 	}
-	e, err := l.estate(ctx)
+	e, err := l.takeInventory(ctx)
 	if err != nil {
 		return err
 	}
