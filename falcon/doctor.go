@@ -252,7 +252,7 @@ func (d *doctor) processes(context.Context) ([]Leftover, error) {
 			continue
 		}
 		left = append(left, Leftover{lab: m.Lab, Kind: "process", Name: fmt.Sprintf("%d (%s)", m.PID, m.Args[0]),
-			Reason: fmt.Sprintf("it runs %s of topology %s, which cannot be reached any more", cmp.Or(m.Node, "nodes"), m.Lab),
+			Reason: fmt.Sprintf("it runs %s of topology %s, which cannot be reached any more; once it has ended, that topology's disks and links go as well", cmp.Or(m.Node, "nodes"), m.Lab),
 			remove: func(ctx context.Context) error { return m.Terminate(ctx, endGrace) }})
 	}
 	return left, err

@@ -77,6 +77,7 @@ func TestAPlantedJournalIsNotFollowed(t *testing.T) {
 				{Kind: state.Links, Name: "falcon-other-01234567"},
 				{Kind: state.Links, Name: "../../victim"},
 				{Kind: state.Disk, Name: "../../victim"},
+				{Kind: "martian", Name: "violin"},
 			} {
 				lines += journalLine(o)
 			}

@@ -104,6 +104,8 @@ func (l *lab) disowned(o state.Object) string {
 		if o.Name != l.folder.ID() {
 			return "that is not the ID of this topology"
 		}
+	default: // a newer falcon's record has a newer version
+		return "there are no objects of that kind"
 	}
 	return ""
 }
