@@ -106,13 +106,15 @@ func (d *doctor) seek(ctx context.Context, missing []state.Entry) {
 	var mu sync.Mutex // a search that hangs goes on beside this
 	found := make(map[string]string)
 	err := state.Search(ctx, places, func(dir string) bool {
-		mu.Lock()
-		defer mu.Unlock()
 		for _, m := range missing {
 			if movedTo(m, dir) {
+				mu.Lock()
 				found[m.ID] = dir
+				mu.Unlock()
 			}
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		return len(found) == len(missing)
 	})
 	mu.Lock()

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,16 +40,16 @@ func Search(ctx context.Context, below []string, found func(dir string) (enough 
 	done := make(chan error, 1)
 	go func() { // which may hang with a file system
 		s := search{seen: make(map[fileNumber]bool), found: found}
-		var errs []error
+		var first error // one reason is enough to say
 		for _, dir := range below {
 			err := s.below(ctx, dir)
 			if errors.Is(err, errEnough) {
 				done <- nil
 				return
 			}
-			errs = append(errs, err)
+			first = cmp.Or(first, err)
 		}
-		done <- errors.Join(errs...)
+		done <- first
 	}()
 	select {
 	case err := <-done:
@@ -61,7 +62,7 @@ func Search(ctx context.Context, below []string, found func(dir string) (enough 
 // below looks into a folder and those in it, the nearest first.
 func (s *search) below(ctx context.Context, top string) error {
 	device := PlaceOf(top).Device
-	var errs []error
+	var first error
 	for next := []string{top}; len(next) > 0; next = next[1:] {
 		switch {
 		case ctx.Err() != nil:
@@ -73,10 +74,10 @@ func (s *search) below(ctx context.Context, top string) error {
 		if errors.Is(err, errEnough) {
 			return err
 		}
-		errs = append(errs, err)
+		first = cmp.Or(first, err)
 		next = append(next, folders...)
 	}
-	return errors.Join(errs...)
+	return first
 }
 
 // look looks into one folder and returns those in it.
