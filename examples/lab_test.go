@@ -268,6 +268,7 @@ type node struct {
 	State     string     `json:"state"`
 	Reason    string     `json:"reason"`
 	Image     string     `json:"image"`
+	UUID      string     `json:"uuid"`
 	PID       int        `json:"pid"`
 	ServerPID int        `json:"server_pid"`
 	Resets    int        `json:"resets"`

@@ -171,3 +171,33 @@ func (l *lab) killHeld(node string) {
 	}
 	l.t.Skip("the clone was always quicker than the kill")
 }
+
+// TestAResetKeepsWhatANodeIs resets a guest before its kernel has written anything
+// by itself, and then one of which nothing was left on the disk.
+func TestAResetKeepsWhatANodeIs(t *testing.T) {
+	l := newSite(t).lab("reset", "ring", "-n", "2")
+	l.launch()
+	reset := func(name, first string) {
+		t.Helper()
+		before := l.node(name).Resets
+		l.sh(name, first+"echo 1 >/proc/sys/kernel/sysrq; (sleep 0.3; echo b >/proc/sysrq-trigger) >/dev/null 2>&1 &")
+		l.becomes(name, "reset", func(n node) bool { return n.Resets > before })
+	}
+	isItself := func(node string) {
+		t.Helper()
+		want := node + " " + strings.ReplaceAll(l.node(node).UUID, "-", "") + " " + node
+		if got := strings.Join(strings.Fields(l.sh(node, "hostname; cat /etc/machine-id /etc/hostname")), " "); got != want {
+			t.Errorf("after its reset %s is %q, not %q", node, got, want)
+		}
+	}
+	reset("n0", "")
+	isItself("n0")
+	reset("n1", "rm /var/lib/falcon-agent/boot; : >/etc/machine-id; sync; ")
+	l.becomesState("n1", "unfinished")
+	l.truth("n1")
+	l.must(l.launchArgs()...)
+	isItself("n1")
+	reset("n1", "rm /var/lib/falcon-agent/boot; : >/etc/machine-id; sync; ")
+	l.must("hyperstart", "n1")
+	isItself("n1")
+}

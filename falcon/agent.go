@@ -89,12 +89,32 @@ func dialSocket(ctx context.Context, path string) (net.Conn, error) {
 // where the node has none, or cannot have one now, and the error wraps
 // errAgentSilent where it does not answer in time.
 func (l *lab) answeringAgent(ctx context.Context, np *NodePlan, patience time.Duration) (*agent.Client, error) {
+	a, _, err := l.greet(ctx, np, patience)
+	return a, err
+}
+
+// ownAgent is answeringAgent for a node that is set up. A guest that has reset
+// itself may have lost that.
+func (l *lab) ownAgent(ctx context.Context, np *NodePlan, patience time.Duration) (*agent.Client, error) {
+	r, err := l.load()
+	if err != nil {
+		return nil, err
+	}
+	a, info, err := l.greet(ctx, np, patience)
+	if a != nil && identified(np) && !info.Is(machineID(r.IDs[np.Name])) {
+		return nil, &UnfinishedError{Node: np.Name, Stage: StageSetup}
+	}
+	return a, err
+}
+
+// greet is answeringAgent, with what the agent says of itself.
+func (l *lab) greet(ctx context.Context, np *NodePlan, patience time.Duration) (*agent.Client, agent.Info, error) {
 	a := l.agent(np)
 	if a == nil {
-		return nil, nil
+		return nil, agent.Info{}, nil
 	}
 	if err := l.works(ctx, np.Name); err != nil {
-		return nil, err // it would not answer
+		return nil, agent.Info{}, err // it would not answer
 	}
 	wait, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -105,34 +125,28 @@ func (l *lab) answeringAgent(ctx context.Context, np *NodePlan, patience time.Du
 		}
 		info, err = a.Ping(wait)
 	}
-	if err == nil && !agent.Fits(info.Version) {
-		return nil, &AgentVersionError{Image: np.Image, Err: &agent.UnknownCallError{Version: info.Version}}
+	switch {
+	case err == nil && agent.Fits(info.Version):
+		return a, info, nil
+	case err == nil:
+		return nil, info, &AgentVersionError{Image: np.Image, Err: &agent.UnknownCallError{Version: info.Version}}
 	}
-	if err != nil {
-		var foreign *mux.VersionError
-		switch {
-		case errors.As(err, &foreign):
-			return nil, &AgentVersionError{Image: np.Image, Err: err}
-		case ctx.Err() != nil:
-			return nil, context.Cause(ctx)
-		case wait.Err() != nil:
-			return nil, fmt.Errorf("%w within %v", errAgentSilent, patience)
-		}
-		l.log.Info("the guest agent cannot be used", "node", np.Name, "error", err)
-		return nil, nil
+	var foreign *mux.VersionError
+	switch {
+	case errors.As(err, &foreign):
+		return nil, info, &AgentVersionError{Image: np.Image, Err: err}
+	case ctx.Err() != nil:
+		return nil, info, context.Cause(ctx)
+	case wait.Err() != nil:
+		return nil, info, fmt.Errorf("%w within %v", errAgentSilent, patience)
 	}
-	return a, nil
+	l.log.Info("the guest agent cannot be used", "node", np.Name, "error", err)
+	return nil, info, nil
 }
 
 // execByAgent runs a command by a guest's agent.
 func execByAgent(ctx context.Context, a *agent.Client, cmd execCommand) (ExecResult, error) {
 	begun := time.Now()
-	if cmd.Timeout > 0 {
-		// The guest ends the command itself; this is for a guest that cannot.
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, cmd.Timeout+agentPatience)
-		defer cancel()
-	}
 	collected := &collector{max: console.MaxOutput}
 	var stdout io.Writer = collected
 	if cmd.Output != nil {
@@ -197,7 +211,7 @@ func (n *Node) withAgent(ctx context.Context, what string, do func(context.Conte
 		if err := l.unfinished(n.name); err != nil {
 			return err
 		}
-		a, err := l.answeringAgent(ctx, np, agentPatience)
+		a, err := l.ownAgent(ctx, np, agentPatience)
 		if err != nil {
 			return err
 		}

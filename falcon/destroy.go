@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/go-multierror"
 
@@ -302,20 +303,20 @@ func writesElsewhere(np *NodePlan) bool {
 
 // endServer ends the server of a node that is removed, in no order when the
 // node is worthless.
-func (l *lab) endServer(ctx context.Context, o state.Object, worthless bool) error {
+func (l *lab) endServer(ctx context.Context, o state.Object, worthless bool, grace time.Duration) error {
 	if o.Process != nil && !l.serves(*o.Process, o.Name) {
 		o.Process = nil // the number was written down, and is another's
 	}
 	if d, ok := l.host.(discarder); ok && worthless {
 		return d.discard(ctx, l.folder, o)
 	}
-	return l.host.end(ctx, l.folder, o)
+	return l.host.end(ctx, l.folder, o, grace)
 }
 
 func (l *lab) removeObject(ctx context.Context, o state.Object, worthless bool) error {
 	switch o.Kind {
 	case state.Server:
-		if err := l.endServer(ctx, o, worthless); err != nil {
+		if err := l.endServer(ctx, o, worthless, endGrace); err != nil {
 			return err
 		}
 		l.stage(o.Name, StageGone, "")

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"time"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 	"github.com/falcon-vm/falcon-go/falcon/internal/process"
@@ -164,7 +165,7 @@ type hypervisor interface {
 	address(f *state.Folder, node string) string
 	// end ends the server of a node, and with it the guest, and removes what
 	// is left of it. That it has ended already is no error.
-	end(ctx context.Context, f *state.Folder, o state.Object) error
+	end(ctx context.Context, f *state.Folder, o state.Object, grace time.Duration) error
 }
 
 // serveOptions say what a node's server is to do with its plan.

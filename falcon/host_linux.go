@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -290,10 +291,10 @@ func (h *linuxHost) address(f *state.Folder, node string) string { return f.File
 
 // end ends the process of a node's server. QEMU goes with it, and what it held
 // goes with QEMU.
-func (h *linuxHost) end(ctx context.Context, f *state.Folder, o state.Object) error {
+func (h *linuxHost) end(ctx context.Context, f *state.Folder, o state.Object, grace time.Duration) error {
 	if o.Process != nil {
 		vmm, _ := o.Process.Child(vmmPID(f, o.Name)) // nobody, when there is none
-		if err := o.Process.Terminate(ctx, endGrace); err != nil {
+		if err := o.Process.Terminate(ctx, grace); err != nil {
 			return err
 		}
 		if err := vmm.Wait(ctx); err != nil {

@@ -236,7 +236,7 @@ func (h *simHost) client(f *state.Folder, node string) (*propolis.Client, error)
 func (h *simHost) address(f *state.Folder, node string) string { return f.File(node + socketExt) }
 
 // end has the process that serves all nodes end this one.
-func (h *simHost) end(ctx context.Context, f *state.Folder, o state.Object) error {
+func (h *simHost) end(ctx context.Context, f *state.Folder, o state.Object, grace time.Duration) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, serverDeadline, fmt.Errorf("no answer within %v", serverDeadline))
 	defer cancel()
 	var recorded process.Identity // nobody, when it was killed before that

@@ -308,9 +308,9 @@ func (h *illumosHost) address(f *state.Folder, node string) string {
 
 // end ends the process of a node's server, and removes its virtual machine from
 // the kernel, which keeps it when the server is gone.
-func (h *illumosHost) end(ctx context.Context, f *state.Folder, o state.Object) error {
+func (h *illumosHost) end(ctx context.Context, f *state.Folder, o state.Object, grace time.Duration) error {
 	if o.Process != nil {
-		if err := o.Process.Terminate(ctx, endGrace); err != nil {
+		if err := o.Process.Terminate(ctx, grace); err != nil {
 			return err
 		}
 	}

@@ -329,7 +329,7 @@ func (l *lab) startNodes(ctx context.Context, tx *transaction, r *revision, o la
 	var nodes []*NodePlan
 	for i := range r.next.Plan.Nodes {
 		n := &r.next.Plan.Nodes[i]
-		if r.running[n.Name] && l.setUpStage(n.Name) == StageReady {
+		if r.running[n.Name] && l.isSetUp(ctx, n, r.next.IDs[n.Name]) {
 			if err := l.goOn(ctx, n.Name); err != nil {
 				return &NodeError{Node: n.Name, Err: err}
 			}

@@ -118,7 +118,15 @@ func (l *lab) exec(ctx context.Context, node string, cmd execCommand) (ExecResul
 		return ExecResult{}, err
 	}
 	if np := r.Plan.Node(node); np != nil {
-		switch a, err := l.answeringAgent(ctx, np, agentPatience); {
+		begun, patience := time.Now(), agentPatience
+		if cmd.Timeout > 0 { // the rest is for the console
+			patience = min(patience, cmd.Timeout/2)
+		}
+		a, err := l.ownAgent(ctx, np, patience)
+		if cmd.Timeout > 0 {
+			cmd.Timeout = max(cmd.Timeout-time.Since(begun), time.Millisecond)
+		}
+		switch {
 		case a != nil:
 			var r ExecResult
 			err := l.whileWorking(ctx, node, func(ctx context.Context) (err error) {
@@ -284,7 +292,7 @@ func (n *Node) Start(ctx context.Context, opts ...LaunchOption) error {
 			if err := l.goOn(ctx, n.name); err != nil {
 				return err
 			}
-			if l.setUpStage(n.name) == StageReady {
+			if l.isSetUp(ctx, np, s.id) {
 				l.stage(n.name, StageRunning, "it runs already")
 				return nil
 			}
@@ -380,13 +388,16 @@ func (l *lab) stop(ctx context.Context, node string, np *NodePlan) error {
 	if err != nil {
 		return nil // stopped already
 	}
-	l.stopGuest(ctx, o, np)
+	grace := endGrace
+	if !l.stopGuest(ctx, o, np) {
+		grace = forceGrace
+	}
 	j, err := l.folder.Journal()
 	if err != nil {
 		return err
 	}
 	defer j.Close()
-	if err := l.endServer(ctx, o, false); err != nil {
+	if err := l.endServer(ctx, o, false, grace); err != nil {
 		return err
 	}
 	l.stage(node, StageStopped, "")
@@ -397,9 +408,13 @@ func (l *lab) stop(ctx context.Context, node string, np *NodePlan) error {
 // button was pressed.
 const buttonGrace = 8 * time.Second
 
+// forceGrace is how long the server of a guest that did not end in time may take
+// to end its hypervisor, which may hang as well.
+const forceGrace = time.Second
+
 // stopGuest has a guest end within the stopGrace. What it does not do by then is
-// done by force, by who ends its server.
-func (l *lab) stopGuest(ctx context.Context, o state.Object, np *NodePlan) {
+// done by force, by who ends its server: it returns false.
+func (l *lab) stopGuest(ctx context.Context, o state.Object, np *NodePlan) bool {
 	begun := time.Now()
 	in, cancel := context.WithTimeout(ctx, stopGrace)
 	defer cancel()
@@ -414,9 +429,11 @@ func (l *lab) stopGuest(ctx context.Context, o state.Object, np *NodePlan) {
 	switch {
 	case ctx.Err() == nil && (in.Err() != nil || err == nil && time.Since(begun) >= stopGrace):
 		l.log.Warn("the guest did not heed its power button and was stopped by force", "node", o.Name, "waited", stopGrace)
+		return false
 	case err != nil:
 		l.log.Warn("the guest did not stop in order", "node", o.Name, "error", err)
 	}
+	return true
 }
 
 // flush has the guest write out its file systems, where falcon can log in to it.

@@ -36,6 +36,9 @@ func (t *Topology) Snapshot(ctx context.Context, node, name string, o SnapshotOp
 			if stage := l.setUpStage(node); stage != StageReady {
 				return &UnfinishedError{Node: node, Stage: stage}
 			}
+			if !l.isSetUp(ctx, np, r.IDs[node]) {
+				return &UnfinishedError{Node: node, Stage: StageSetup}
+			}
 			switchOverlay = func(overlay string) error {
 				release, err := l.quiesce(ctx, np)
 				if err != nil {

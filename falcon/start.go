@@ -130,7 +130,7 @@ func (l *lab) endStanding(ctx context.Context, j *state.Journal, node string) er
 	if !stands {
 		return nil
 	}
-	if err := l.endServer(ctx, o, false); err != nil {
+	if err := l.endServer(ctx, o, false, endGrace); err != nil {
 		return err
 	}
 	return j.Gone(o)

@@ -191,6 +191,7 @@ func (l *lab) nodeStatuses(ctx context.Context, r *record) ([]NodeStatus, error)
 		if o, ok := servers[np.Name]; ok {
 			look = append(look, func(ctx context.Context) error {
 				l.lookAt(ctx, &nodes[i], o)
+				l.lookAtIdentity(ctx, &nodes[i], np)
 				return nil
 			})
 		}
@@ -242,6 +243,13 @@ func (l *lab) lookAtSetUp(n *NodeStatus) {
 		n.State, n.Reason = NodeUnfinished, err.Error()
 	case err != nil:
 		n.State = NodeStarting
+	}
+}
+
+// lookAtIdentity tells a guest that has lost its set-up by a reset of its own.
+func (l *lab) lookAtIdentity(ctx context.Context, n *NodeStatus, np *NodePlan) {
+	if n.State == NodeRunning && n.Resets > 0 && !l.isSetUp(ctx, np, n.UUID) {
+		n.State, n.Reason = NodeUnfinished, (&UnfinishedError{Node: n.Name, Stage: StageSetup}).Error()
 	}
 }
 

@@ -374,7 +374,7 @@ func (l *lab) bootTemplate(ctx context.Context, dir string, np *NodePlan, report
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*endGrace)
 		defer cancel()
-		err = errors.Join(err, l.host.end(ctx, folder, o))
+		err = errors.Join(err, l.host.end(ctx, folder, o, endGrace))
 	}()
 	if err != nil {
 		return nil, err
@@ -407,11 +407,14 @@ var templateFiles = []string{"ram", "state", "template.json", "console"}
 // generator holds.
 const entropyBytes = 64
 
+// machineID is the machine id of the instance with a UUID: the UUID, as systemd has
+// it for a machine that it finds itself on for the first time.
+func machineID(id string) string { return strings.ReplaceAll(id, "-", "") }
+
 // identity is what makes a guest the node that it is, whose instance has the
-// UUID id. The machine id is the UUID, as systemd has it for a machine that it
-// finds itself on for the first time.
+// UUID id.
 func identity(np *NodePlan, id string, clone bool) agent.Identity {
-	i := agent.Identity{Hostname: np.Name, MachineID: strings.ReplaceAll(id, "-", "")}
+	i := agent.Identity{Hostname: np.Name, MachineID: machineID(id)}
 	for _, m := range np.Mounts {
 		i.Mounts = append(i.Mounts, agent.Mount{Tag: m.Tag, Target: m.Target})
 	}

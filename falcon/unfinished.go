@@ -44,6 +44,31 @@ func (l *lab) setUpStage(node string) Stage {
 	return n.Stage
 }
 
+// resetPatience is how long a guest that has reset itself is asked who it is.
+const resetPatience = 2 * time.Second
+
+// identified reports whether it is an agent that makes the guest of a node what it is.
+func identified(np *NodePlan) bool { return np.Setup && np.Agent != "" }
+
+// isSetUp reports whether a node that runs is set up. One that has reset itself may
+// not be any more: what a guest has not written to its disk goes with a reset. Of
+// one that does not answer what was noted counts.
+func (l *lab) isSetUp(ctx context.Context, np *NodePlan, id string) bool {
+	if l.setUpStage(np.Name) != StageReady {
+		return false
+	}
+	client, err := l.host.client(l.folder, np.Name)
+	if err != nil || !identified(np) {
+		return true
+	}
+	defer client.Close()
+	if s, err := machineStatus(ctx, client); err != nil || s.Resets == 0 {
+		return true
+	}
+	a, info, _ := l.greet(ctx, np, resetPatience)
+	return a == nil || info.Is(machineID(id))
+}
+
 // unfinished returns an error where the set-up of a node is not complete, which
 // is an [UnfinishedError] where nobody works on it. Of a node that does not run
 // others tell.

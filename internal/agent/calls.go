@@ -2,6 +2,7 @@ package agent
 
 import (
 	"crypto/sha256"
+	"strconv"
 	"time"
 )
 
@@ -15,6 +16,16 @@ type Info struct {
 	PID int
 	// Held is whether the guest is a clone that waits for its identity.
 	Held bool
+	// Machine is the machine id of the identity that the guest has. Agents from
+	// before version 5 do not say.
+	Machine string
+}
+
+// Is reports whether the guest may be the machine with an id: its agent says so,
+// or is of those that do not say.
+func (i Info) Is(machine string) bool {
+	n, err := strconv.Atoi(i.Version)
+	return err != nil || n < tells || i.Machine == machine
 }
 
 // Encode returns the bytes of an Info.
@@ -24,6 +35,7 @@ func (i Info) Encode() []byte {
 	e.text(i.Boot)
 	e.number(uint64(i.PID))
 	e.flag(i.Held)
+	e.text(i.Machine)
 	return e
 }
 
@@ -33,6 +45,9 @@ func DecodeInfo(p []byte) (Info, error) {
 	i := Info{Version: d.text(), Boot: d.text(), PID: int(d.number())}
 	if len(d.rest) > 0 { // an older agent holds nothing
 		i.Held = d.flag()
+	}
+	if len(d.rest) > 0 {
+		i.Machine = d.text()
 	}
 	return i, d.err
 }

@@ -39,10 +39,15 @@ func (e *UnknownCallError) Error() string {
 type TimeoutError struct {
 	// After is how long it was given.
 	After time.Duration
+	// Silent is set when the agent did not say that it was ended.
+	Silent bool
 }
 
 // Error implements error.
 func (e *TimeoutError) Error() string {
+	if e.Silent {
+		return fmt.Sprintf("timed out after %v; the agent in the guest does not say whether it was ended", e.After)
+	}
 	return fmt.Sprintf("timed out after %v; it and all of its process group were ended", e.After)
 }
 
@@ -172,6 +177,10 @@ type Command struct {
 // which includes what the guest then does to end it by force.
 const interruptWait = 5 * time.Second
 
+// timeoutGrace is how long a guest may take to end a command whose time is over,
+// the last part of which it does by force.
+const timeoutGrace = 4 * time.Second
+
 // Exec runs a command in the guest. That it ends with a status other than 0 is
 // no error. When ctx ends, the command is interrupted as by Ctrl-C, and its
 // process group is ended if it does not heed that; its output is passed on until
@@ -184,6 +193,9 @@ func (c *Client) Exec(ctx context.Context, cmd Command) (Exit, error) {
 	cmd.ID = rand.Uint64()
 	call, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer end(nil)
+	if cmd.Timeout > 0 { // the guest ends the command itself; this is for a guest that cannot
+		defer time.AfterFunc(cmd.Timeout+timeoutGrace, func() { end(&TimeoutError{After: cmd.Timeout, Silent: true}) }).Stop()
+	}
 	stop := context.AfterFunc(ctx, func() { c.interrupt(call, cmd.ID, func() { end(context.Cause(ctx)) }) })
 	defer stop()
 	x, err := c.ask(call, AskExec, cmd.Encode())

@@ -13,13 +13,16 @@ import "strconv"
 const Port = "dev.falcon.agent.0"
 
 // Version is the version of the agent. It changes with what the agent can do.
-const Version = "4"
+const Version = "5"
 
 // oldest is the oldest version of an agent that does what every host asks for.
 const oldest = 2
 
 // holds is the oldest version of an agent that can hold a guest, see [Client.Hold].
 const holds = 4
+
+// tells is the oldest version of an agent that says whose identity its guest has.
+const tells = 5
 
 // Holds reports whether an agent of a version can be that of a template.
 func Holds(version string) bool {

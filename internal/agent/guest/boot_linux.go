@@ -21,66 +21,140 @@ const bootFile = "/var/lib/falcon-agent/boot"
 // machineUUID is where the kernel has the machine's UUID.
 const machineUUID = "/sys/class/dmi/id/product_uuid"
 
-// keepBoot keeps what of an identity does not outlast a boot by itself.
+// keepBoot keeps an identity for later boots. SSH keys that are still to be made
+// stay so.
 func keepBoot(path string, i agent.Identity) error {
-	if len(i.Mounts) == 0 {
-		return removeIfThere(path)
+	if was, err := readKept(path); err == nil && was.MachineID == i.MachineID && was.SSHKeys {
+		i.SSHKeys = true
 	}
-	content := string(agent.Identity{Hostname: i.Hostname, MachineID: i.MachineID, Mounts: i.Mounts}.Encode())
-	err := rewrite(path, content, 0o600)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return err
-		}
-		err = rewrite(path, content, 0o600)
+	kept := agent.Identity{Hostname: i.Hostname, MachineID: i.MachineID, SSHKeys: i.SSHKeys, Mounts: i.Mounts}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
 	}
-	if err == nil {
-		go flush(path) // a guest may panic at once; nobody waits for the disk
-	}
-	return err
+	return rewrite(path, string(kept.Encode()), 0o600)
 }
 
-// flush has a file written to the disk.
-func flush(path string) {
-	if fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
-		_ = unix.Fsync(fd)
+func (s *server) keep(i agent.Identity) error {
+	s.keeping.Lock()
+	defer s.keeping.Unlock()
+	return keepBoot(bootFile, i)
+}
+
+// flush has what keepBoot has kept written to the disk. Nobody waits for it: ten
+// guests at once take a second. A guest that is reset before is seen to be none.
+func (s *server) flush(path string) {
+	s.keeping.Lock()
+	defer s.keeping.Unlock()
+	for range 3 { // the file, its folder, and where that was made
+		if err := writeOut(path, unix.Fsync); err != nil {
+			fmt.Fprintln(os.Stderr, "falcon-agent: keeping what the guest is:", err)
+			return
+		}
+		path = filepath.Dir(path)
+	}
+}
+
+// keptKeys notes that a machine's SSH keys are made, once they are on the disk.
+func keptKeys(path, sshFolder string) error {
+	i, err := readKept(path)
+	if err != nil || !i.SSHKeys {
+		return err
+	}
+	if err := writeOut(sshFolder, unix.Syncfs); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	i.SSHKeys = false
+	return errors.Join(rewrite(path, string(i.Encode()), 0o600), writeOut(path, unix.Fsync))
+}
+
+// writeOut has a file or folder, or the file system that it is on, written to the disk.
+func writeOut(path string, sync func(fd int) error) error {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		err = sync(fd)
 		unix.Close(fd)
 	}
+	if err != nil {
+		return &fs.PathError{Op: "sync", Path: path, Err: err}
+	}
+	return nil
+}
+
+// readKept returns what keepBoot has kept, for whichever machine.
+func readKept(path string) (agent.Identity, error) {
+	content, err := readFile(path)
+	if err != nil {
+		return agent.Identity{}, err
+	}
+	return agent.DecodeIdentity(content)
 }
 
 // keptBoot returns what keepBoot has kept for this machine. A disk may have become
 // another machine's, as by a snapshot, which has other mounts.
 func keptBoot(path, uuidFile string) (i agent.Identity, kept bool) {
-	content, err := readFile(path)
+	i, err := readKept(path)
 	if err != nil {
 		return i, false
 	}
 	uuid, err := readFile(uuidFile)
-	if err != nil {
-		return i, false
-	}
-	i, err = agent.DecodeIdentity(content)
 	is := strings.ToLower(strings.ReplaceAll(strings.TrimSpace(string(uuid)), "-", ""))
 	return i, err == nil && i.MachineID == is
 }
 
-// boot does again what belongs to each boot. What fails is for falcon to say when
-// it sets the guest up; the agent serves all the same.
+// boot does again what belongs to each boot, and what a reset may have taken away
+// before it was on the disk. What fails is for falcon to say when it sets the guest
+// up; the agent serves all the same.
 func (s *server) boot() {
 	i, kept := keptBoot(bootFile, machineUUID)
 	if !kept {
+		id, _ := readFile(machineIDFile) // some systems have none
+		s.machine = strings.TrimSpace(string(id))
 		return
 	}
-	if err := unix.Sethostname([]byte(i.Hostname)); err != nil {
-		fmt.Fprintln(os.Stderr, "falcon-agent: setting the host name:", err)
+	warn := func(err error) {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "falcon-agent: being this machine again:", err)
+		}
+	}
+	warn(setHostname(i.Hostname))
+	err := setMachineID(i.MachineID)
+	if err == nil {
+		s.machine = i.MachineID
+	}
+	warn(err)
+	if i.SSHKeys {
+		warn(s.makeSSHKeys())
 	}
 	for _, m := range i.Mounts {
 		if err := s.mount9p(m); err != nil {
-			fmt.Fprintln(os.Stderr, "falcon-agent:", err)
+			warn(err)
 			continue
 		}
 		s.booted = append(s.booted, m)
 	}
+}
+
+// makeSSHKeys makes the SSH server's host keys anew. What takes long goes on when
+// it returns.
+func (s *server) makeSSHKeys() error {
+	late, err := renewSSHKeys(sshFolder, rereadSSHKeys)
+	if err != nil {
+		return fmt.Errorf("making the SSH server's host keys: %w", err)
+	}
+	go func() {
+		if late != nil {
+			if err := <-late; err != nil {
+				fmt.Fprintln(os.Stderr, "falcon-agent: making the SSH server's RSA host key:", err)
+				return
+			}
+		}
+		s.keeping.Lock()
+		defer s.keeping.Unlock()
+		if err := keptKeys(bootFile, sshFolder); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			fmt.Fprintln(os.Stderr, "falcon-agent: noting that the SSH server has its host keys:", err)
+		}
+	}()
+	return nil
 }
 
 // replaceBooted takes away what boot has mounted and is not wanted any more: the

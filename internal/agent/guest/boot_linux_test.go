@@ -30,8 +30,19 @@ func TestWhatIsKeptForABootIsTheMachinesOwn(t *testing.T) {
 	}
 	i.Mounts = nil
 	check(t, keepBoot(file, i))
-	if _, err := os.Stat(file); !os.IsNotExist(err) {
-		t.Errorf("what is kept of a node without mounts: %v", err)
+	uuid = write(t, dir, "uuid", "11111111-1111-1111-1111-111111111111\n", 0o600)
+	got, ok := keptBoot(file, uuid)
+	if !ok || got.Hostname != "violin" || !got.SSHKeys || len(got.Mounts) > 0 {
+		t.Errorf("what is kept of a node without mounts: %+v, %v", got, ok)
+	}
+	i.SSHKeys = false
+	check(t, keepBoot(file, i))
+	if got, _ := keptBoot(file, uuid); !got.SSHKeys {
+		t.Error("keys that are still to be made are forgotten")
+	}
+	check(t, keptKeys(file, dir))
+	if got, ok := keptBoot(file, uuid); !ok || got.SSHKeys {
+		t.Errorf("when the keys are on the disk, kept is %+v, %v", got, ok)
 	}
 	check(t, os.WriteFile(file, []byte("\xff\xff\xff"), 0o600))
 	if got, ok := keptBoot(file, uuid); ok {

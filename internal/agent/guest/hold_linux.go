@@ -123,10 +123,13 @@ func (s *server) goOn() {
 }
 
 // free ends the hold: the guest is a machine of its own.
-func (s *server) free() {
+func (s *server) free(machine string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.held = nil
+	if machine != "" {
+		s.machine = machine
+	}
 }
 
 // stopAll stops all processes but the first and this one. Those that have begun

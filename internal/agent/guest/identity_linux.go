@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -58,22 +59,16 @@ func (s *server) identify(content []byte) error {
 	}
 	if i.MachineID != "" {
 		s.replaceBooted(i.Mounts)
-		if err := keepBoot(bootFile, i); err != nil {
-			return fmt.Errorf("keeping what is to be done at each boot: %w", err)
+		i.SSHKeys = i.SSHKeys && exists(sshFolder)
+		if err := s.keep(i); err != nil {
+			return fmt.Errorf("keeping what the guest is: %w", err)
 		}
+		go s.flush(bootFile)
 	}
 	s.goOn()
 	if i.SSHKeys {
-		late, err := renewSSHKeys(sshFolder, rereadSSHKeys)
-		if err != nil {
-			return fmt.Errorf("making the SSH server's host keys: %w", err)
-		}
-		if late != nil {
-			go func() {
-				if err := <-late; err != nil {
-					fmt.Fprintln(os.Stderr, "falcon-agent: making the SSH server's RSA host key:", err)
-				}
-			}()
+		if err := s.makeSSHKeys(); err != nil {
+			return err
 		}
 	}
 	// The network comes up when the guest is not its template any more.
@@ -83,7 +78,7 @@ func (s *server) identify(content []byte) error {
 	if err := s.mount(i.Mounts); err != nil {
 		return err
 	}
-	s.free()
+	s.free(i.MachineID)
 	return nil
 }
 
@@ -125,12 +120,14 @@ func setHostname(name string) error {
 	return addHost(hostsFile, name)
 }
 
-// addHost adds a name to a file like /etc/hosts if it is not in it.
+// addHost adds a name to a file like /etc/hosts if it is not in it. A reset may have
+// left zeros where lines were not on the disk yet.
 func addHost(path, name string) error {
 	hosts, err := readFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	hosts = bytes.ReplaceAll(hosts, []byte{0}, nil)
 	for line := range strings.Lines(string(hosts)) {
 		line, _, _ = strings.Cut(line, "#")
 		if names := strings.Fields(line); len(names) > 1 && slices.Contains(names[1:], name) {

@@ -150,6 +150,11 @@ func (s *server) rehearse() error {
 	if err := errors.Join(unix.Sethostname([]byte(name)), rewrite(hostnameFile, string(file), 0o644)); err != nil {
 		return err
 	}
+	// Clones then overwrite what is there, which takes their disks less.
+	if err := s.keep(agent.Identity{Hostname: name}); err != nil {
+		return err
+	}
+	s.flush(bootFile)
 	// What is looked up, or looked for in vain, is then known without the disk.
 	for _, pattern := range lookedUp {
 		files, _ := filepath.Glob(pattern) // the patterns are right

@@ -44,12 +44,17 @@ type server struct {
 	down    []string            // interfaces that were up before prepare
 	held    *held               // of a template and its clones, nil of others
 	booted  []agent.Mount       // what boot has mounted
+	machine string              // whose identity the guest has
+
+	keeping sync.Mutex // of the identity for later boots
 }
 
 // ping says who answers.
 func (s *server) ping() []byte {
 	i := s.info
-	i.Held = s.isHeld()
+	s.mu.Lock()
+	i.Held, i.Machine = s.held != nil, s.machine
+	s.mu.Unlock()
 	return i.Encode()
 }
 
