@@ -84,6 +84,15 @@ func (l *lab) works(ctx context.Context, node string) error {
 	return nil
 }
 
+// standsStill returns a PausedError when the machine of a node does.
+func (l *lab) standsStill(ctx context.Context, node string) error {
+	var paused *PausedError
+	if err := l.works(ctx, node); errors.As(err, &paused) {
+		return paused
+	}
+	return nil
+}
+
 // whileWorking does something with a guest, and ends its context as soon as that
 // has no prospect: the guest panics, or stands still for too long.
 func (l *lab) whileWorking(ctx context.Context, node string, do func(context.Context) error) error {
@@ -161,23 +170,33 @@ func lastWordsOf(ctx context.Context, client *propolis.Client, s propolis.Machin
 	return *s.Panic
 }
 
-// goOn lets the machine of a node that runs go on if it stands still.
-func (l *lab) goOn(ctx context.Context, node string) error {
+// goOn lets the machine of a node that runs go on if it stands still. It returns
+// false for one that cannot, and has to be started anew.
+func (l *lab) goOn(ctx context.Context, node string) (bool, error) {
 	client, err := l.host.client(l.folder, node)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer client.Close()
 	s, err := machineStatus(ctx, client)
-	if err != nil || s.Pause == nil {
-		return err
+	if err == nil && s.Pause != nil {
+		err = l.resume(ctx, client, node, *s.Pause)
 	}
+	if err != nil || s.Panic == nil || s.Panic.Over {
+		return err == nil, err
+	}
+	l.log.Warn("the node is started anew: its kernel has panicked", "node", node, "at", s.Panic.At.Local().Format(time.DateTime))
+	return false, nil
+}
+
+// resume lets a machine go on, and returns a PausedError when it cannot yet.
+func (l *lab) resume(ctx context.Context, client *propolis.Client, node string, p propolis.Pause) error {
 	ctx, cancel := context.WithTimeout(ctx, statusDeadline)
 	defer cancel()
-	err = client.Resume(ctx)
+	err := client.Resume(ctx)
 	var refusal *propolis.Error
 	if errors.As(err, &refusal) && refusal.Status == http.StatusConflict {
-		return &PausedError{node, *s.Pause}
+		return &PausedError{node, p}
 	}
 	return err
 }
@@ -201,8 +220,12 @@ func (l *lab) lookAtMachine(ctx context.Context, n *NodeStatus, o state.Object) 
 	if !s.Watchdog.IsZero() {
 		n.Watchdog = &s.Watchdog
 	}
+	switch n.State {
+	case NodeRunning, NodeStarting, NodeUnfinished: // what ends the pause or the panic also finishes it
+	default:
+		return
+	}
 	switch {
-	case n.State != NodeRunning && n.State != NodeStarting:
 	case s.Pause != nil:
 		n.State, n.Reason = NodePaused, (&PausedError{n.Name, *s.Pause}).Error()
 	case s.Panic != nil && !s.Panic.Over:
