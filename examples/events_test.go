@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -292,5 +293,10 @@ func TestScreens(t *testing.T) {
 			t.Errorf("the password is on the command line of node %s", n.Name)
 		}
 	}
+	l.must("hyperstop", "b")
+	check(t, os.Chmod(password, 0o644))
+	l.refuse([]string{"hyperstart", "b"}, "node b", "chmod 600 "+password)
+	l.refuse(append(slices.Clone(l.flags), "preflight"), "node b", "chmod 600 "+password)
+	l.refuse(l.launchArgs(), "node b", "chmod 600 "+password)
 	l.destroy()
 }
