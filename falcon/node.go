@@ -202,9 +202,9 @@ func (l *lab) connect(ctx context.Context, node string) (*NodePlan, *propolis.Cl
 		return nil, nil, err
 	}
 	if s, err := l.instanceState(ctx, o); err != nil {
-		return nil, nil, fmt.Errorf("%w%s; start it with: hyperstart %s", err, l.lastWords(node), node)
+		return nil, nil, fmt.Errorf("%w%s; start it with: %s", err, l.lastWords(node), l.cure("hyperstart", node))
 	} else if s.Terminal() {
-		return nil, nil, fmt.Errorf("it does not run (%s)%s; start it with: hyperstart %s", s, l.lastWords(node), node)
+		return nil, nil, fmt.Errorf("it does not run (%s)%s; start it with: %s", s, l.lastWords(node), l.cure("hyperstart", node))
 	}
 	client, err := l.host.client(l.folder, node)
 	return np, client, err
@@ -225,7 +225,7 @@ func (l *lab) server(node string) (state.Object, error) {
 	if o, ok := servers[node]; ok {
 		return o, nil
 	}
-	return state.Object{}, fmt.Errorf("it is stopped; start it with: hyperstart %s", node)
+	return state.Object{}, fmt.Errorf("it is stopped; start it with: %s", l.cure("hyperstart", node))
 }
 
 // Serial opens the guest's console, starting with at most recent bytes of what
