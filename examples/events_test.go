@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -103,6 +104,7 @@ func testHostDiskFull(t *testing.T, s *site) {
 			t.Errorf("exec after %v: %s", time.Since(begun), out)
 		}
 		l.refuse([]string{"hyperstart", name}, "no space left", n.Disk)
+		l.refuse([]string{"reboot", name}, "no space left", n.Disk) // which would lose what it has not written
 		l.refuse([]string{"cp", name + ":/etc/hostname", s.dir + "/hostname"}, "no space left")
 	}
 	if out := l.must("info"); !strings.Contains(out, "beware: guests that write more") {
@@ -194,11 +196,17 @@ func TestPanicsAndRebootsAreShown(t *testing.T) {
 			t.Errorf("info has no %q:\n%s", w, text)
 		}
 	}
-	l.must("reboot", "a")
-	if n := l.node("a"); n.State != "running" {
-		t.Errorf("after a reboot it is %+v", n)
+	for i, anew := range [][]string{{"reboot", "a"}, l.launchArgs(), {"hyperstart", "a"}} {
+		if i > 0 {
+			l.crash("a", 0)
+			l.becomesState("a", "panicked")
+		}
+		l.must(anew...)
+		if n := l.node("a"); n.State != "running" {
+			t.Errorf("after %v it is %+v", anew, n)
+		}
+		l.sh("a", "true")
 	}
-	l.sh("a", "true")
 
 	// A command that runs when its guest panics ends at once.
 	l.crash("a", 0)
@@ -285,5 +293,10 @@ func TestScreens(t *testing.T) {
 			t.Errorf("the password is on the command line of node %s", n.Name)
 		}
 	}
+	l.must("hyperstop", "b")
+	check(t, os.Chmod(password, 0o644))
+	l.refuse([]string{"hyperstart", "b"}, "node b", "chmod 600 "+password)
+	l.refuse(append(slices.Clone(l.flags), "preflight"), "node b", "chmod 600 "+password)
+	l.refuse(l.launchArgs(), "node b", "chmod 600 "+password)
 	l.destroy()
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
@@ -29,6 +30,7 @@ type lab struct {
 	reporter
 	stages   stageLog
 	propolis string
+	command  string // what a command line that works on it begins with
 
 	mu     sync.Mutex
 	loaded *loadedRecord
@@ -51,11 +53,16 @@ func (t *Topology) open() (*lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.to = t.Progress
+	l.to, l.command = t.Progress, t.Command
 	if t.Propolis != "" { // it is not started in this folder
 		l.propolis, err = filepath.Abs(t.Propolis)
 	}
 	return l, err
+}
+
+// cure is the command line that does something to a node, for people to paste.
+func (l *lab) cure(command, node string) string {
+	return strings.TrimLeft(l.command+" "+command+" "+node, " ")
 }
 
 func openLab(dir, name string, asked hostChoice, log *slog.Logger) (*lab, error) {
@@ -164,13 +171,16 @@ func (l *lab) loadOrNew() (*record, error) {
 
 // lock takes the folder for one command.
 func (l *lab) lock(ctx context.Context, purpose string) (unlock func(), err error) {
-	unlock, err = l.folder.Lock(ctx, purpose, l.waiting)
+	unlock, err = l.folder.Lock(ctx, purpose, l.waiting(purpose))
 	return l.tidying(unlock), err
 }
 
-func (l *lab) waiting(holder string) {
-	l.log.Info("waiting for another falcon", "folder", l.folder.Path(), "holder", holder)
-	l.report(Progress{Stage: StageStart, Detail: "waiting for " + holder})
+// waiting returns what reports for whom a command has to wait.
+func (l *lab) waiting(purpose string) func(holder string) {
+	return func(holder string) {
+		l.log.Info("waiting for another falcon", "folder", l.folder.Path(), "holder", holder, "for", purpose)
+		l.report(Progress{Stage: StageWait, Detail: purpose + " waits for " + holder})
+	}
 }
 
 // tidying is an unlock that leaves no folder behind in which nothing has come
@@ -218,7 +228,7 @@ func (l *lab) lockNode(ctx context.Context, node, purpose string) (*record, func
 	if _, err := l.load(); err != nil {
 		return nil, nil, err
 	}
-	shared, err := l.folder.LockShared(ctx, purpose, l.waiting)
+	shared, err := l.folder.LockShared(ctx, purpose, l.waiting(purpose))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -228,7 +238,7 @@ func (l *lab) lockNode(ctx context.Context, node, purpose string) (*record, func
 		unlock()
 		return nil, nil, err
 	}
-	unlockNode, err := l.folder.LockFile(ctx, node+lockExt, purpose, l.waiting)
+	unlockNode, err := l.folder.LockFile(ctx, node+lockExt, purpose, l.waiting(purpose))
 	if err != nil {
 		unlock()
 		return nil, nil, err

@@ -41,7 +41,8 @@ func LoginTimeout(d time.Duration) LaunchOption {
 
 // Launch makes the topology run: images that can be built are built, disks are
 // cloned, links made, nodes started and set up. What runs already is left
-// alone, so that Launch can be called again to complete a topology. When it
+// alone, but for a node whose kernel has panicked, which is started anew: so Launch
+// can be called again to complete a topology. When it
 // fails or ctx is cancelled, what this call has made is removed again.
 //
 // A topology that is not Persistent is destroyed when ctx is cancelled later,
@@ -329,12 +330,16 @@ func (l *lab) startNodes(ctx context.Context, tx *transaction, r *revision, o la
 	var nodes []*NodePlan
 	for i := range r.next.Plan.Nodes {
 		n := &r.next.Plan.Nodes[i]
-		if r.running[n.Name] && l.isSetUp(ctx, n, r.next.IDs[n.Name]) {
-			if err := l.goOn(ctx, n.Name); err != nil {
+		if r.running[n.Name] {
+			goesOn, err := l.goOn(ctx, n.Name)
+			if err != nil {
 				return &NodeError{Node: n.Name, Err: err}
 			}
-			l.stage(n.Name, StageRunning, "it runs already")
-			continue
+			if goesOn && l.isSetUp(ctx, n, r.next.IDs[n.Name]) {
+				l.stage(n.Name, StageRunning, "it runs already")
+				continue
+			}
+			r.running[n.Name] = goesOn
 		}
 		nodes = append(nodes, n)
 	}

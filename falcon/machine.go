@@ -16,30 +16,42 @@ import (
 type PausedError struct {
 	Node  string
 	Pause propolis.Pause
+	// Cure is the command that has it go on.
+	Cure string
 }
 
 // Error implements error.
 func (e *PausedError) Error() string {
-	cure := "it goes on with: hyperstart " + e.Node
+	how := "it goes on with"
 	if e.Pause.Reason == propolis.PauseNoSpace {
-		cure = "free some, and it goes on by itself, at once with: hyperstart " + e.Node
+		how = "free some, and it goes on by itself, at once with"
 	}
-	return fmt.Sprintf("it is %s; %s", &e.Pause, cure)
+	return fmt.Sprintf("it is %s; %s: %s", &e.Pause, how, e.Cure)
 }
 
 // PanickedError says that the kernel of a node has panicked.
 type PanickedError struct {
 	Node  string
 	Panic propolis.Panic
+	// Cure is the command that starts it anew.
+	Cure string
 }
 
 // Error implements error.
 func (e *PanickedError) Error() string {
-	text := fmt.Sprintf("its kernel panicked at %s; start it anew with: reboot %s", e.Panic.At.Local().Format(time.DateTime), e.Node)
+	text := fmt.Sprintf("its kernel panicked at %s; start it anew with: %s", e.Panic.At.Local().Format(time.DateTime), e.Cure)
 	if len(e.Panic.Console) > 0 {
 		text += "; the console's last lines:\n  " + strings.Join(e.Panic.Console, "\n  ")
 	}
 	return text
+}
+
+func (l *lab) pausedError(node string, p propolis.Pause) error {
+	return &PausedError{node, p, l.cure("hyperstart", node)}
+}
+
+func (l *lab) panickedError(node string, p propolis.Panic) error {
+	return &PanickedError{node, p, l.cure("reboot", node)}
 }
 
 // pausePatience is how long a machine may stand still before those who wait for
@@ -77,9 +89,18 @@ func (l *lab) works(ctx context.Context, node string) error {
 	case err != nil:
 		return nil
 	case s.Pause != nil:
-		return &PausedError{node, *s.Pause}
+		return l.pausedError(node, *s.Pause)
 	case s.Panic != nil && !s.Panic.Over:
-		return &PanickedError{node, *s.Panic}
+		return l.panickedError(node, *s.Panic)
+	}
+	return nil
+}
+
+// standsStill returns a PausedError when the machine of a node does.
+func (l *lab) standsStill(ctx context.Context, node string) error {
+	var paused *PausedError
+	if err := l.works(ctx, node); errors.As(err, &paused) {
+		return paused
 	}
 	return nil
 }
@@ -122,7 +143,7 @@ func (l *lab) watchMachine(ctx context.Context, client *propolis.Client, node st
 	var limit time.Time // for the pause, if it stands still
 	for err == nil && s.Gen > 0 {
 		if p := s.Panic; p != nil && p.At.After(since) {
-			return &PanickedError{node, lastWordsOf(ctx, client, s)}
+			return l.panickedError(node, lastWordsOf(ctx, client, s))
 		}
 		wait, cancel := ctx, context.CancelFunc(func() {})
 		switch {
@@ -140,7 +161,7 @@ func (l *lab) watchMachine(ctx context.Context, client *propolis.Client, node st
 		late := wait.Err() != nil
 		cancel()
 		if late && ctx.Err() == nil {
-			return &PausedError{node, *paused}
+			return l.pausedError(node, *paused)
 		}
 	}
 	return nil
@@ -161,23 +182,33 @@ func lastWordsOf(ctx context.Context, client *propolis.Client, s propolis.Machin
 	return *s.Panic
 }
 
-// goOn lets the machine of a node that runs go on if it stands still.
-func (l *lab) goOn(ctx context.Context, node string) error {
+// goOn lets the machine of a node that runs go on if it stands still. It returns
+// false for one that cannot, and has to be started anew.
+func (l *lab) goOn(ctx context.Context, node string) (bool, error) {
 	client, err := l.host.client(l.folder, node)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer client.Close()
 	s, err := machineStatus(ctx, client)
-	if err != nil || s.Pause == nil {
-		return err
+	if err == nil && s.Pause != nil {
+		err = l.resume(ctx, client, node, *s.Pause)
 	}
+	if err != nil || s.Panic == nil || s.Panic.Over {
+		return err == nil, err
+	}
+	l.log.Warn("the node is started anew: its kernel has panicked", "node", node, "at", s.Panic.At.Local().Format(time.DateTime))
+	return false, nil
+}
+
+// resume lets a machine go on, and returns a PausedError when it cannot yet.
+func (l *lab) resume(ctx context.Context, client *propolis.Client, node string, p propolis.Pause) error {
 	ctx, cancel := context.WithTimeout(ctx, statusDeadline)
 	defer cancel()
-	err = client.Resume(ctx)
+	err := client.Resume(ctx)
 	var refusal *propolis.Error
 	if errors.As(err, &refusal) && refusal.Status == http.StatusConflict {
-		return &PausedError{node, *s.Pause}
+		return l.pausedError(node, p)
 	}
 	return err
 }
@@ -201,11 +232,15 @@ func (l *lab) lookAtMachine(ctx context.Context, n *NodeStatus, o state.Object) 
 	if !s.Watchdog.IsZero() {
 		n.Watchdog = &s.Watchdog
 	}
+	switch n.State {
+	case NodeRunning, NodeStarting, NodeUnfinished: // what ends the pause or the panic also finishes it
+	default:
+		return
+	}
 	switch {
-	case n.State != NodeRunning && n.State != NodeStarting:
 	case s.Pause != nil:
-		n.State, n.Reason = NodePaused, (&PausedError{n.Name, *s.Pause}).Error()
+		n.State, n.Reason = NodePaused, l.pausedError(n.Name, *s.Pause).Error()
 	case s.Panic != nil && !s.Panic.Over:
-		n.State, n.Reason = NodePanicked, (&PanickedError{n.Name, *s.Panic}).Error()
+		n.State, n.Reason = NodePanicked, l.panickedError(n.Name, *s.Panic).Error()
 	}
 }

@@ -16,20 +16,20 @@ func TestErrorsOfMachinesSayWhatToDo(t *testing.T) {
 		want []string
 	}{
 		"no space": {
-			&PausedError{"violin", propolis.Pause{Since: since, Reason: propolis.PauseNoSpace, Path: "/img/v.qcow2"}},
-			[]string{"paused since 2026-11-28 02:00:00", "no space left for its disk /img/v.qcow2", "goes on by itself", "hyperstart violin"},
+			&PausedError{"violin", propolis.Pause{Since: since, Reason: propolis.PauseNoSpace, Path: "/img/v.qcow2"}, "ring -f lab hyperstart violin"},
+			[]string{"paused since 2026-11-28 02:00:00", "no space left for its disk /img/v.qcow2", "goes on by itself", "with: ring -f lab hyperstart violin"},
 		},
 		"stopped by hand": {
-			&PausedError{"violin", propolis.Pause{Since: since, Reason: propolis.PauseCommand}},
-			[]string{"somebody has stopped its machine", "hyperstart violin"},
+			&PausedError{"violin", propolis.Pause{Since: since, Reason: propolis.PauseCommand}, "ring -f lab hyperstart violin"},
+			[]string{"somebody has stopped its machine", "with: ring -f lab hyperstart violin"},
 		},
 		"a bad disk": {
-			&PausedError{"violin", propolis.Pause{Since: since, Reason: propolis.PauseDiskError, Path: "/img/v.qcow2", Error: "write: Input/output error"}},
-			[]string{"its disk /img/v.qcow2 fails (write: Input/output error)", "hyperstart violin"},
+			&PausedError{"violin", propolis.Pause{Since: since, Reason: propolis.PauseDiskError, Path: "/img/v.qcow2", Error: "write: Input/output error"}, "ring -f lab hyperstart violin"},
+			[]string{"its disk /img/v.qcow2 fails (write: Input/output error)", "with: ring -f lab hyperstart violin"},
 		},
 		"a panic": {
-			&PanickedError{"violin", propolis.Panic{At: since, Console: []string{"Kernel panic", "end"}}},
-			[]string{"panicked at 2026-11-28 02:00:00", "reboot violin", "last lines:\n  Kernel panic\n  end"},
+			&PanickedError{"violin", propolis.Panic{At: since, Console: []string{"Kernel panic", "end"}}, "ring -f lab reboot violin"},
+			[]string{"panicked at 2026-11-28 02:00:00", "with: ring -f lab reboot violin", "last lines:\n  Kernel panic\n  end"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -210,9 +210,9 @@ func (l *lab) connect(ctx context.Context, node string) (*NodePlan, *propolis.Cl
 		return nil, nil, err
 	}
 	if s, err := l.instanceState(ctx, o); err != nil {
-		return nil, nil, fmt.Errorf("%w%s; start it with: hyperstart %s", err, l.lastWords(node), node)
+		return nil, nil, fmt.Errorf("%w%s; start it with: %s", err, l.lastWords(node), l.cure("hyperstart", node))
 	} else if s.Terminal() {
-		return nil, nil, fmt.Errorf("it does not run (%s)%s; start it with: hyperstart %s", s, l.lastWords(node), node)
+		return nil, nil, fmt.Errorf("it does not run (%s)%s; start it with: %s", s, l.lastWords(node), l.cure("hyperstart", node))
 	}
 	client, err := l.host.client(l.folder, node)
 	return np, client, err
@@ -233,7 +233,7 @@ func (l *lab) server(node string) (state.Object, error) {
 	if o, ok := servers[node]; ok {
 		return o, nil
 	}
-	return state.Object{}, fmt.Errorf("it is stopped; start it with: hyperstart %s", node)
+	return state.Object{}, fmt.Errorf("it is stopped; start it with: %s", l.cure("hyperstart", node))
 }
 
 // Serial opens the guest's console, starting with at most recent bytes of what
@@ -273,7 +273,8 @@ func (n *Node) Logs() (LogFiles, error) {
 
 // Start starts a node that is stopped or failed, on its own disk, and makes
 // the links that are missing: also after a restart of the host. A node that
-// runs is left alone, but that one that stands still goes on.
+// runs is left alone, but that one that stands still goes on, and one whose kernel
+// has panicked is started anew.
 func (n *Node) Start(ctx context.Context, opts ...LaunchOption) error {
 	o := launchOptions{loginTimeout: DefaultLoginTimeout}
 	for _, opt := range opts {
@@ -289,10 +290,10 @@ func (n *Node) Start(ctx context.Context, opts ...LaunchOption) error {
 		runs := err == nil && l.runs(ctx, server)
 		if runs {
 			// Not under the journal, for which a full disk has no room.
-			if err := l.goOn(ctx, n.name); err != nil {
+			if runs, err = l.goOn(ctx, n.name); err != nil {
 				return err
 			}
-			if l.isSetUp(ctx, np, s.id) {
+			if runs && l.isSetUp(ctx, np, s.id) {
 				l.stage(n.name, StageRunning, "it runs already")
 				return nil
 			}
@@ -466,7 +467,8 @@ func (l *lab) halt(ctx context.Context, o state.Object) error {
 }
 
 // Reboot resets the guest, after its file systems have been written out where
-// falcon can log in to it, and sets it up again.
+// falcon can log in to it, and sets it up again. A node that stands still is
+// refused: what it could not write yet would be lost.
 func (n *Node) Reboot(ctx context.Context) error {
 	return n.do(ctx, "reboot", func(ctx context.Context, l *lab, r *record) error {
 		np, client, err := l.connect(ctx, n.name)
@@ -474,7 +476,13 @@ func (n *Node) Reboot(ctx context.Context) error {
 			return err
 		}
 		defer client.Close()
+		if err := l.standsStill(ctx, n.name); err != nil {
+			return err
+		}
 		l.flush(ctx, np, l.exec)
+		if err := l.standsStill(ctx, n.name); err != nil { // what was flushed may have filled the disk
+			return err
+		}
 		return l.reset(ctx, client, np, r.IDs[n.name])
 	})
 }

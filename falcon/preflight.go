@@ -13,6 +13,7 @@ import (
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 	"github.com/falcon-vm/falcon-go/falcon/internal/image/build"
+	"github.com/falcon-vm/falcon-go/propolis/server"
 	"github.com/falcon-vm/falcon-go/propolis/softnpu"
 )
 
@@ -206,6 +207,11 @@ func nodeProblems(n *Node, np *NodePlan, running bool) []error {
 	if n.bootISO != "" {
 		if _, err := os.Stat(n.bootISO); err != nil {
 			errs = append(errs, fmt.Errorf("boot ISO: %w", err))
+		}
+	}
+	if !running {
+		if _, err := server.ReadPassword(np.VNCPassword); err != nil {
+			errs = append(errs, err)
 		}
 	}
 	if n.vncPort != 0 && !running {

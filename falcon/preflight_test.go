@@ -1,6 +1,8 @@
 package falcon
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -34,5 +36,36 @@ func TestALabThatDoesNotFitIsRefusedWithTheSum(t *testing.T) {
 				t.Errorf("the error is %v, wanted is one with %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestAPasswordThatNoServerTakesIsRefused before anything is made.
+func TestAPasswordThatNoServerTakesIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	good, open, none := filepath.Join(dir, "good"), filepath.Join(dir, "open"), filepath.Join(dir, "none")
+	for path, mode := range map[string]os.FileMode{good: 0o600, open: 0o644} {
+		if err := os.WriteFile(path, []byte("violin\n"), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		path    string
+		running bool
+		want    string // in the error, if there is one
+	}{
+		{"", false, ""},
+		{good, false, ""},
+		{open, false, "chmod 600 " + open},
+		{none, false, "chmod 600 " + none},
+		{dir, false, "is not a file"},
+		{none, true, ""}, // it has been read
+	} {
+		var said string
+		for _, err := range nodeProblems(&Node{}, &NodePlan{VNCPassword: tt.path}, tt.running) {
+			said += err.Error()
+		}
+		if (said == "") != (tt.want == "") || !strings.Contains(said, tt.want) {
+			t.Errorf("%q: %q, want %q", tt.path, said, tt.want)
+		}
 	}
 }

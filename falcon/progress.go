@@ -12,6 +12,7 @@ type Stage string
 // The stages of a node in the order in which a launch passes through them,
 // and those in which it may end otherwise.
 const (
+	StageWait     Stage = "waiting"  // another program works on the topology
 	StageImage    Stage = "image"    // its image is built or looked up
 	StageTemplate Stage = "template" // the guest boots that it is to be a clone of
 	StageDisk     Stage = "disk"     // its disk is cloned

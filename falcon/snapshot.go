@@ -31,10 +31,10 @@ func (t *Topology) Snapshot(ctx context.Context, node, name string, o SnapshotOp
 		var switchOverlay func(string) error
 		if s, err := l.server(node); err == nil && l.runs(ctx, s) {
 			if !o.Live {
-				return fmt.Errorf("it runs: hyperstop it first, or take the snapshot with --live")
+				return fmt.Errorf("it runs: hyperstop it first (%s), or take the snapshot with --live", l.cure("hyperstop", node))
 			}
 			if stage := l.setUpStage(node); stage != StageReady {
-				return &UnfinishedError{Node: node, Stage: stage}
+				return &UnfinishedError{Node: node, Stage: stage, Cure: l.cure("hyperstart", node)}
 			}
 			if !l.isSetUp(ctx, np, r.IDs[node]) {
 				return &UnfinishedError{Node: node, Stage: StageSetup}

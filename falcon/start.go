@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -157,10 +158,22 @@ func (l *lab) attend(ctx context.Context, server nodeServer, np *NodePlan, s nod
 	if err == nil {
 		err = l.watched(ctx, client, np.Name, time.Time{}, func(ctx context.Context) error { return do(ctx, client) })
 	}
+	if err != nil && brokenOff(err) { // its server is about to end, and then its last words say why
+		select {
+		case <-ctx.Done():
+		case <-time.After(endGrace):
+		}
+	}
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	return err
+}
+
+// brokenOff reports whether a server did not answer, but broke the connection off.
+func brokenOff(err error) bool {
+	var op *net.OpError
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &op) && !op.Timeout()
 }
 
 // errNotCloned says that a machine could not be made of its template.

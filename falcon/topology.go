@@ -53,6 +53,10 @@ type Topology struct {
 	// Flags is remembered with the launched topology: the words by which
 	// its program declared it. Package cli keeps the program's flags here.
 	Flags []string
+	// Command is what a command line that works on this topology begins with,
+	// such as "ring -f lab", for errors to name their cures with. Package cli
+	// sets it.
+	Command string
 	// Propolis is the path of the propolis-server to run for each node; empty
 	// for the host's own: on Linux the one inside this program, on illumos
 	// Propolis' own in the revision that this falcon is made for.

@@ -15,11 +15,13 @@ type UnfinishedError struct {
 	Node string
 	// Stage is how far it has come.
 	Stage Stage
+	// Cure is the command that finishes it.
+	Cure string
 }
 
 // Error implements error.
 func (e *UnfinishedError) Error() string {
-	return fmt.Sprintf("its set-up was broken off (stage %s), and nobody works on it: finish it with: hyperstart %s", e.Stage, e.Node)
+	return fmt.Sprintf("its set-up was broken off (stage %s), and nobody works on it: finish it with: %s", e.Stage, e.Cure)
 }
 
 // noteStage keeps how far a node has come, which is all of it at StageReady.
@@ -83,7 +85,7 @@ func (l *lab) unfinished(node string) error {
 	if holder, works := l.worker(node); works {
 		return fmt.Errorf("it is not set up yet (stage %s): wait for %s", stage, holder)
 	}
-	return &UnfinishedError{Node: node, Stage: stage}
+	return &UnfinishedError{Node: node, Stage: stage, Cure: l.cure("hyperstart", node)}
 }
 
 // worker returns who works on the whole lab or on a node.

@@ -178,3 +178,58 @@ func TestAServerThatTheJournalHasLostIsEndedBeforeAnother(t *testing.T) {
 		t.Errorf("it ran in %v, and does in %v (%v)", was.Process, is.Process, err)
 	}
 }
+
+// What an error advises can be pasted.
+func TestCuresNameProgramAndFolder(t *testing.T) {
+	s := newSimLab(t)
+	topo := s.launched("")
+	topo.Command = "ring -f lab"
+	l, err := topo.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	violin := topo.Lookup("violin")
+	if err := l.noteStage("violin", StageSetup); err != nil {
+		t.Fatal(err)
+	}
+	const cure = "with: ring -f lab hyperstart violin"
+	if _, err := violin.Exec(t.Context(), "true"); !strings.HasSuffix(says(err), cure) {
+		t.Errorf("exec: %v", err)
+	}
+	status, err := topo.Status(t.Context())
+	if err != nil || !strings.HasSuffix(status.Nodes[0].Reason, cure) {
+		t.Errorf("info: %v, %v", status, err)
+	}
+	if err := violin.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := violin.Exec(t.Context(), "true"); !strings.HasSuffix(says(err), cure) {
+		t.Errorf("exec: %v", err)
+	}
+}
+
+// Who waits says for what, whatever it is that waits.
+func TestWhoWaitsSaysWhatWaits(t *testing.T) {
+	s := newSimLab(t)
+	topo := s.launched("")
+	l, err := topo.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock, err := l.lock(t.Context(), "launch")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { unlock() }()
+	var said []string
+	topo.Progress = func(p Progress) {
+		if p.Stage == StageWait {
+			said = append(said, p.Detail)
+			unlock()
+			unlock = func() {}
+		}
+	}
+	if err := topo.Destroy(t.Context()); err != nil || len(said) != 1 || !strings.HasPrefix(said[0], "destroy waits for launch (pid ") {
+		t.Errorf("it says %q: %v", said, err)
+	}
+}

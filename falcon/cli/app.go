@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/falcon-vm/falcon-go/falcon"
+	"github.com/falcon-vm/falcon-go/internal/printable"
 )
 
 // app is the command line of one topology program.
@@ -139,9 +140,17 @@ func (a *app) declare(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	topo.Dir, topo.Persistent, topo.Flags, topo.Log = a.dir, true, words(a.flags), logger
+	topo.Dir, topo.Persistent, topo.Flags, topo.Log, topo.Command = a.dir, true, words(a.flags), logger, a.command()
 	a.topology, a.lab = topo, a.open(topo)
 	return nil
+}
+
+// command is what a command line for this lab begins with.
+func (a *app) command() string {
+	if a.root.PersistentFlags().Changed("falcon-dir") {
+		return a.root.Name() + " -f " + printable.Word(a.dir)
+	}
+	return a.root.Name()
 }
 
 // restoreFlags recalls what the lab was launched with.
@@ -162,7 +171,7 @@ func (a *app) restoreFlags(cmd *cobra.Command) error {
 	}
 	if len(differing) > 0 && cmd.Name() != "launch" {
 		return UsageError(cmd, "the lab in %s was launched with %s: leave out %s, or destroy the lab first (%s destroy), or choose another folder (-f)",
-			a.dir, strings.Join(old, " "), strings.Join(differing, ", "), a.root.Name())
+			a.dir, strings.Join(old, " "), strings.Join(differing, ", "), a.command())
 	}
 	return nil
 }

@@ -404,3 +404,18 @@ func TestAPropolisOfOnesOwnMustBeAProgram(t *testing.T) {
 		}
 	}
 }
+
+func TestTheTopologyKnowsWhatItsCommandLinesBeginWith(t *testing.T) {
+	for args, want := range map[string]string{
+		"launch":             "ring",
+		"launch -f a/lab":    "ring -f a/lab",
+		"-f a/lab launch":    "ring -f a/lab",
+		"launch -f=the\tlab": "ring -f 'the\tlab'",
+	} {
+		var p testProgram
+		p.run(t, strings.Split(args, " ")...)
+		if got := p.lab.topology.Command; got != want {
+			t.Errorf("%s: %q, want %q", args, got, want)
+		}
+	}
+}

@@ -59,7 +59,7 @@ func (a *app) launch(cmd *cobra.Command, o launchOptions, asJSON bool) error {
 	err := a.lab.Launch(cmd.Context(), o)
 	p.finish(err)
 	if err != nil && o.keep {
-		return fmt.Errorf("%w\nwhat was made is kept: launch again to go on, or remove it (%s destroy)", err, a.root.Name())
+		return fmt.Errorf("%w\nwhat was made is kept: launch again to go on, or remove it (%s destroy)", err, a.command())
 	}
 	if err != nil || asJSON {
 		return err
@@ -67,7 +67,7 @@ func (a *app) launch(cmd *cobra.Command, o launchOptions, asJSON bool) error {
 	name := a.topology.Name()
 	fmt.Fprintf(cmd.OutOrStdout(), "%s is up after %s, its state is in %s\n", name, seconds(time.Since(begun)), a.dir)
 	if nodes := a.nodeNames(); len(nodes) > 0 {
-		program := a.root.Name()
+		program := a.command()
 		fmt.Fprintf(cmd.OutOrStdout(), "next: %s info, %[1]s serial %s, %[1]s exec %[2]s COMMAND, %[1]s destroy\n", program, nodes[0])
 	}
 	return nil

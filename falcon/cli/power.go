@@ -33,7 +33,8 @@ func (a *app) hyperstartCommand() *cobra.Command {
 		name: "hyperstart", short: "Start nodes that do not run, on the disks that they had",
 		long: `Start nodes that do not run, on the disks that they had. Links that are missing,
 after a restart of the host say, are made again. A node that stands still, because
-the host's disk is full or somebody has stopped it, goes on.`,
+the host's disk is full or somebody has stopped it, goes on; one whose kernel has
+panicked is started anew.`,
 		becomes: falcon.StageReady, do: node.Start, starts: true,
 	})
 }

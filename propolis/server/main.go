@@ -222,7 +222,7 @@ func endWith(ctx context.Context, fd int) (context.Context, context.CancelFunc) 
 
 // openScreen has instances have a screen, and opens the listener for viewers.
 func (cfg *config) openScreen(ctx context.Context) (net.Listener, error) {
-	password, err := readPassword(cfg.vncPassword)
+	password, err := ReadPassword(cfg.vncPassword)
 	if err != nil {
 		return nil, err
 	}

@@ -84,18 +84,22 @@ func onlyOwner(l net.Listener) bool { return strings.HasPrefix(l.Addr().Network(
 // maxScreenPassword is how much of a password VNC knows, in bytes.
 const maxScreenPassword = 8
 
-// readPassword reads the password of the screen from a file that nobody else can
-// read; an empty path is no password.
-func readPassword(path string) (string, error) {
+// ReadPassword reads the password of the screen from a file that nobody else can
+// read, as --vnc-password-file does; an empty path is no password.
+func ReadPassword(path string) (string, error) {
 	if path == "" {
 		return "", nil
 	}
 	fail := func(err error) (string, error) { return "", fmt.Errorf("the screen's password: %w", err) }
 	info, err := os.Stat(path)
-	if err != nil {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fail(fmt.Errorf("%w: write it there, with at most %d characters in the first line, and chmod 600 %s", err, maxScreenPassword, path))
+	case err != nil:
 		return fail(err)
-	}
-	if info.Mode().Perm()&0o077 != 0 {
+	case !info.Mode().IsRegular():
+		return fail(fmt.Errorf("%s is not a file", path))
+	case info.Mode().Perm()&0o077 != 0:
 		return fail(fmt.Errorf("%s can be read by others: chmod 600 %[1]s", path))
 	}
 	data, err := os.ReadFile(path)

@@ -112,13 +112,13 @@ func TestReadPassword(t *testing.T) {
 			if err := errors.Join(os.WriteFile(path, []byte(test.text), test.mode), os.Chmod(path, test.mode)); err != nil {
 				t.Fatal(err)
 			}
-			got, err := readPassword(path)
+			got, err := ReadPassword(path)
 			if got != test.want || (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
 				t.Errorf("got %q, %v", got, err)
 			}
 		})
 	}
-	if _, err := readPassword(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := ReadPassword(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
 }
