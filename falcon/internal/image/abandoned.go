@@ -190,16 +190,21 @@ func (s *Files) abandonedFiles() ([]Abandoned, error) {
 			}
 		}
 	}
-	tokens, err := filepath.Glob(globEscape(filepath.Join(s.home, halfMade(tokenFile))) + "*")
-	for _, path := range tokens {
-		if err := found(path, filepath.Join(s.home, "lock", tokenFile)); err != nil {
+	for _, name := range []string{tokenFile, digestsFile} {
+		left, err := filepath.Glob(globEscape(filepath.Join(s.home, halfMade(name))) + "*")
+		if err != nil {
 			return nil, err
+		}
+		for _, path := range left {
+			if err := found(path, filepath.Join(s.home, "lock", name)); err != nil {
+				return nil, err
+			}
 		}
 	}
 	for _, path := range halfClaims(filepath.Join(s.home, usersFolder)) {
 		all = append(all, Abandoned{Kind: "file", Name: path, Reason: killed, Remove: func(context.Context) error { return removeIfThere(path) }})
 	}
-	return all, err
+	return all, nil
 }
 
 // fetchFolder is where files are downloaded to.

@@ -90,7 +90,7 @@ type Files struct {
 	reason string // why they are no ZFS volumes
 
 	digesting sync.Mutex
-	digests   map[string]string // of images' folders, by digestOnce
+	digests   map[string]digested // of images' folders, by digestOnce
 
 	cut func(step string) // tests end a snapshot after a step by it
 }
