@@ -26,7 +26,8 @@ import (
 //
 // If the process dies during the call, the disk stays whole: the image is then
 // there but unseen until [Files.SettleDisk] ends it, as the next Snapshot and
-// whatever tidies the store do too.
+// whatever tidies the store do too. A Snapshot of the same name that can finish it
+// returns it: it has what the disk had then.
 func (s *Files) Snapshot(ctx context.Context, owner DiskOwner, name string, switchOverlay func(newOverlay string) error) (Image, error) {
 	img, err := s.snapshot(ctx, owner, name, switchOverlay)
 	if err != nil {
@@ -39,6 +40,7 @@ func (s *Files) snapshot(ctx context.Context, owner DiskOwner, name string, swit
 	if err := ValidName(name); err != nil {
 		return Image{}, err
 	}
+	begun, _, unfinished := s.unfinished(owner)
 	if err := s.tidy(ctx); err != nil {
 		return Image{}, err
 	}
@@ -53,6 +55,9 @@ func (s *Files) snapshot(ctx context.Context, owner DiskOwner, name string, swit
 	var disk diskRecord
 	if err := readJSON(s.diskRecordPath(owner), &disk); err != nil {
 		return Image{}, fmt.Errorf("the node has no disk in this store: %w", err)
+	}
+	if dir := s.imageDir(name); unfinished && begun.Image.Dir == dir && disk.Image.Dir == dir {
+		return loadImage(dir)
 	}
 	nameLock, err := acquire(ctx, s.imageLock(name), true)
 	if err != nil {
