@@ -5,7 +5,17 @@ import (
 	"fmt"
 
 	"github.com/hashicorp/go-multierror"
+
+	"github.com/falcon-vm/falcon-go/falcon/internal/image"
 )
+
+// settleDisk ends a snapshot of a node's disk that was killed.
+func (l *lab) settleDisk(ctx context.Context, node string) error {
+	if store, ok := l.host.store().(image.Settler); ok {
+		return store.SettleDisk(ctx, l.owner(node))
+	}
+	return nil
+}
 
 // disksCheck says whether the disks and images of the nodes that are to be
 // started still stand on what they were made on.

@@ -26,7 +26,7 @@ type Leftover struct {
 	// Kind and Name say what it is: a "process", a "registration" in the list
 	// of topologies, a "disk", a "namespace", a "device", "links", the
 	// "journal" of a topology that stands, which is then written anew, or a
-	// "draft", an "image", a "volume", a "file" or a "download" that was not
+	// "draft", a "snapshot", an "image", a "volume", a "file" or a "download" that was not
 	// finished.
 	Kind string `json:"kind"`
 	Name string `json:"name"`

@@ -138,6 +138,11 @@ func (l *lab) begin(ctx context.Context, t *Topology, purpose string, prepare fu
 	if err = l.identify(); err == nil {
 		err = l.mend(ctx)
 	}
+	for _, n := range t.nodes {
+		if serr := l.settleDisk(ctx, n.name); serr != nil && err == nil {
+			err = &NodeError{Node: n.name, Err: serr}
+		}
+	}
 	if err == nil {
 		r, err = l.prepare(ctx, t)
 	}

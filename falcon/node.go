@@ -285,6 +285,9 @@ func (n *Node) Start(ctx context.Context, opts ...LaunchOption) error {
 		if np == nil {
 			return errors.New("it is declared and not launched: launch the topology again to add it")
 		}
+		if err := l.settleDisk(ctx, n.name); err != nil {
+			return err
+		}
 		s := nodeStart{id: r.IDs[n.name], cold: usedDisk, loginTimeout: o.loginTimeout}
 		server, err := l.server(n.name)
 		runs := err == nil && l.runs(ctx, server)

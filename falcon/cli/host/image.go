@@ -41,6 +41,7 @@ func newImageLsCommand() *cobra.Command {
 		Args:  wantArgs(cobra.NoArgs),
 		RunE: withStore(func(cmd *cobra.Command, s image.Store, _ []string) error {
 			images, err := s.List(cmd.Context())
+			err = errors.Join(err, tellUnfinished(cmd, s))
 			if asJSON {
 				return errors.Join(printJSON(cmd, imagesDocument{imageDocumentVersion, append([]image.Image{}, images...)}), err)
 			}
@@ -50,6 +51,21 @@ func newImageLsCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the list as JSON")
 	return cmd
+}
+
+// tellUnfinished names the images that were not finished, which are not listed.
+func tellUnfinished(cmd *cobra.Command, s image.Store) error {
+	store, ok := s.(image.Sweeper)
+	if !ok {
+		return nil
+	}
+	left, err := store.Abandoned(cmd.Context())
+	for _, a := range left {
+		if a.Kind == "image" || a.Kind == "snapshot" || a.Kind == "volume" {
+			fmt.Fprintf(printable.Writer(cmd.ErrOrStderr()), "unfinished: %s: %s; end it with: falcon doctor --fix\n", a.Name, a.Reason)
+		}
+	}
+	return err
 }
 
 // imageDocumentVersion changes when what is printed as JSON becomes something

@@ -154,3 +154,17 @@ func TestImageProgressOnATerminalAndInAFile(t *testing.T) {
 		}
 	}
 }
+
+func TestUnfinishedImagesAreNamed(t *testing.T) {
+	newHome(t)
+	home := os.Getenv("FALCON_HOME")
+	if err := os.MkdirAll(filepath.Join(home, "img", "half"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, flags := range [][]string{nil, {"--json"}} {
+		got := run(t, append([]string{"image", "ls"}, flags...)...)
+		if got.status != 0 || !strings.Contains(got.stderr, "unfinished: "+filepath.Join(home, "img", "half")) || !strings.Contains(got.stderr, "falcon doctor --fix") {
+			t.Errorf("ls: %+v", got)
+		}
+	}
+}

@@ -33,7 +33,7 @@ func (s *Files) Abandoned(ctx context.Context) ([]Abandoned, error) {
 		return nil, nil
 	}
 	var all []Abandoned
-	for _, find := range []func() ([]Abandoned, error){s.abandonedWork, s.abandonedImages, s.abandonedFiles, s.abandonedFetches} {
+	for _, find := range []func() ([]Abandoned, error){s.abandonedWork, s.abandonedSnapshots, s.abandonedImages, s.abandonedFiles, s.abandonedFetches} {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
@@ -145,7 +145,7 @@ func (s *Files) finishRemoval(ctx context.Context, name string) error {
 	return os.RemoveAll(dir)
 }
 
-var halfDiskRE = regexp.MustCompile(`^\.(.+)\.(?:json|qcow2)\.new-[0-9]+$`)
+var halfDiskRE = regexp.MustCompile(`^\.(.+)\.(?:json|qcow2|qcow2\.next)\.new-[0-9]+$`)
 
 // abandonedFiles finds files that their writers have not put in place: of disks,
 // and in the home itself.
@@ -190,16 +190,21 @@ func (s *Files) abandonedFiles() ([]Abandoned, error) {
 			}
 		}
 	}
-	tokens, err := filepath.Glob(globEscape(filepath.Join(s.home, halfMade(tokenFile))) + "*")
-	for _, path := range tokens {
-		if err := found(path, filepath.Join(s.home, "lock", tokenFile)); err != nil {
+	for _, name := range []string{tokenFile, digestsFile} {
+		left, err := filepath.Glob(globEscape(filepath.Join(s.home, halfMade(name))) + "*")
+		if err != nil {
 			return nil, err
+		}
+		for _, path := range left {
+			if err := found(path, filepath.Join(s.home, "lock", name)); err != nil {
+				return nil, err
+			}
 		}
 	}
 	for _, path := range halfClaims(filepath.Join(s.home, usersFolder)) {
 		all = append(all, Abandoned{Kind: "file", Name: path, Reason: killed, Remove: func(context.Context) error { return removeIfThere(path) }})
 	}
-	return all, err
+	return all, nil
 }
 
 // fetchFolder is where files are downloaded to.

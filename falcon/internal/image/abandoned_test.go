@@ -133,10 +133,15 @@ func TestWhatSomebodyHoldsIsNotAbandoned(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(t, s, "tmp/dead-00000001/"+WorkLab+"/journal") // it goes when the lab has gone
-	// A snapshot that was cut off after the disk's record: the disk needs it.
+	// A snapshot whose disk somebody works on.
 	if err := os.Rename(filepath.Join(s.imageDir("tuned"), recordFile), filepath.Join(s.imageDir("tuned"), pendingFile)); err != nil {
 		t.Fatal(err)
 	}
+	l, err := s.lockDisk(t.Context(), owner("violin"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.release()
 	if all, err := s.Abandoned(t.Context()); err != nil || len(all) > 0 {
 		t.Errorf("Abandoned = %+v, %v", all, err)
 	}

@@ -138,8 +138,9 @@ func readBase(dir string) (r record, err error) {
 }
 
 // changed says what is wrong with the disk of an image whose record is as it
-// was: anybody can copy that. A file that only was moved or copied is digested.
-// Of a snapshot nobody knows the digest, so its size and time count.
+// was: anybody can copy that. A file that was moved, copied, or of which anything
+// else has changed, if only its mode, is digested. Of a snapshot and a template
+// nobody knows the digest, so their size and time count.
 func (s *Files) changed(ctx context.Context, ref parentRef, r record) (reason string, err error) {
 	is, err := traceOf(filepath.Join(ref.Dir, r.Disk))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -149,39 +150,15 @@ func (s *Files) changed(ctx context.Context, ref parentRef, r record) (reason st
 		return "", err
 	}
 	const other = "has another disk than it had, in spite of its record"
-	if r.DigestOf != "files" {
-		is.Inode = ref.File.Inode
-		if is.same(*ref.File) {
+	if r.DigestOf != "files" || r.Template != nil {
+		if is.same(fileTrace{Size: ref.File.Size, Written: ref.File.Written}) {
 			return "", nil
 		}
 		return other, nil
 	}
-	digest, err := s.digestOnce(ctx, ref.Dir, r)
+	digest, err := s.digestOnce(ctx, ref.Dir, r, is)
 	if err != nil || digest == r.Digest {
 		return "", err
 	}
 	return other, nil
-}
-
-// digestOnce digests an image's files as they are stored, once for all disks.
-func (s *Files) digestOnce(ctx context.Context, dir string, r record) (string, error) {
-	s.digesting.Lock()
-	defer s.digesting.Unlock()
-	if digest, ok := s.digests[dir]; ok {
-		return digest, nil
-	}
-	files := []string{r.Disk}
-	for _, f := range []string{r.Boot.Kernel, r.Boot.Initrd} {
-		if f != "" {
-			files = append(files, f)
-		}
-	}
-	digest, err := digestFiles(ctx, dir, files)
-	if err == nil {
-		if s.digests == nil {
-			s.digests = make(map[string]string)
-		}
-		s.digests[dir] = digest
-	}
-	return digest, err
 }

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -16,6 +17,57 @@ func replace(t *testing.T, s *Files, name, word string) {
 		t.Fatal(err)
 	}
 	addImage(t, s, name, word)
+}
+
+// forge writes to a file and has its time be what it was.
+func forge(t *testing.T, path string) {
+	t.Helper()
+	was, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteAt([]byte("x"), 4096)
+	if err := errors.Join(err, f.Close(), os.Chtimes(path, was.ModTime(), was.ModTime())); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAnImageIsDigestedOnce, and not by each program anew: a context that is over
+// ends the reading of an image, and nothing else.
+func TestAnImageIsDigestedOnce(t *testing.T) {
+	s := testStore(t)
+	addImage(t, s, "base", "hello")
+	addDisk(t, s, owner("violin"), "base")
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	again := func() *Files {
+		s, err := OpenFiles(Options{Home: s.Home(), System: []string{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	if err := again().VerifyDisk(over, owner("violin")); err != nil {
+		t.Errorf("an image that is as it was is read: %v", err)
+	}
+	path := filepath.Join(s.imageDir("base"), "disk.raw")
+	if err := os.Chmod(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := again().VerifyDisk(over, owner("violin")); !errors.Is(err, context.Canceled) {
+		t.Errorf("an image that has changed is not read: %v", err)
+	}
+	for _, ctx := range []context.Context{t.Context(), over} {
+		if err := again().VerifyDisk(ctx, owner("violin")); err != nil {
+			t.Errorf("once it was read: %v", err)
+		}
+	}
+	forge(t, path)
+	judge(t, "VerifyDisk", again().VerifyDisk(t.Context(), owner("violin")), "in spite of its record")
 }
 
 func TestADiskKnowsWhatItStandsOn(t *testing.T) {
@@ -57,6 +109,17 @@ func TestADiskKnowsWhatItStandsOn(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "in spite of its record"},
+		"written to, and its time set back": {func(t *testing.T, s *Files) { forge(t, filepath.Join(s.imageDir("base"), "disk.raw")) }, "in spite of its record"},
+		"with another mode": {func(t *testing.T, s *Files) {
+			if err := os.Chmod(filepath.Join(s.imageDir("base"), "disk.raw"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, ""},
+		"linked": {func(t *testing.T, s *Files) {
+			if err := os.Link(filepath.Join(s.imageDir("base"), "disk.raw"), filepath.Join(t.TempDir(), "backup")); err != nil {
+				t.Fatal(err)
+			}
+		}, ""},
 		"touched": {func(t *testing.T, s *Files) {
 			if err := os.Chtimes(filepath.Join(s.imageDir("base"), "disk.raw"), time.Now(), time.Now()); err != nil {
 				t.Fatal(err)

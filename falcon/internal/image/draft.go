@@ -99,7 +99,7 @@ func (s *Files) vacant(ctx context.Context, name string) error {
 		return err
 	}
 	if err == nil && s.holdsDisk(dir, r) {
-		return fmt.Errorf("%w: %q is an unfinished snapshot of %s; it goes with that node's disk", ErrExists, name, r.Owner)
+		return fmt.Errorf("%w: %q is an unfinished snapshot of %s: end it with: falcon doctor --fix", ErrExists, name, r.Owner)
 	}
 	return os.RemoveAll(dir)
 }

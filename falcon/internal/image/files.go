@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/falcon-vm/falcon-go/propolis"
 )
 
 func readJSON(path string, into any) error {
@@ -57,7 +59,7 @@ func halfMade(path string) string { return "." + filepath.Base(path) + ".new-" }
 func removeHalfMade(path string) error {
 	dir, name := filepath.Split(path)
 	var errs []error
-	for _, begin := range []string{halfMade(path), name + "."} {
+	for _, begin := range []string{halfMade(path), halfMade(path + propolis.OverlayWaiting), name + "."} {
 		left, err := filepath.Glob(globEscape(filepath.Join(dir, begin)) + "*")
 		errs = append(errs, err)
 		for _, f := range left {

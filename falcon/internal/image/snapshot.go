@@ -25,8 +25,9 @@ import (
 // its owner can read it.
 //
 // If the process dies during the call, the disk stays whole: the image is then
-// there but unseen, goes with the disk, and is finished by a further Snapshot of
-// the stopped node under the same name.
+// there but unseen until [Files.SettleDisk] ends it, as the next Snapshot and
+// whatever tidies the store do too. A Snapshot of the same name that can finish it
+// returns it: it has what the disk had then.
 func (s *Files) Snapshot(ctx context.Context, owner DiskOwner, name string, switchOverlay func(newOverlay string) error) (Image, error) {
 	img, err := s.snapshot(ctx, owner, name, switchOverlay)
 	if err != nil {
@@ -39,6 +40,7 @@ func (s *Files) snapshot(ctx context.Context, owner DiskOwner, name string, swit
 	if err := ValidName(name); err != nil {
 		return Image{}, err
 	}
+	begun, _, unfinished := s.unfinished(owner)
 	if err := s.tidy(ctx); err != nil {
 		return Image{}, err
 	}
@@ -47,9 +49,15 @@ func (s *Files) snapshot(ctx context.Context, owner DiskOwner, name string, swit
 		return Image{}, err
 	}
 	defer diskLock.release()
+	if err := s.settle(owner); err != nil {
+		return Image{}, err
+	}
 	var disk diskRecord
 	if err := readJSON(s.diskRecordPath(owner), &disk); err != nil {
 		return Image{}, fmt.Errorf("the node has no disk in this store: %w", err)
+	}
+	if dir := s.imageDir(name); unfinished && begun.Image.Dir == dir && disk.Image.Dir == dir {
+		return loadImage(dir)
 	}
 	nameLock, err := acquire(ctx, s.imageLock(name), true)
 	if err != nil {
@@ -59,40 +67,15 @@ func (s *Files) snapshot(ctx context.Context, owner DiskOwner, name string, swit
 	if err := s.verifyDisk(ctx, disk); err != nil {
 		return Image{}, err
 	}
-	if switchOverlay == nil && s.interrupted(name, owner, disk) {
-		return s.publish(name, disk)
-	}
 	if err := s.vacant(ctx, name); err != nil {
 		return Image{}, err
 	}
-	if exists(filepath.Join(disk.Image.Dir, pendingFile)) {
-		return Image{}, fmt.Errorf("an earlier snapshot was interrupted: stop the node and take the snapshot %q again", disk.Image.Name)
-	}
 	t := &transition{store: s, name: name, dir: s.imageDir(name), disk: disk}
 	if err := t.run(switchOverlay); err != nil {
-		return Image{}, errors.Join(err, t.undo())
+		return t.give(err)
 	}
 	disk.Image = t.after
 	return s.publish(name, disk)
-}
-
-// interrupted tells whether name is this node's own unfinished snapshot, and
-// the node's disk stands on it already.
-func (s *Files) interrupted(name string, owner DiskOwner, disk diskRecord) bool {
-	var r record
-	dir := s.imageDir(name)
-	if exists(filepath.Join(dir, recordFile)) || readJSON(filepath.Join(dir, pendingFile), &r) != nil {
-		return false
-	}
-	if r.Owner == nil || *r.Owner != owner || disk.Image.Dir != dir {
-		return false
-	}
-	base, err := os.Stat(filepath.Join(dir, r.Disk))
-	if err != nil {
-		return false
-	}
-	top, err := os.Stat(s.diskPath(owner))
-	return err == nil && !os.SameFile(base, top)
 }
 
 // holdsDisk tells whether the disk of the node of an unfinished snapshot may
@@ -122,6 +105,7 @@ func (s *Files) publish(name string, disk diskRecord) (Image, error) {
 	if err := writeJSON(s.diskRecordPath(disk.Owner), disk, 0o600); err != nil {
 		return Image{}, err
 	}
+	s.did("known to the disk")
 	if err := os.Rename(filepath.Join(dir, pendingFile), filepath.Join(dir, recordFile)); err != nil {
 		return Image{}, err
 	}
@@ -139,7 +123,6 @@ type transition struct {
 	dir   string     // of the image to be
 	disk  diskRecord // as it was
 	after parentRef  // the image to be
-	moved bool       // the node's path may name the fresh overlay
 }
 
 func (t *transition) run(switchOverlay func(string) error) error {
@@ -148,43 +131,61 @@ func (t *transition) run(switchOverlay func(string) error) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Mkdir(t.dir, 0o700); err != nil {
-		return err
-	}
-	r := t.record(size)
-	if err := writeJSON(filepath.Join(t.dir, pendingFile), r, 0o600); err != nil {
-		return err
-	}
+	base, r := filepath.Join(t.dir, snapshotDisk), t.record(size)
 	t.after = parentRef{Name: t.name, Dir: t.dir, Digest: r.Digest}
 	after := t.disk
 	after.Image = t.after
-	if err := writeJSON(t.store.diskRecordPath(t.disk.Owner), after, 0o600); err != nil {
-		return err
-	}
-	base := filepath.Join(t.dir, snapshotDisk)
-	if err := os.Link(path, base); err != nil {
-		return err
-	}
-	if err := syncDir(t.dir); err != nil {
-		return err
-	}
 	fresh := path
 	if switchOverlay != nil {
 		// A hypervisor that runs may open the file at path anew.
 		fresh += propolis.OverlayWaiting
 	}
-	t.moved = true
-	err = replaceFile(fresh, 0o600, func(f *os.File) error { return writeOverlay(f, size, base, "qcow2") })
-	if err != nil || switchOverlay == nil {
-		return err
-	}
-	if err := switchOverlay(path); err != nil {
-		return err
-	}
-	if exists(fresh) {
-		return fmt.Errorf("the hypervisor has left the overlay at %s", fresh)
+	for _, step := range []struct {
+		name string
+		do   func() error
+	}{
+		{"folder", func() error { return os.Mkdir(t.dir, 0o700) }},
+		{"record", func() error { return writeJSON(filepath.Join(t.dir, pendingFile), r, 0o600) }},
+		{"disk's record", func() error { return writeJSON(t.store.diskRecordPath(t.disk.Owner), after, 0o600) }},
+		{"link", func() error { return errors.Join(os.Link(path, base), syncDir(t.dir)) }},
+		{"overlay", func() error {
+			return replaceFile(fresh, 0o600, func(f *os.File) error { return writeOverlay(f, size, base, "qcow2") })
+		}},
+		{"switch", func() error {
+			if fresh == path {
+				return nil
+			}
+			err := switchOverlay(path)
+			if err == nil && exists(fresh) {
+				err = fmt.Errorf("the hypervisor has left the overlay at %s", fresh)
+			}
+			return err
+		}},
+	} {
+		if err := step.do(); err != nil {
+			return err
+		}
+		t.store.did(step.name)
 	}
 	return nil
+}
+
+// give ends a run that failed. A hypervisor may have switched although nobody
+// waited for its answer any more: the image is then there.
+func (t *transition) give(err error) (Image, error) {
+	if !exists(filepath.Join(t.dir, pendingFile)) {
+		_ = os.Remove(t.dir)
+		return Image{}, err
+	}
+	switched, serr := t.switched()
+	switch {
+	case serr != nil:
+		return Image{}, errors.Join(err, serr)
+	case switched:
+		t.disk.Image = t.after
+		return t.store.publish(t.name, t.disk)
+	}
+	return Image{}, errors.Join(err, t.undo())
 }
 
 const snapshotDisk = "disk.qcow2"
@@ -204,22 +205,15 @@ func (t *transition) record(size int64) record {
 	}
 }
 
-// undo puts everything back as it was before run.
+// undo puts everything back as it was before run: the disk's path names the file
+// that it named then.
 func (t *transition) undo() error {
-	if !exists(filepath.Join(t.dir, pendingFile)) {
-		_ = os.Remove(t.dir)
-		return nil
-	}
-	if base := filepath.Join(t.dir, snapshotDisk); t.moved && exists(base) {
-		if err := os.Rename(base, t.store.diskPath(t.disk.Owner)); err != nil {
-			return fmt.Errorf("putting the disk back: %w", err)
-		}
-	}
 	if err := removeIfThere(t.store.diskPath(t.disk.Owner) + propolis.OverlayWaiting); err != nil {
 		return fmt.Errorf("removing the fresh overlay: %w", err)
 	}
 	if err := writeJSON(t.store.diskRecordPath(t.disk.Owner), t.disk, 0o600); err != nil {
 		return fmt.Errorf("putting the disk's record back: %w", err)
 	}
+	t.store.did("disk's record back")
 	return os.RemoveAll(t.dir)
 }

@@ -164,14 +164,12 @@ func TestInterruptedSnapshotKeepsTheDiskWhole(t *testing.T) {
 	if err := s.Remove(t.Context(), "base"); !errors.As(err, &inUse) {
 		t.Errorf("its parent can be removed: %v", err)
 	}
-	if _, err := s.Create(t.Context(), "one", nil); !errors.Is(err, ErrExists) || !strings.Contains(err.Error(), "violin") {
+	if _, err := s.Create(t.Context(), "one", nil); !errors.Is(err, ErrExists) {
 		t.Errorf("its name can be taken: %v", err)
 	}
-	if _, err := s.Snapshot(t.Context(), owner("violin"), "two", nil); err == nil || !strings.Contains(err.Error(), `"one"`) {
-		t.Errorf("another snapshot = %v", err)
-	}
-	if _, err := s.Snapshot(t.Context(), owner("violin"), "one", nil); err != nil {
-		t.Errorf("finishing it = %v", err)
+	two, err := s.Snapshot(t.Context(), owner("violin"), "two", nil)
+	if err != nil || two.Parent != "one" {
+		t.Errorf("another snapshot = %+v, %v", two, err)
 	}
 	reads(t, disk, "0x11", "1M")
 	reads(t, filepath.Join(s.imageDir("one"), snapshotDisk), "0x11", "1M")
@@ -187,47 +185,5 @@ func TestInterruptedSnapshotGoesWithItsDisk(t *testing.T) {
 	}
 	if left := strings.Join(leftovers(t, s), " "); left != "img/base" {
 		t.Errorf("left over: %s", left)
-	}
-}
-
-// TestSnapshotSurvivesDeathAtEachStep lets the process die after each step of a
-// snapshot, of which the disk must come out whole and removable.
-func TestSnapshotSurvivesDeathAtEachStep(t *testing.T) {
-	for step := range 4 { // after which it is done but for the disk's path
-		s := testStore(t)
-		addImage(t, s, "base", "hello")
-		disk := addDisk(t, s, owner("violin"), "base")
-		write(t, disk, "0x11", "1M")
-		var was diskRecord
-		if err := readJSON(s.diskRecordPath(owner("violin")), &was); err != nil {
-			t.Fatal(err)
-		}
-		tr := &transition{store: s, name: "one", dir: s.imageDir("one"), disk: was}
-		after := was
-		after.Image = parentRef{Name: tr.name, Dir: tr.dir}
-		steps := []func() error{
-			func() error { return os.Mkdir(tr.dir, 0o700) },
-			func() error { return writeJSON(filepath.Join(tr.dir, pendingFile), tr.record(testImageSize), 0o600) },
-			func() error { return writeJSON(s.diskRecordPath(was.Owner), after, 0o600) },
-			func() error { return os.Link(disk, filepath.Join(tr.dir, snapshotDisk)) },
-		}
-		for _, do := range steps[:step+1] {
-			if err := do(); err != nil {
-				t.Fatal(err)
-			}
-		}
-		reads(t, disk, "0x11", "1M")
-		if err := s.RemoveDisk(t.Context(), owner("violin")); err != nil {
-			t.Errorf("step %d: %v", step, err)
-		}
-		d, err := s.Create(t.Context(), "one", nil)
-		if err != nil {
-			t.Errorf("step %d: the name stays taken: %v", step, err)
-			continue
-		}
-		d.Discard()
-		if err := s.Remove(t.Context(), "base"); err != nil {
-			t.Errorf("step %d: %v", step, err)
-		}
 	}
 }

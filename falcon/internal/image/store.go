@@ -90,7 +90,9 @@ type Files struct {
 	reason string // why they are no ZFS volumes
 
 	digesting sync.Mutex
-	digests   map[string]string // of images' folders, by digestOnce
+	digests   map[string]digested // of images' folders, by digestOnce
+
+	cut func(step string) // tests end a snapshot after a step by it
 }
 
 var (
@@ -269,6 +271,9 @@ func (s *Files) get(ctx context.Context, name string) (Image, error) {
 // Remove deletes an image on which nothing stands. If something does, the error
 // is an *InUseError.
 func (s *Files) Remove(ctx context.Context, name string) error {
+	if done, err := s.removeUnfinished(ctx, name); done || err != nil {
+		return err
+	}
 	img, err := s.Get(ctx, name)
 	if errors.As(err, new(*BaseError)) && exists(filepath.Join(s.imageDir(name), recordFile)) {
 		img, err = Image{Name: name, Dir: s.imageDir(name)}, nil // nobody can read it, and it can go

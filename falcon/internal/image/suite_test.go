@@ -822,6 +822,25 @@ func testHalfMade(t *testing.T, s *suite) {
 		for _, step := range killed[:n] {
 			run(t, "zfs", step...)
 		}
+		// Another name, and a removal, end it as well.
+		s.take(t, "violin", "two")
+		s.removeDisk(t, "violin")
+		s.removeImage(t, "two")
+		s.has(t, "img", "img/base", "img/base@base", "topo")
+		s.addDisk(t, owner("violin"), "base")
+		for _, step := range killed[:n] {
+			run(t, "zfs", step...)
+		}
+		if n > 1 { // there is an image
+			s.removeImage(t, "one")
+			s.take(t, "violin", "one")
+			s.removeDisk(t, "violin")
+			s.removeImage(t, "one")
+			s.addDisk(t, owner("violin"), "base")
+			for _, step := range killed[:n] {
+				run(t, "zfs", step...)
+			}
+		}
 		s.removeDisk(t, "violin") // goes with what it was to become
 		s.has(t, "img", "img/base", "img/base@base", "topo")
 		s.addDisk(t, owner("violin"), "base")

@@ -89,13 +89,16 @@ type templateNote struct {
 type fileTrace struct {
 	Size    int64     `json:"size"`
 	Written time.Time `json:"written"`
-	// Inode is 0 in what earlier programs have noted.
-	Inode uint64 `json:"inode,omitempty"`
+	// Inode and Changed are not in what earlier programs have noted. Changed is
+	// when the kernel saw anything of it change, which nobody can set back.
+	Inode   uint64    `json:"inode,omitempty"`
+	Changed time.Time `json:"changed,omitzero"`
 }
 
 // same tells whether a file is the one of which was was noted.
 func (is fileTrace) same(was fileTrace) bool {
-	return is.Size == was.Size && is.Written.Equal(was.Written) && (was.Inode == 0 || is.Inode == was.Inode)
+	return is.Size == was.Size && is.Written.Equal(was.Written) && (was.Inode == 0 || is.Inode == was.Inode) &&
+		(was.Changed.IsZero() || is.Changed.Equal(was.Changed))
 }
 
 func traceOf(path string) (fileTrace, error) {
@@ -105,7 +108,7 @@ func traceOf(path string) (fileTrace, error) {
 	}
 	trace := fileTrace{Size: info.Size(), Written: info.ModTime().UTC()}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		trace.Inode = st.Ino
+		trace.Inode, trace.Changed = st.Ino, time.Unix(st.Ctim.Unix()).UTC()
 	}
 	return trace, nil
 }

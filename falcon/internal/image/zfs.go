@@ -292,6 +292,9 @@ func (s *ZFS) remove(ctx context.Context, name string) error {
 		return err
 	}
 	defer l.release()
+	if d, err := s.get(ctx, s.imageName(name)); err == nil && d != nil && d.halfMade() && d.snapshotOwner() != nil {
+		return s.abandon(ctx, d) // a snapshot that was killed
+	}
 	d, err := s.getImage(ctx, name)
 	if err != nil {
 		return err

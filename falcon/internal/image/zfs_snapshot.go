@@ -11,13 +11,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 )
 
 // Snapshot makes a node's disk the image name, in constant time. The disk then
 // is a clone of the image, with nothing written to it; a node that runs does not
-// notice. What a call that was killed has left goes with the disk, or when
-// the name is taken anew.
+// notice. What a call that was killed has left goes with the disk, with the next
+// snapshot of it, or when the name is taken anew.
 func (s *ZFS) Snapshot(ctx context.Context, owner DiskOwner, name string, _ func(string) error) (Image, error) {
 	img, err := s.snapshot(ctx, owner, name)
 	if err != nil {
@@ -35,6 +36,9 @@ func (s *ZFS) snapshot(ctx context.Context, owner DiskOwner, name string) (Image
 		return Image{}, err
 	}
 	defer diskLock.release()
+	if err := s.settle(ctx, owner); err != nil {
+		return Image{}, err
+	}
 	nameLock, err := s.lock(ctx, "img."+name, true)
 	if err != nil {
 		return Image{}, err
@@ -64,6 +68,49 @@ func (s *ZFS) snapshot(ctx context.Context, owner DiskOwner, name string) (Image
 		return Image{}, errors.Join(err, s.undoSnapshot(undo, disk.name, name))
 	}
 	return s.Get(ctx, name)
+}
+
+// settle undoes what snapshots of a node's volume have left that were killed. The
+// disk is locked by the caller.
+func (s *ZFS) settle(ctx context.Context, owner DiskOwner) error {
+	disk, err := s.get(ctx, s.diskName(owner))
+	if err != nil || disk == nil {
+		return err
+	}
+	var names []string
+	if origin := disk.originVolume(); filepath.Dir(origin) == s.dataset+"/img" {
+		names = append(names, filepath.Base(origin))
+	}
+	for _, snapshot := range disk.snapshots {
+		if name, ok := strings.CutPrefix(snapshot, snapshotBegin); ok {
+			names = append(names, name)
+		}
+	}
+	for _, name := range names {
+		err := unheld(s.imageLock(name), func() error { return s.settleImage(ctx, owner, disk, name) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settleImage is settle for the image that the volume was to become.
+func (s *ZFS) settleImage(ctx context.Context, owner DiskOwner, disk *dataset, name string) error {
+	d, err := s.get(ctx, s.imageName(name))
+	if err != nil {
+		return err
+	}
+	if d != nil && d.halfMade() {
+		if by := d.snapshotOwner(); by == nil || !by.is(owner) {
+			return nil
+		}
+		return s.abandon(ctx, d)
+	}
+	if !slices.Contains(disk.snapshots, snapshotBegin+name) {
+		return nil
+	}
+	return destroyDataset(disk.name+"@"+snapshotBegin+name, false)
 }
 
 // snapshotRecord says of the image what its parent says of the guest.
@@ -100,12 +147,6 @@ func (s *ZFS) turnIntoImage(ctx context.Context, disk *dataset, r record) error 
 		return err
 	}
 	origin := snapshotBegin + r.Name
-	if slices.Contains(disk.snapshots, origin) {
-		// Of a call that was killed before there was an image.
-		if err := destroyDataset(disk.name+"@"+origin, false); err != nil {
-			return err
-		}
-	}
 	if err := takeSnapshot(ctx, disk.name, origin); err != nil {
 		return err
 	}

@@ -64,7 +64,8 @@ type Config struct {
 	// and Group those among them that it runs as: 0 unless it is to read what
 	// only another user may.
 	IDBase, Owner, Group int
-	// HostNetwork leaves it in the host's network.
+	// HostNetwork leaves it in the host's network. Without that it makes Unix
+	// sockets only, where system calls can be filtered.
 	HostNetwork bool
 	// Mounts are what it sees of the host's files. At level Least it sees all
 	// of them, at their own places.

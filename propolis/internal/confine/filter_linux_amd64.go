@@ -42,6 +42,23 @@ var refused = []uint32{
 // around it. Programs know older ones.
 var missing = []uint32{unix.SYS_OPENAT2, unix.SYS_CLONE3, unix.SYS_IO_URING_SETUP, unix.SYS_IO_URING_ENTER, unix.SYS_IO_URING_REGISTER}
 
+// families are those of sockets that a program may make, with the host's network
+// or without. Others lead to other machines, or far into the kernel.
+func families(network bool) []uint32 {
+	if network {
+		return []uint32{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}
+	}
+	return []uint32{unix.AF_UNIX}
+}
+
+// requests are those of ioctl that are refused: what would have a network device
+// outlive the program or be another's, and typing into somebody's terminal.
+var requests = []uint32{
+	unix.TUNSETIFF, unix.TUNSETPERSIST, unix.TUNSETOWNER, unix.TUNSETGROUP, unix.TUNSETLINK, unix.TUNSETCARRIER,
+	unix.TUNATTACHFILTER, unix.TUNSETSTEERINGEBPF, unix.TUNSETFILTEREBPF, unix.SIOCSIFHWADDR,
+	unix.TIOCSTI, unix.TIOCLINUX,
+}
+
 // namespaces are the flags of a clone that makes one.
 const namespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET |
 	unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
@@ -56,8 +73,8 @@ const (
 // x32 marks the system calls of another ABI of amd64.
 const x32 = 0x40000000
 
-// program is the filter.
-func program() []unix.SockFilter {
+// program is the filter of a program that has the host's network or not.
+func program(network bool) []unix.SockFilter {
 	load := func(at uint32) unix.SockFilter {
 		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: at}
 	}
@@ -82,6 +99,18 @@ func program() []unix.SockFilter {
 	flagged(unix.SYS_OPENAT, 2, changes, unix.SECCOMP_RET_USER_NOTIF)
 	flagged(unix.SYS_OPEN, 1, changes, unix.SECCOMP_RET_USER_NOTIF)
 	flagged(unix.SYS_CLONE, 0, namespaces, deny|uint32(unix.EPERM))
+	// only answers system calls by one of their arguments.
+	only := func(nr uint32, arg int, values []uint32, what, others uint32) {
+		f = append(f, unless(unix.BPF_JEQ, nr, uint8(2+2*len(values))), load(uint32(dataArgs+8*arg)))
+		for _, v := range values {
+			f = append(f, unless(unix.BPF_JEQ, v, 1), answer(what))
+		}
+		f = append(f, answer(others))
+	}
+	for _, nr := range []uint32{unix.SYS_SOCKET, unix.SYS_SOCKETPAIR} {
+		only(nr, 0, families(network), unix.SECCOMP_RET_ALLOW, deny|uint32(unix.EAFNOSUPPORT))
+	}
+	only(unix.SYS_IOCTL, 1, requests, deny|uint32(unix.EPERM), unix.SECCOMP_RET_ALLOW)
 	for _, nr := range refused {
 		f = append(f, unless(unix.BPF_JEQ, nr, 1), answer(deny|uint32(unix.EPERM)))
 	}
@@ -93,8 +122,8 @@ func program() []unix.SockFilter {
 
 // filter has the server asked about opens for writing, and other system calls
 // refused. Its own descriptor of that goes to the server.
-func filter(control int) error {
-	p := program()
+func filter(control int, network bool) error {
+	p := program(network)
 	prog := unix.SockFprog{Len: uint16(len(p)), Filter: &p[0]}
 	fd, _, e := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
 		unix.SECCOMP_FILTER_FLAG_NEW_LISTENER|unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW, uintptr(unsafe.Pointer(&prog)))

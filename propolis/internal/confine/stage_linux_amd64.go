@@ -33,7 +33,9 @@ type plan struct {
 	UID    int
 	GID    int
 	Mounts []stageMount
-	Check  bool // end instead of becoming the program
+	// Network is the Config's HostNetwork.
+	Network bool
+	Check   bool // end instead of becoming the program
 }
 
 // stageMount is a Mount with where its tree comes from: a descriptor that came
@@ -109,7 +111,7 @@ func runStage(control int) error {
 		return errors.New("the server is gone")
 	}
 	// Some containers filter system calls by the one way that there can be.
-	if err := filter(control); err != nil && p.Level != Least {
+	if err := filter(control, p.Network); err != nil && p.Level != Least {
 		return err
 	}
 	if p.Check {

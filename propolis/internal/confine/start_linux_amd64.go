@@ -127,7 +127,7 @@ func stageError(words string) error {
 func (j *Jail) send(pid int) error {
 	c := j.cfg
 	p := plan{
-		Path: c.Path, Argv: append([]string{c.Path}, c.Args...), Env: c.Env, Level: c.Level, Check: c.Path == "",
+		Path: c.Path, Argv: append([]string{c.Path}, c.Args...), Env: c.Env, Level: c.Level, Check: c.Path == "", Network: c.HostNetwork,
 		Root: os.Geteuid() == 0, UID: c.Owner, GID: c.Group,
 	}
 	if c.Level == Mounts {

@@ -159,6 +159,17 @@ func attempts() []attempt {
 			return f(fd, fmt.Sprintf("/proc/self/fd/%d", fd))
 		}
 	}
+	socket := func(family uintptr) func() error { return call(unix.SYS_SOCKET, family, unix.SOCK_DGRAM, 0) }
+	// asks succeeds if the kernel gets to see the request, whatever it is made of.
+	asks := func(request uintptr) func() error {
+		return func() error {
+			err := call(unix.SYS_IOCTL, 2, request, 0)()
+			if !errors.Is(err, unix.EPERM) {
+				return nil
+			}
+			return err
+		}
+	}
 	return []attempt{
 		{"reading its own disk", true, func() error {
 			fd, err := descriptor("own.raw", unix.O_RDWR)
@@ -251,6 +262,13 @@ func attempts() []attempt {
 			var handle [8]byte
 			return call(unix.SYS_OPEN_BY_HANDLE_AT, 0, uintptr(unsafe.Pointer(&handle)), 0)()
 		}},
+		{"a socket to machines", false, socket(unix.AF_VSOCK)},
+		{"a socket of packets", false, socket(unix.AF_PACKET)},
+		{"a socket to networks", false, socket(unix.AF_INET)},
+		{"a socket to the kernel", false, socket(unix.AF_NETLINK)},
+		{"keeping a network device", false, asks(unix.TUNSETPERSIST)},
+		{"giving a network device away", false, asks(unix.TUNSETOWNER)},
+		{"typing into a terminal", false, asks(unix.TIOCSTI)},
 		{"a ring of requests", false, call(unix.SYS_IO_URING_SETUP, 1, uintptr(unsafe.Pointer(&[120]byte{})), 0)},
 	}
 }
