@@ -164,7 +164,7 @@ type hypervisor interface {
 	// address is where the node's API is served, for people.
 	address(f *state.Folder, node string) string
 	// end ends the server of a node, and with it the guest, and removes what
-	// is left of it. That it has ended already is no error.
+	// is left of it; after the grace by force. That it has ended already is no error.
 	end(ctx context.Context, f *state.Folder, o state.Object, grace time.Duration) error
 }
 

@@ -429,6 +429,54 @@ func TestUnpackPassesNoLink(t *testing.T) {
 	}
 }
 
+// What a copy made and could not finish goes, and nothing else.
+func TestWhatACopyCouldNotFinishGoes(t *testing.T) {
+	folder := Entry{Path: ".", Mode: fs.ModeDir}
+	bad := Entry{Path: "pipe", Mode: fs.ModeNamedPipe}
+	inner := Entry{Path: "new", Mode: fs.ModeDir}
+	for name, tt := range map[string]struct {
+		there   bool
+		entries []Entry
+	}{
+		"a new folder":                {false, []Entry{folder, {Path: "key"}, inner, {Path: "new/key"}, bad}},
+		"a new folder of a folder":    {true, []Entry{folder, inner, {Path: "new/key"}, {Path: "new/in", Mode: fs.ModeDir}, bad}},
+		"what was there in a new one": {true, []Entry{folder, {Path: "mine", Mode: fs.ModeDir}, {Path: "mine/new", Mode: fs.ModeDir}, bad}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			top := t.TempDir()
+			out := filepath.Join(top, "out")
+			if tt.there {
+				check(t, os.MkdirAll(filepath.Join(out, "mine", "own"), 0o755))
+			}
+			if err := unpack(bytes.NewReader(tree(t, tt.entries...)), Tree{Path: top, Base: "out"}, Keep{}); err == nil {
+				t.Error("it was unpacked")
+			}
+			if _, err := os.Stat(filepath.Join(out, "mine", "own")); (err == nil) != tt.there {
+				t.Errorf("what was there: %v", err)
+			}
+			var left []string
+			check(t, filepath.WalkDir(top, func(p string, _ fs.DirEntry, err error) error {
+				left = append(left, p)
+				return err
+			}))
+			if want := map[bool]int{false: 1, true: 4}[tt.there]; len(left) != want {
+				t.Errorf("left is %v", left)
+			}
+		})
+	}
+}
+
+// What costs nothing to send is bounded, too.
+func TestACopyHasAnEnd(t *testing.T) {
+	u := &unpacker{name: "out", kinds: map[string]fs.FileMode{".": fs.ModeDir}, paths: maxPaths - 1}
+	link := Entry{Path: "a", Mode: fs.ModeSymlink, Target: "b"}
+	check(t, u.admit(link))
+	link.Path = "b"
+	if err := u.admit(link); err == nil || !strings.Contains(err.Error(), "more than 4000000 entries") {
+		t.Errorf("one path too many: %v", err)
+	}
+}
+
 // What the guest gives a link is the link's own.
 func TestALinksTimeAndOwnersAreItsOwn(t *testing.T) {
 	top := t.TempDir()

@@ -30,8 +30,9 @@ type Keep struct {
 // one that the tree has brought nor one that was there.
 //
 // A file appears under its name when it is whole. What is there already is
-// replaced, but for folders, into which the copy goes.
-func Unpack(in *TreeReader, t Tree, keep Keep) error {
+// replaced, but for folders, into which the copy goes. When it fails, the folders
+// that it has made are removed with all that is in them.
+func Unpack(in *TreeReader, t Tree, keep Keep) (err error) {
 	dir, name, err := target(t)
 	if err != nil {
 		return err
@@ -42,7 +43,12 @@ func Unpack(in *TreeReader, t Tree, keep Keep) error {
 	}
 	defer root.Close()
 	u := &unpacker{keep: keep, dir: dir, name: name, root: root, kinds: make(map[string]fs.FileMode)}
-	defer func() { u.at.close() }()
+	defer func() {
+		if err != nil {
+			u.undo()
+		}
+		u.at.close()
+	}()
 	for {
 		x, err := in.Next()
 		if errors.Is(err, io.EOF) {
@@ -97,6 +103,13 @@ func target(t Tree) (dir, name string, err error) {
 // maxPath is the longest path of an entry, that of Linux.
 const maxPath = 4096
 
+// maxEntries is how many entries a tree may have, and maxPaths how many bytes their
+// paths: what they are takes memory here, however little it is to send.
+const (
+	maxEntries = 4_000_000
+	maxPaths   = 1 << 30
+)
+
 // unpacker makes files in a folder.
 type unpacker struct {
 	keep      Keep
@@ -104,6 +117,7 @@ type unpacker struct {
 	root      *os.Root
 	// kinds has the type of each entry that came, by its path.
 	kinds   map[string]fs.FileMode
+	paths   int     // the bytes of all their paths
 	folders []Entry // made here; they get their modes last
 	at      *place  // the last one
 	count   int
@@ -123,7 +137,10 @@ func (u *unpacker) admit(x Entry) error {
 		u.kinds["."] = fs.ModeDir
 		return u.admit(x)
 	}
+	u.paths += len(x.Path)
 	switch {
+	case len(u.kinds) >= maxEntries || u.paths > maxPaths:
+		return fmt.Errorf("what is copied has more than %d entries, or %d bytes of their paths: it is refused; copy it in parts, or as an archive", maxEntries, maxPaths)
 	case len(x.Path) > maxPath:
 		return fmt.Errorf("what is copied has an entry whose path has %d bytes: it is refused", len(x.Path))
 	case !filepath.IsLocal(x.Path) || path.Clean(x.Path) != x.Path || strings.ContainsRune(x.Path, 0):
@@ -364,6 +381,21 @@ func (u *unpacker) finish() error {
 		}
 	}
 	return nil
+}
+
+// undo removes the folders that were made, with what came into them. What fails is
+// left: the first error is the one to tell.
+func (u *unpacker) undo() {
+	made := make(map[string]bool)
+	for _, x := range u.folders { // the outer ones come first
+		made[x.Path] = true
+		if x.Path != "." && made[path.Dir(x.Path)] {
+			continue
+		}
+		if at, name, err := u.parent(x.Path); err == nil {
+			_ = at.root.RemoveAll(name)
+		}
+	}
 }
 
 func (u *unpacker) dressFolder(x Entry) error {

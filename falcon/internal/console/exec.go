@@ -78,6 +78,7 @@ func (c *Console) Exec(ctx context.Context, cmd Command) (Result, error) {
 	defer s.close()
 	x := &exchange{s: s, start: start, out: cmd.Output}
 	loggedIn, err := s.ready(ctx, cmd.Login)
+	x.from = s.off
 	if err == nil {
 		around := script
 		if cmd.Direct {
@@ -245,6 +246,7 @@ type exchange struct {
 	out       io.Writer
 	collected []byte
 	status    int
+	from      int64 // where the console was when the command was sent
 }
 
 // run runs the script made for an exchange's identifier.
@@ -436,6 +438,9 @@ func (x *exchange) stop(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupWait)
 	defer cancel()
 	if x.s.send(ctx, "\x03") != nil {
+		return false
+	}
+	if x.s.off == x.from { // it has not even echoed the command
 		return false
 	}
 	for limit := time.Now().Add(cleanupWait / 4); !x.d.Ended; {

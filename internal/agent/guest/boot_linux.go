@@ -34,23 +34,30 @@ func keepBoot(path string, i agent.Identity) error {
 	return rewrite(path, string(kept.Encode()), 0o600)
 }
 
+// keep keeps an identity for later boots, and begins to write it to the disk. Nobody
+// waits for that: ten guests at once take a second. A guest that is reset before is
+// seen to have lost it.
 func (s *server) keep(i agent.Identity) error {
 	s.keeping.Lock()
 	defer s.keeping.Unlock()
-	return keepBoot(bootFile, i)
+	made := !exists(bootFile)
+	err := keepBoot(bootFile, i)
+	if err == nil {
+		go s.flush(made)
+	}
+	return err
 }
 
-// flush has what keepBoot has kept written to the disk. Nobody waits for it: ten
-// guests at once take a second. A guest that is reset before is seen to be none.
-func (s *server) flush(path string) {
+// flush has what is kept written to the disk, and where that was made.
+func (s *server) flush(made bool) {
 	s.keeping.Lock()
 	defer s.keeping.Unlock()
-	for range 3 { // the file, its folder, and where that was made
-		if err := writeOut(path, unix.Fsync); err != nil {
-			fmt.Fprintln(os.Stderr, "falcon-agent: keeping what the guest is:", err)
-			return
-		}
-		path = filepath.Dir(path)
+	err := writeOut(bootFile, unix.Fsync)
+	if dir := filepath.Dir(bootFile); made && err == nil {
+		err = errors.Join(writeOut(dir, unix.Fsync), writeOut(filepath.Dir(dir), unix.Fsync))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "falcon-agent: keeping what the guest is:", err)
 	}
 }
 

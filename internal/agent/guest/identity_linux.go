@@ -63,7 +63,6 @@ func (s *server) identify(content []byte) error {
 		if err := s.keep(i); err != nil {
 			return fmt.Errorf("keeping what the guest is: %w", err)
 		}
-		go s.flush(bootFile)
 	}
 	s.goOn()
 	if i.SSHKeys {

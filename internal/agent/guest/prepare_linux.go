@@ -154,7 +154,6 @@ func (s *server) rehearse() error {
 	if err := s.keep(agent.Identity{Hostname: name}); err != nil {
 		return err
 	}
-	s.flush(bootFile)
 	// What is looked up, or looked for in vain, is then known without the disk.
 	for _, pattern := range lookedUp {
 		files, _ := filepath.Glob(pattern) // the patterns are right
