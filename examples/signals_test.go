@@ -108,3 +108,31 @@ func TestASecondSignalSaysWhatClearsWhatIsLeft(t *testing.T) {
 	}
 	undone(t, dir)
 }
+
+// TestALaunchWhoseOutputIsLostSaysSo at its end, and the lab stays.
+func TestALaunchWhoseOutputIsLostSaysSo(t *testing.T) {
+	if reason := noGuests(); reason != "" {
+		t.Skip(reason)
+	}
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	check(t, err)
+	defer full.Close()
+	dir := t.TempDir()
+	run := func(args ...string) (int, string) {
+		cmd := simulated(t, dir, args...)
+		cmd.Env = append(cmd.Env, "FALCON_SIM=")
+		var said strings.Builder
+		cmd.Stdout, cmd.Stderr = full, &said
+		_ = cmd.Run()
+		return cmd.ProcessState.ExitCode(), said.String()
+	}
+	for _, args := range [][]string{{"launch"}, {"info"}, {"launch", "--json"}, {"hyperstop", "--all"}, {"destroy"}} {
+		if status, said := run(args...); status != 1 || !strings.Contains(said, "no space left on device") {
+			t.Errorf("%v: status %d, %q", args, status, said)
+		}
+		if args[0] != "destroy" && !exists(filepath.Join(dir, ".falcon", "topology.json")) {
+			t.Errorf("%v: the lab is gone", args)
+		}
+	}
+	undone(t, dir)
+}

@@ -31,7 +31,7 @@ func (a *app) newProgress(cmd *cobra.Command, nodes []string, asJSON bool) progr
 	if asJSON {
 		return &jsonProgress{out: json.NewEncoder(printable.JSONWriter(out)), topology: a.topology.Name()}
 	}
-	file, ok := out.(*os.File)
+	file, ok := out.(interface{ Fd() uintptr })
 	if !ok || !term.IsTerminal(int(file.Fd())) || os.Getenv("TERM") == "dumb" {
 		return &plainProgress{out: out, topology: a.topology.Name(), begun: time.Now(), last: make(map[string]falcon.Progress)}
 	}

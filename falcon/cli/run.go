@@ -67,7 +67,10 @@ func Execute(ctx context.Context, root *cobra.Command, args []string) int {
 	args, err := expand(root, args)
 	if err == nil {
 		root.SetArgs(args)
-		cmd, err = root.ExecuteContextC(ctx)
+		out := watchOutput(root)
+		if cmd, err = root.ExecuteContextC(ctx); err == nil {
+			err = out.lost()
+		}
 	}
 	if err == nil {
 		return 0

@@ -110,7 +110,7 @@ func view(cmd *cobra.Command, network, address string) error {
 			run = exec.CommandContext(cmd.Context(), path, v.socket(address))
 			run.Dir = filepath.Dir(address)
 		}
-		run.Stdout, run.Stderr = cmd.OutOrStdout(), cmd.ErrOrStderr()
+		run.Stdout, run.Stderr = forChildren(cmd.OutOrStdout()), cmd.ErrOrStderr()
 		if err := run.Run(); err != nil {
 			return fmt.Errorf("%s: %w", v.name, err)
 		}
