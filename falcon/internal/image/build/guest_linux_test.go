@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -195,7 +196,12 @@ func microStore(t *testing.T) image.Store {
 	switch {
 	case home != "":
 	case os.Geteuid() == 0:
-		return storeAt(t, filepath.Join(asNobody(t, "TestMicro", microHome+"=home"), "home"))
+		dir := asNobody(t, "TestMicro", microHome+"=home")
+		// Root believes no home but its own.
+		must(t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+			return errors.Join(err, os.Lchown(path, 0, 0))
+		}))
+		return storeAt(t, filepath.Join(dir, "home"))
 	default:
 		home = t.TempDir()
 	}
