@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -34,7 +35,11 @@ func keepBoot(path string, i agent.Identity) error {
 	return rewrite(path, string(kept.Encode()), 0o600)
 }
 
-// keep keeps an identity for later boots, and begins to write it to the disk. Nobody
+// flushPause is how long after that it is written to the disk: other guests may be
+// launched at this moment, and have the host's processors until then.
+const flushPause = 300 * time.Millisecond
+
+// keep keeps an identity for later boots, and has it written to the disk soon. Nobody
 // waits for that: ten guests at once take a second. A guest that is reset before is
 // seen to have lost it.
 func (s *server) keep(i agent.Identity) error {
@@ -43,7 +48,7 @@ func (s *server) keep(i agent.Identity) error {
 	made := !exists(bootFile)
 	err := keepBoot(bootFile, i)
 	if err == nil {
-		go s.flush(made)
+		time.AfterFunc(flushPause, func() { s.flush(made) })
 	}
 	return err
 }
