@@ -102,7 +102,7 @@ func (l *lab) ownAgent(ctx context.Context, np *NodePlan, patience time.Duration
 	}
 	a, info, err := l.greet(ctx, np, patience)
 	if a != nil && identified(np) && !info.Is(machineID(r.IDs[np.Name])) {
-		return nil, &UnfinishedError{Node: np.Name, Stage: StageSetup}
+		return nil, &UnfinishedError{Node: np.Name, Stage: StageSetup, Cure: l.cure("hyperstart", np.Name)}
 	}
 	return a, err
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/falcon-vm/falcon-go/falcon/internal/console"
 	"github.com/falcon-vm/falcon-go/falcon/internal/state"
+	"github.com/falcon-vm/falcon-go/internal/agent"
 	"github.com/falcon-vm/falcon-go/propolis"
 )
 
@@ -118,7 +119,7 @@ func (l *lab) exec(ctx context.Context, node string, cmd execCommand) (ExecResul
 		return ExecResult{}, err
 	}
 	if np := r.Plan.Node(node); np != nil {
-		begun, patience := time.Now(), agentPatience
+		begun, patience, asked := time.Now(), agentPatience, cmd.Timeout
 		if cmd.Timeout > 0 { // the rest is for the console
 			patience = min(patience, cmd.Timeout/2)
 		}
@@ -133,6 +134,9 @@ func (l *lab) exec(ctx context.Context, node string, cmd execCommand) (ExecResul
 				r, err = execByAgent(ctx, a, cmd)
 				return err
 			})
+			if late := (*agent.TimeoutError)(nil); errors.As(err, &late) {
+				late.After = asked // of which reaching the agent was a part
+			}
 			return r, err
 		case err != nil && !errors.Is(err, errAgentSilent):
 			return ExecResult{}, err

@@ -37,7 +37,7 @@ func (t *Topology) Snapshot(ctx context.Context, node, name string, o SnapshotOp
 				return &UnfinishedError{Node: node, Stage: stage, Cure: l.cure("hyperstart", node)}
 			}
 			if !l.isSetUp(ctx, np, r.IDs[node]) {
-				return &UnfinishedError{Node: node, Stage: StageSetup}
+				return &UnfinishedError{Node: node, Stage: StageSetup, Cure: l.cure("hyperstart", node)}
 			}
 			switchOverlay = func(overlay string) error {
 				release, err := l.quiesce(ctx, np)

@@ -249,7 +249,7 @@ func (l *lab) lookAtSetUp(n *NodeStatus) {
 // lookAtIdentity tells a guest that has lost its set-up by a reset of its own.
 func (l *lab) lookAtIdentity(ctx context.Context, n *NodeStatus, np *NodePlan) {
 	if n.State == NodeRunning && n.Resets > 0 && !l.isSetUp(ctx, np, n.UUID) {
-		n.State, n.Reason = NodeUnfinished, (&UnfinishedError{Node: n.Name, Stage: StageSetup}).Error()
+		n.State, n.Reason = NodeUnfinished, (&UnfinishedError{Node: n.Name, Stage: StageSetup, Cure: l.cure("hyperstart", n.Name)}).Error()
 	}
 }
 
