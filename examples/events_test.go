@@ -87,10 +87,11 @@ func testHostDiskFull(t *testing.T, s *site) {
 		t.Errorf("preflight does not warn of the disks:\n%s", out)
 	}
 	l.launch()
+	l.sh("c", "sync; echo u >/proc/sysrq-trigger; sleep 1") // it writes nothing from now on
 	for _, n := range []string{"a", "b"} {
 		l.sh(n, writer)
 	}
-	l.sh("c", "true") // which writes nothing, and goes on
+	l.sh("c", "true") // which goes on
 	for _, name := range []string{"a", "b"} {
 		n := l.becomesState(name, "paused")
 		for _, w := range []string{n.Disk, "no space left", "since " + time.Now().Format("2006-01-02")} {

@@ -20,7 +20,7 @@ import (
 
 // A soak is "go test -run TestKilledAtAnyMoment -kills 500 ./examples".
 var (
-	kills    = flag.Int("kills", 14, "how many commands TestKilledAtAnyMoment kills for each user")
+	kills    = flag.Int("kills", 10, "how many commands TestKilledAtAnyMoment kills for each user")
 	killSeed = flag.Uint64("kill-seed", 0, "the seed of TestKilledAtAnyMoment's choices; 0 draws one, which a failure names")
 )
 
