@@ -160,6 +160,8 @@ func (l *lab) killHeld(node string) {
 	l.t.Helper()
 	for range 20 {
 		l.kill(node, "set-up", 0, l.launchArgs()...)
+		// An identity that was on its way when the launch was killed may still come.
+		time.Sleep(time.Second)
 		ctx, cancel := context.WithTimeout(context.Background(), commandDeadline)
 		info, err := l.agent(node).Ping(ctx)
 		cancel()
