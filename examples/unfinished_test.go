@@ -158,7 +158,7 @@ func TestACloneWithoutAnIdentityIsNotToBeUsed(t *testing.T) {
 // killHeld kills a launch when a node is a clone that is not itself yet.
 func (l *lab) killHeld(node string) {
 	l.t.Helper()
-	for range 20 {
+	for range 60 {
 		l.kill(node, "set-up", 0, l.launchArgs()...)
 		// An identity that was on its way when the launch was killed may still come.
 		time.Sleep(time.Second)
