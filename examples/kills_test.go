@@ -145,6 +145,9 @@ func (k *killing) once(n int) {
 		k.must("destroy")
 		k.gone()
 	}
+	if d.name == "hyperstop" {
+		time.Sleep(3 * time.Second) // a guest that was asked to power off does so, whoever asked
+	}
 	k.truth()
 	k.whole()
 	k.distinct()
