@@ -20,8 +20,8 @@ import (
 
 // A soak is "go test -run TestKilledAtAnyMoment -kills 500 ./examples".
 var (
-	kills    = flag.Int("kills", 10, "how many commands TestKilledAtAnyMoment kills for each user")
-	killSeed = flag.Uint64("kill-seed", 0, "the seed of TestKilledAtAnyMoment's choices; 0 draws one, which a failure names")
+	kills    = flag.Int("kills", 6, "how many commands TestKilledAtAnyMoment kills for each user")
+	killSeed = flag.Uint64("kill-seed", 1, "the seed of TestKilledAtAnyMoment's choices; 0 draws one, which a failure names")
 )
 
 // TestKilledAtAnyMoment kills what works on a lab, at moments drawn by chance,
