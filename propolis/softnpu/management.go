@@ -291,11 +291,18 @@ func (p *program) entries(t *Table) ([]DumpEntry, error) {
 	}
 	list := make([]DumpEntry, len(entries))
 	for i, e := range entries {
-		keys, err := EncodeKeys(t.Keys, e.Match)
-		if err != nil {
-			return nil, fmt.Errorf("dump table %s: %w", t.Name, err)
+		if list[i], err = dumpEntry(t, e); err != nil {
+			return nil, err
 		}
-		list[i] = DumpEntry{Action: e.Action, Keys: keys, Arguments: EncodeArgs(e.Args), Priority: e.Priority}
 	}
 	return list, nil
+}
+
+// dumpEntry is an entry of a table in the bytes of the channel.
+func dumpEntry(t *Table, e p4.Entry) (DumpEntry, error) {
+	keys, err := EncodeKeys(t.Keys, e.Match)
+	if err != nil {
+		return DumpEntry{}, fmt.Errorf("dump table %s: %w", t.Name, err)
+	}
+	return DumpEntry{Action: e.Action, Keys: keys, Arguments: EncodeArgs(e.Args), Priority: e.Priority}, nil
 }

@@ -61,14 +61,11 @@ func (p *program) counted(r EntriesRequest) ([]CountedEntry, error) {
 	}
 	list := make([]CountedEntry, len(entries))
 	for i, e := range entries {
-		keys, err := EncodeKeys(t.Keys, e.Match)
+		dumped, err := dumpEntry(t, e)
 		if err != nil {
-			return nil, fmt.Errorf("dump table %s: %w", t.Name, err)
+			return nil, err
 		}
-		list[i] = CountedEntry{
-			DumpEntry: DumpEntry{Action: e.Action, Keys: keys, Arguments: EncodeArgs(e.Args), Priority: e.Priority},
-			Const:     e.Const, Packets: e.Count.Packets, Bytes: e.Count.Bytes, Direct: Count(e.Direct),
-		}
+		list[i] = CountedEntry{DumpEntry: dumped, Const: e.Const, Packets: e.Count.Packets, Bytes: e.Count.Bytes, Direct: Count(e.Direct)}
 	}
 	return list, nil
 }
